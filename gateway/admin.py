@@ -1,0 +1,192 @@
+"""The REST faces: servers, tool calls, resources, prompts. A JSON-RPC body at the same address works too.
+
+Each face reads a plain JSON object, calls the same handler as JSON-RPC does, and answers with a document or a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from gateway import endpoint, lists, methods
+from gateway.context import Gateway
+from gateway.errors import GatewayError, InvalidParams, MethodNotAllowed
+from gateway.methods import Call
+from gateway.model.auth import Principal
+from gateway.protocol.messages import Notification, Reply, Request, parse
+from gateway.protocol.sse import encode_event
+from gateway.replies import (
+    Accepts,
+    Answer,
+    Http,
+    accepts,
+    problem,
+    read_body,
+    send_bytes,
+    send_json,
+    send_problem,
+    to_bytes,
+)
+from gateway.upstream.base import Answering
+
+_ID = "rest"  # REST has no request ids; upstream ids are the gateway's own
+_EVENTS = {"notifications/progress": "progress", "notifications/message": "log"}
+
+
+async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """`/mcp/servers`: the live list, and registration."""
+    if http.method != "POST":
+        if http.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(http.method, ("GET", "HEAD", "POST"))
+        await lists.serve(gateway, http, principal, "servers")
+        return
+    fields = await _fields(gateway, http, principal, "servers")
+    if fields is not None:
+        call = _call(gateway, principal, "mcp.servers.register", fields)
+        await send_json(http.send, await methods.servers_register(call, **fields))
+
+
+async def server(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
+    """`/mcp/servers/{name}`: show, create or replace, change, remove."""
+    handlers: Mapping[str, Callable[..., Awaitable[Any]]] = {
+        "GET": methods.servers_get,
+        "HEAD": methods.servers_get,
+        "PUT": methods.servers_replace,
+        "PATCH": methods.servers_update,
+        "DELETE": methods.servers_remove,
+    }
+    if http.method not in handlers:
+        raise MethodNotAllowed(http.method, tuple(handlers))
+    accepts(http.headers)
+    fields: dict[str, Any] = {}
+    if http.method in ("PUT", "PATCH"):
+        fields = _object(await _body(gateway, http))
+    if fields.pop("name", name) != name or fields.pop("server_id", name) != name:
+        raise InvalidParams("The name in the body is not the one in the address.", "name")
+    fields["name"] = name
+    shown = await handlers[http.method](_call(gateway, principal, http.method, fields), **fields)
+    if http.method == "HEAD":
+        await send_bytes(http.send, 200, b"")
+    else:
+        await send_json(http.send, shown)
+
+
+async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
+    """`/mcp/servers/{name}/refresh`: ask the upstream now."""
+    _only_post(http)
+    call = _call(gateway, principal, "mcp.servers.refresh", {"name": name})
+    await send_json(http.send, await methods.servers_refresh(call, name=name))
+
+
+async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """`/mcp/tools/call`: `{"name", "arguments"}` gives `{"server", "tool", "result"}`."""
+    _only_post(http)
+    fields = await _fields(gateway, http, principal, "tools/call")
+    if fields is None:
+        return
+    params = _tool_params(fields)
+
+    async def carry_out(call: Call) -> dict[str, Any]:
+        target = await methods.find_tool(call, params["name"], params.get("arguments"))
+        reply = await methods.call_tool(call, target)
+        public = target.server.names["tools"][target.local]
+        return {"server": target.server.name, "tool": public, "result": _json(reply)}
+
+    await _answer(gateway, http, _call(gateway, principal, "tools/call", params), carry_out)
+
+
+async def resources_read(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """`/mcp/resources/read`: `{"uri"}` gives MCP's result."""
+    await _plain(gateway, http, principal, "resources/read", methods.resources_read, "uri")
+
+
+async def prompts_get(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """`/mcp/prompts/get`: `{"name", "arguments"}` gives MCP's result."""
+    await _plain(gateway, http, principal, "prompts/get", methods.prompts_get, "name")
+
+
+async def _plain(
+    gateway: Gateway, http: Http, principal: Principal, method: str, handler: methods.Handler, required: str
+) -> None:
+    _only_post(http)
+    fields = await _fields(gateway, http, principal, method)
+    if fields is None:
+        return
+    if required not in fields:
+        raise InvalidParams(f"The field {required!r} is required.", required)
+
+    async def carry_out(call: Call) -> Any:
+        return _json(await handler(call, **fields))
+
+    await _answer(gateway, http, _call(gateway, principal, method, fields), carry_out)
+
+
+async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[[Call], Awaitable[Any]]) -> None:
+    """Answer a call as one document, or as events: `progress` and `log`, then `result` or `error`."""
+    how = accepts(http.headers)
+    call.wants_progress = how is not Accepts.JSON
+    async with Answer(http, how, gateway.settings.keepalive_seconds, cancels=True) as answer:
+
+        async def tell(message: Answering | Notification) -> None:
+            if isinstance(message, Notification) and message.method in _EVENTS:
+                await answer.event(encode_event(to_bytes(message.params), name=_EVENTS[message.method]))
+
+        call.tell = tell
+        try:
+            body = to_bytes(await carry_out(call))
+        except GatewayError as error:
+            shown = error
+            await answer.finish(
+                lambda: encode_event(to_bytes(problem(shown)), name="error"), lambda: send_problem(http.send, shown)
+            )
+        else:
+            await answer.finish(lambda: encode_event(body, name="result"), lambda: send_bytes(http.send, 200, body))
+
+
+async def _fields(gateway: Gateway, http: Http, principal: Principal, table: str) -> dict[str, Any] | None:
+    """The REST body's fields, or None after a JSON-RPC body was answered as such."""
+    body = await _body(gateway, http)
+    value = parse(body)
+    if isinstance(value, list) or (isinstance(value, dict) and "jsonrpc" in value):
+        await endpoint.rpc(gateway, http, principal, table, body)
+        return None
+    accepts(http.headers)
+    return _object(value)
+
+
+async def _body(gateway: Gateway, http: Http) -> Any:
+    return await read_body(http, gateway.settings.max_body, gateway.settings.body_seconds)
+
+
+def _object(body: Any) -> dict[str, Any]:
+    value = parse(body) if isinstance(body, bytes) else body
+    if not isinstance(value, dict):
+        raise InvalidParams("The body must be a JSON object.")
+    return value
+
+
+def _tool_params(fields: dict[str, Any]) -> dict[str, Any]:
+    for field in fields:
+        if field not in ("name", "tool_name", "arguments", "_meta"):
+            raise InvalidParams(f"There is no field {field[:64]!r}; send 'name' and 'arguments'.", field[:64])
+    name = fields.pop("tool_name", None)
+    if "name" not in fields and name is None:
+        raise InvalidParams("The field 'name' is required: the tool's name.", "name")
+    if name is not None and fields.setdefault("name", name) != name:
+        raise InvalidParams("'tool_name' is an alias of 'name', and the two differ.", "tool_name")
+    return fields
+
+
+def _json(reply: Reply) -> Any:
+    return reply.result if reply.raw is None else orjson.Fragment(reply.raw)
+
+
+def _call(gateway: Gateway, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:
+    return Call(gateway, principal, gateway.sync.catalogue, Request(_ID, method, params))
+
+
+def _only_post(http: Http) -> None:
+    if http.method != "POST":
+        raise MethodNotAllowed(http.method, ("POST",))

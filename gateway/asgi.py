@@ -1,0 +1,278 @@
+"""The ASGI callable: one hand-routed match, the doors, the lifespan.
+
+Read from `Application.__call__` down: a request passes the doors, is routed, and ends in `endpoint`, `lists`, `admin`,
+`registry` or `health`. Works below any `root_path`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway import admin, endpoint, health, lists, registry
+from gateway.context import Gateway, open_gateway
+from gateway.endpoint import Address
+from gateway.errors import (
+    GatewayDisabled,
+    GatewayError,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    SettingsError,
+    StoreUnavailable,
+)
+from gateway.model.auth import Principal
+from gateway.model.doors import Doors
+from gateway.pool import Connect
+from gateway.replies import ClientLeft, Http, request_id, send_empty, send_failure, send_problem
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    app: Application
+
+log = logging.getLogger("gateway.asgi")
+
+
+class Application:
+    """One gateway as an ASGI 3 application; `async with app.lifespan():` where the host runs none."""
+
+    def __init__(self, settings: Settings, *, connect: Connect | None = None, worker: str | None = None) -> None:
+        settings.check()
+        self._settings = settings
+        self._doors = Doors.of(settings)
+        self._connect = connect
+        self._worker = worker
+        self._gateway: Gateway | None = None
+        self._opening: asyncio.Lock | None = None
+        self._stack: AsyncExitStack | None = None
+        self.draining = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "lifespan":
+                await self._lifespan(receive, send)
+            case "http":
+                await self._http(scope, receive, send)
+            case "websocket":
+                await send({"type": "websocket.close", "code": 1000, "reason": "MCP has no WebSocket transport"})
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[Application]:
+        """Open the gateway for the time of the block."""
+        await self._open()
+        try:
+            yield self
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End streams and close everything; a later request opens it anew."""
+        self.draining.set()
+        stack, self._stack, self._gateway = self._stack, None, None
+        if stack is not None:
+            await stack.aclose()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._open()
+        except (SettingsError, StoreUnavailable) as error:
+            await send({"type": "lifespan.startup.failed", "message": _cause(error)})
+            return
+        except Exception as error:
+            log.exception("the gateway could not open")
+            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: see the log"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        while (await receive())["type"] != "lifespan.shutdown":
+            pass
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _open(self) -> Gateway:
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._gateway is None:
+                stack = AsyncExitStack()
+                self.draining.clear()
+                self._gateway = await stack.enter_async_context(
+                    open_gateway(self._settings, self.draining, connect=self._connect, worker=self._worker)
+                )
+                self._stack = stack
+            return self._gateway
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        http = Http(scope, receive, self._marked(send, headers), headers)
+        path = _path(scope)
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await http.send(message)
+
+        try:
+            await self._route(Http(scope, receive, watched, headers), path)
+        except ClientLeft:
+            pass
+        except GatewayError as error:
+            await self._refuse(http, path, error)
+        except Exception:
+            log.exception("a request failed")
+            if started:
+                raise  # the server cuts the connection: half an answer must not look whole
+            await self._refuse(http, path, GatewayError("The gateway failed here; its log has the cause."))
+
+    async def _route(self, http: Http, path: str) -> None:
+        if path == "/healthz":
+            await health.healthz(http)
+            return
+        gateway = await self._ready(http, path)
+        if gateway is None:
+            return
+        self._doors.check_host(http.headers.get("host"))
+        if path == "/v1/mcp/registry.json" or path == "/v0.1/servers" or path.startswith("/v0.1/servers/"):
+            self._check_enabled()
+            if http.method == "OPTIONS":
+                await send_empty(http.send, 204, registry.CORS)
+                return
+            await registry.serve(gateway, http, _principal(gateway, http), path)
+            return
+        self._doors.check_origin(http.headers.get("origin"))
+        if path.startswith("/.well-known/"):
+            raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
+        if path != "/metrics":
+            self._check_enabled()
+        gateway.telemetry.in_flight.inc()
+        try:
+            await self._serve(gateway, http, _principal(gateway, http), path)
+        finally:
+            gateway.telemetry.in_flight.dec()
+
+    async def _serve(self, gateway: Gateway, http: Http, who: Principal, path: str) -> None:
+        match path.split("/")[1:]:
+            case ["mcp"]:
+                await endpoint.serve(gateway, http, who, Address(None))
+            case ["mcp", "servers", name, "mcp"]:
+                await endpoint.serve(gateway, http, who, Address(name))
+            case ["mcp", "tools", "call"]:
+                await admin.tools_call(gateway, http, who)
+            case ["rpc"]:
+                if http.method != "POST":
+                    raise MethodNotAllowed(http.method, ("POST",))
+                await endpoint.rpc(gateway, http, who, "rpc")
+            case ["mcp", "servers"]:
+                await admin.servers(gateway, http, who)
+            case ["mcp", "servers", name, "refresh"]:
+                await admin.refresh(gateway, http, who, name)
+            case ["mcp", "servers", name]:
+                await admin.server(gateway, http, who, name)
+            case ["mcp", "tools" | "resources" | "prompts" as kind]:
+                await lists.serve(gateway, http, who, kind)
+            case ["mcp", "resources", "read"]:
+                await admin.resources_read(gateway, http, who)
+            case ["mcp", "prompts", "get"]:
+                await admin.prompts_get(gateway, http, who)
+            case ["metrics"]:
+                await health.metrics(gateway, http)
+            case _:
+                raise NotFound(f"There is nothing at {path[:200]}; the README lists the addresses.")
+
+    async def _ready(self, http: Http, path: str) -> Gateway | None:
+        """The open gateway; `/readyz` is answered here, open or not. Raises NotReady."""
+        gateway, reason = self._gateway, None
+        if gateway is None:
+            try:
+                gateway = await self._open()
+            except (SettingsError, StoreUnavailable) as error:
+                reason = _cause(error)
+        if path == "/readyz":
+            await health.readyz(gateway, http, reason)
+            return None
+        if gateway is None:
+            raise NotReady(f"The gateway is not ready: {reason}")
+        return gateway
+
+    def _check_enabled(self) -> None:
+        if not self._settings.enabled:
+            raise GatewayDisabled
+
+    async def _refuse(self, http: Http, path: str, error: GatewayError) -> None:
+        """Answer a refusal at the door in the protocol of the address."""
+        cors = registry.CORS if path.startswith(("/v1/mcp/", "/v0.1/")) else ()
+        parts = path.split("/")
+        speaks_rpc = path in ("/mcp", "/rpc") or (len(parts) == 5 and path.endswith("/mcp"))
+        if speaks_rpc and not isinstance(error, GatewayDisabled):
+            await send_failure(http.send, error, headers=cors)
+        else:
+            await send_problem(http.send, error, headers=cors)
+
+    def _marked(self, send: Send, headers: Headers) -> Send:
+        """Repeat the caller's request id; on the way out ask for no further request on this connection."""
+        repeated = request_id(headers)
+        if repeated is None and not self.draining.is_set():
+            return send
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [] if repeated is None else [(b"x-request-id", repeated.encode())]
+                if self.draining.is_set():
+                    added.append((b"connection", b"close"))
+                message = {**message, "headers": [*message["headers"], *added]}
+            await send(message)
+
+        return marked
+
+
+def create_app(settings: Settings | None = None) -> Application:
+    """Make the ASGI application; without settings they come from the environment. Raises SettingsError."""
+    settings = settings or Settings.from_environment(os.environ)
+    for name, value in (
+        ("GATEWAY_MASTER_KEY", settings.master_key),
+        ("DATABASE_URL", settings.database_url),
+        ("REDIS_URL", settings.redis_url),
+    ):
+        if value is None:
+            raise SettingsError(f"{name}: not set, and create_app() runs no store and knows no key of its own.")
+    return Application(settings)
+
+
+def __getattr__(name: str) -> Application:
+    """`hypercorn gateway.asgi:app`: the application is made when it is asked for."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)
+
+
+def _principal(gateway: Gateway, http: Http) -> Principal:
+    query: bytes = http.scope.get("query_string", b"")
+    return gateway.authenticator.identify(http.headers.getlist("authorization"), query)
+
+
+def _path(scope: Scope) -> str:
+    """The path below the mount point, without a trailing slash; an encoded slash stays encoded."""
+    raw_path = scope.get("raw_path")
+    path: str = scope["path"]
+    if raw_path and b"%2f" in raw_path.lower():
+        encoded = raw_path.partition(b"?")[0].decode("latin-1")
+        path = "/".join(unquote(part).replace("/", "%2F") for part in encoded.split("/"))
+    root = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        path = path[len(root) :]
+    return path.rstrip("/") or "/"
+
+
+def _cause(error: Exception) -> str:
+    """One line that says why we can't start."""
+    said = error.__cause__
+    return f"{error}" if said is None else f"{error} ({type(said).__name__}: {str(said).splitlines()[0][:300]})"

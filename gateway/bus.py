@@ -1,0 +1,104 @@
+"""Hints over Redis pub/sub: they may be lost, double or late, and carry nothing but "look again".
+
+The listener notices a frozen server by its own pings (redis-py's `listen()` does not) and counts every new
+subscription as a hint, since whatever was said in between is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+_CHANNEL = "mcp-gateway:registry"
+_PING_SECONDS = 1.0
+_SILENCE_SECONDS = 3.0
+_PAUSE_SECONDS = (0.1, 0.2, 0.5, 1.0)
+
+log = logging.getLogger("gateway.bus")
+
+
+class Bus:
+    """One connection that listens, a few that publish."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=_SILENCE_SECONDS,
+            socket_connect_timeout=_SILENCE_SECONDS,
+            max_connections=16,
+            client_name="mcp-gateway",
+        )
+        self.connected = False
+        self.round_trips = 0
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self._redis.aclose()
+        except (TimeoutError, RedisError, OSError):
+            pass  # a frozen server must not hold up our end
+
+    async def publish(self) -> bool:
+        """Tell every worker to look again; False if Redis did not take it (they poll anyway)."""
+        self.round_trips += 1
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                await self._redis.publish(_CHANNEL, b"look")
+        except (TimeoutError, RedisError, OSError) as error:
+            log.warning("hint not published, workers will see it when they poll: %s", type(error).__name__)
+            return False
+        return True
+
+    async def listen(self, hint: Callable[[], None]) -> None:
+        """Call `hint` whenever somebody published, or may have. Runs until it is cancelled."""
+        failures = 0
+        while True:
+            try:
+                await self._listen(hint)
+            except (TimeoutError, RedisError, OSError) as error:
+                if self.connected or not failures:
+                    log.warning("Redis lost, polling meanwhile: %s", type(error).__name__)
+            failures = 0 if self.connected else failures + 1
+            self.connected = False
+            await asyncio.sleep(_PAUSE_SECONDS[min(failures, len(_PAUSE_SECONDS) - 1)])
+
+    async def _listen(self, hint: Callable[[], None]) -> None:
+        pubsub = self._redis.pubsub()
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                await pubsub.subscribe(_CHANNEL)
+            async with asyncio.TaskGroup() as tasks:
+                pinging = tasks.create_task(self._ping(pubsub))
+                try:
+                    await self._read(pubsub, hint)
+                finally:
+                    pinging.cancel()
+        except* (TimeoutError, RedisError, OSError) as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            try:
+                async with asyncio.timeout(_SILENCE_SECONDS):
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it bare
+            except (TimeoutError, RedisError, OSError):
+                pass  # the connection is gone already
+
+    async def _ping(self, pubsub: redis.client.PubSub) -> None:
+        while True:
+            await asyncio.sleep(_PING_SECONDS)
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                await pubsub.ping()
+
+    async def _read(self, pubsub: redis.client.PubSub, hint: Callable[[], None]) -> None:
+        while True:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                message = await pubsub.get_message(timeout=None)
+            if message is not None and message["type"] in ("message", "subscribe"):
+                self.connected = True
+                hint()

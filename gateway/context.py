@@ -1,0 +1,102 @@
+"""Everything one worker's gateway holds, opened and closed in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.bus import Bus
+from gateway.errors import SettingsError
+from gateway.model.auth import Authenticator
+from gateway.model.sessions import Sessions
+from gateway.pool import Connect, Deadlines, Pool, over_http
+from gateway.refresh import Refresh
+from gateway.settings import Settings
+from gateway.store import NameRules, Store
+from gateway.sync import Sync
+from gateway.telemetry import Telemetry
+from gateway.upstream.http import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts that requests are answered with."""
+
+    settings: Settings
+    store: Store
+    bus: Bus
+    sync: Sync
+    pool: Pool
+    refresh: Refresh
+    sessions: Sessions
+    authenticator: Authenticator
+    telemetry: Telemetry
+    draining: asyncio.Event
+    worker: str
+    clock: Callable[[], float] = time.time
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings, draining: asyncio.Event, *, connect: Connect | None = None, worker: str | None = None
+) -> AsyncIterator[Gateway]:
+    """Open a gateway: connect, migrate, load the catalogue, start its loops; close it all at the end.
+
+    `connect` makes upstreams (by streamable HTTP unless told otherwise). Raises SettingsError or StoreUnavailable.
+    """
+    if settings.master_key is None:
+        raise SettingsError("GATEWAY_MASTER_KEY: not set; it is the key that clients send.")
+    if settings.database_url is None:
+        raise SettingsError("DATABASE_URL: not set; `mcp-gateway serve` runs a database of its own without it.")
+    if settings.redis_url is None:
+        raise SettingsError("REDIS_URL: not set; `mcp-gateway serve` runs a Redis of its own without it.")
+    worker = worker or str(os.getpid())
+    telemetry = Telemetry(settings.replica_name, worker)
+    store, bus = Store(settings.database_url), Bus(settings.redis_url)
+    try:
+        keyring = await store.open(settings.secret)
+        sync = Sync(store, bus, settings.poll_seconds, time.monotonic)
+        pool = Pool(
+            connect or over_http(Limits(settings.connect_seconds, 2 * settings.connect_seconds, settings.max_result)),
+            Deadlines(settings.call_seconds, settings.call_cap_seconds),
+            lambda server: refresh.changed(server),
+        )
+        refresh = Refresh(
+            store,
+            sync,
+            pool,
+            NameRules(settings.separator, settings.name_limit),
+            every_seconds=settings.refresh_seconds,
+            retry_seconds=settings.retry_seconds,
+        )
+        sync.on_swap(pool.reconcile)
+        sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
+        sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
+        await sync.catch_up()
+        loops = [asyncio.create_task(sync.run()), asyncio.create_task(refresh.run())]
+        try:
+            yield Gateway(
+                settings,
+                store,
+                bus,
+                sync,
+                pool,
+                refresh,
+                Sessions(keyring, settings.session_seconds),
+                Authenticator(settings.master_key),
+                telemetry,
+                draining,
+                worker,
+            )
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            await pool.close()
+    finally:
+        await bus.close()
+        await store.close()

@@ -1,0 +1,409 @@
+"""What can go wrong, as conditions with facts.
+
+Each class knows its JSON-RPC code, its HTTP status on the REST faces and one clear sentence. Which of the
+three is shown, and in which shape, is the border's business (`methods.py` for JSON-RPC, `replies.py` for REST).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """A condition that the caller can be told about.
+
+    `detail` says what is wrong and what to do; `facts` are the members that a problem document or a JSON-RPC
+    error's `data` carries beside it.
+    """
+
+    code: ClassVar[int] = -32603
+    status: int = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, **facts: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts: Mapping[str, Any] = {name: value for name, value in facts.items() if value is not None}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """HTTP headers that belong to this answer."""
+        return {}
+
+    @property
+    def data(self) -> Any:
+        """The `data` member of the JSON-RPC error, or None."""
+        return dict(self.facts) or None
+
+
+# --- the message itself ---------------------------------------------------------------------------------------
+
+
+class ParseError(GatewayError):
+    """The body is not JSON that we can take."""
+
+    code = -32700
+    status = 400
+    title = "Malformed JSON"
+
+
+class InvalidRequest(GatewayError):
+    """The body is JSON, but no JSON-RPC message; `id` is the message's own where it could be read."""
+
+    code = -32600
+    status = 400
+    title = "Invalid request"
+
+    def __init__(self, detail: str, id: str | int | None = None) -> None:
+        super().__init__(detail)
+        self.id = id
+
+
+class MethodNotFound(GatewayError):
+    """There is no such JSON-RPC method at this address."""
+
+    code = -32601
+    status = 404
+    title = "Unknown method"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"There is no method {method!r} at this address.")
+
+
+class InvalidParams(GatewayError):
+    """A parameter is missing, of the wrong type or out of range; `field` names it."""
+
+    code = -32602
+    status = 422
+    title = "Invalid parameters"
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(detail, field=field)
+
+
+# --- names ----------------------------------------------------------------------------------------------------
+
+
+class UnknownName(GatewayError):
+    """A name that leads nowhere, for this caller."""
+
+    code = -32602
+    status = 404
+    kind: ClassVar[str] = "name"
+    listing: ClassVar[str] = ""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no {self.kind} {name!r}. {self.listing}", **{self.kind: name})
+
+
+class UnknownTool(UnknownName):
+    """No enabled server that the caller may see offers this tool."""
+
+    title = "Unknown tool"
+    kind = "tool"
+    listing = "GET /mcp/tools lists the tools you can call."
+
+
+class UnknownPrompt(UnknownName):
+    """No enabled server that the caller may see offers this prompt."""
+
+    title = "Unknown prompt"
+    kind = "prompt"
+    listing = "GET /mcp/prompts lists the prompts you can get."
+
+
+class UnknownServer(UnknownName):
+    """No server of this name is registered."""
+
+    title = "Unknown server"
+    kind = "server"
+    listing = "GET /mcp/servers lists the registered servers."
+
+
+class UnknownResource(UnknownName):
+    """No enabled server offers this URI (MCP 2025-11-25, resources: -32002 with `data.uri`)."""
+
+    code = -32002
+    title = "Unknown resource"
+    kind = "resource"
+    listing = "GET /mcp/resources lists the resources you can read."
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.facts = {"uri": uri}
+
+
+class AmbiguousName(GatewayError):
+    """A bare name that several servers offer."""
+
+    code = -32602
+    status = 409
+    title = "Ambiguous name"
+
+    def __init__(self, name: str, candidates: Sequence[str]) -> None:
+        listed = ", ".join(candidates)
+        super().__init__(f"Several servers offer {name!r}; use one of: {listed}.", candidates=list(candidates))
+
+
+class ServerExists(GatewayError):
+    """The name is taken by a server with another specification."""
+
+    code = -32056
+    status = 409
+    title = "Server already registered"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"A different server is registered as {name!r}. PUT /mcp/servers/{name} replaces it, "
+            "PATCH changes single fields.",
+            server=name,
+        )
+
+
+class ServerDisabled(GatewayError):
+    """The server is registered, but switched off."""
+
+    code = -32602
+    status = 409
+    title = "Server disabled"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'Server {name!r} is disabled; PATCH it with {{"enabled": true}}.', server=name)
+
+
+# --- the door -------------------------------------------------------------------------------------------------
+
+
+class Unauthorized(GatewayError):
+    """No credential, or one we do not know."""
+
+    code = -32040
+    status = 401
+    title = "Unauthorized"
+
+    def __init__(self, detail: str = "Send the gateway's key as 'Authorization: Bearer <key>'.") -> None:
+        super().__init__(detail)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"www-authenticate": 'Bearer realm="mcp-gateway"'}
+
+
+class KeyInQuery(GatewayError):
+    """A credential in the URL, where every log on the way keeps it."""
+
+    code = -32040
+    status = 400
+    title = "Key in the query string"
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(
+            f"The query parameter {parameter!r} looks like a key. URLs are logged on the way: "
+            "send the key as 'Authorization: Bearer <key>' and replace the one you sent."
+        )
+
+
+class Forbidden(GatewayError):
+    """The door is shut for this Origin, Host or principal."""
+
+    code = -32041
+    status = 403
+    title = "Forbidden"
+
+
+class SessionNotFound(GatewayError):
+    """The session id is missing its signature, its owner or its life: all look alike."""
+
+    code = -32001
+    status = 404
+    title = "Session not found"
+
+    def __init__(self) -> None:
+        super().__init__("This session does not exist or has ended. Send 'initialize' to start a new one.")
+
+
+class GatewayDisabled(GatewayError):
+    """MCP_GATEWAY_ENABLED is false."""
+
+    code = -32601
+    status = 404
+    title = "MCP gateway disabled"
+
+    def __init__(self) -> None:
+        super().__init__("The MCP gateway is switched off here. Set MCP_GATEWAY_ENABLED=true and restart it.")
+
+
+class NotFound(GatewayError):
+    """No such address."""
+
+    code = -32601
+    status = 404
+    title = "Not found"
+
+
+class MethodNotAllowed(GatewayError):
+    """The address exists, but not with this HTTP method."""
+
+    code = -32600
+    status = 405
+    title = "Method not allowed"
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        listed = ", ".join(allowed)
+        super().__init__(f"{method} is not served at this address; it takes {listed}.")
+        self.allowed = listed
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"allow": self.allowed}
+
+
+class NotAcceptable(GatewayError):
+    """The client accepts neither of the two types that we can answer with."""
+
+    code = -32600
+    status = 406
+    title = "Not acceptable"
+
+    def __init__(self, accept: str) -> None:
+        super().__init__(
+            f"The Accept header {accept!r} allows neither application/json nor text/event-stream; "
+            "this address answers with one of the two."
+        )
+
+
+class UnsupportedMediaType(GatewayError):
+    """The body is not declared as JSON."""
+
+    code = -32600
+    status = 415
+    title = "Unsupported media type"
+
+    def __init__(self, content_type: str) -> None:
+        super().__init__(f"Send the body as 'Content-Type: application/json', not {content_type!r}.")
+
+
+class BodyTooLarge(GatewayError):
+    """The request's body exceeds GATEWAY_MAX_BODY."""
+
+    code = -32600
+    status = 413
+    title = "Body too large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than {limit} bytes (GATEWAY_MAX_BODY).", limit=limit)
+
+
+class BodyTimeout(GatewayError):
+    """The request's body did not arrive in time."""
+
+    code = -32600
+    status = 408
+    title = "Body too slow"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The body was not complete after {seconds:g} s.")
+
+
+# --- upstreams ------------------------------------------------------------------------------------------------
+
+
+class UpstreamError(GatewayError):
+    """Something between us and a registered server; `server` names it."""
+
+    status = 502
+
+    def __init__(self, server: str, detail: str, **facts: Any) -> None:
+        super().__init__(detail, server=server, **facts)
+        self.server = server
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection: the request was never sent, and may be sent again."""
+
+    code = -32050
+    title = "Server unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    """Sent, and no answer within the deadline."""
+
+    code = -32051
+    status = 504
+    title = "Server timed out"
+
+
+class UpstreamProtocolError(UpstreamError):
+    """An answer that is not MCP."""
+
+    code = -32052
+    title = "Server answered with something that is not MCP"
+
+
+class OutcomeUnknown(UpstreamError):
+    """Sent, and the connection was lost: nobody can say whether it was carried out."""
+
+    code = -32053
+    title = "Outcome unknown"
+
+
+class UpstreamRefused(UpstreamError):
+    """The server answered 401 or 403 to the credentials it is registered with."""
+
+    code = -32055
+    title = "Server refused the gateway's credentials"
+
+
+class UpstreamFailure(GatewayError):
+    """The server's own JSON-RPC error, passed on as it is."""
+
+    status = 502
+    title = "The server answered with an error"
+
+    def __init__(self, server: str, code: int, message: str, error_data: Any = None) -> None:
+        super().__init__(message, server=server, upstream_code=code, upstream_data=error_data)
+        self.upstream_code = code
+        self.error_data = error_data
+        self.status = {-32602: 422, -32601: 404, -32002: 404}.get(code, 502)
+
+    @property
+    def data(self) -> Any:
+        return self.error_data
+
+
+# --- ourselves ------------------------------------------------------------------------------------------------
+
+
+class StoreUnavailable(GatewayError):
+    """Postgres does not answer: reads and calls go on from memory, writes wait."""
+
+    code = -32054
+    status = 503
+    title = "Registry unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The registry's database does not answer, so nothing can be changed now. Calls go on; try again.",
+            retry_after=5,
+        )
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": "5"}
+
+
+class NotReady(GatewayError):
+    """The worker is still opening, or on its way out."""
+
+    code = -32054
+    status = 503
+    title = "Not ready"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": "1"}
+
+
+class SettingsError(Exception):
+    """A setting has a value that we can't start with; the text is one line that names it."""

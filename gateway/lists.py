@@ -1,0 +1,59 @@
+"""The live lists: servers, tools, resources, prompts, as one document or as a stream that carries changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from gateway.context import Gateway
+from gateway.endpoint import wait_for_change
+from gateway.errors import MethodNotAllowed
+from gateway.methods import listed
+from gateway.model.auth import Principal
+from gateway.protocol.sse import KEEP_ALIVE, encode_event
+from gateway.replies import Http, ListAs, list_as, send_bytes, send_empty, stream, to_bytes
+
+_TOGETHER_SECONDS = 0.1
+
+
+async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
+    """Answer GET or HEAD of one list. Raises MethodNotAllowed or NotAcceptable."""
+    if http.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed(http.method, ("GET", "HEAD"))
+    how = list_as(http.headers)
+    if how is ListAs.DOCUMENT:
+        await _document(gateway, http, principal, kind)
+        return
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        catalogue = gateway.sync.catalogue
+        document = listed(kind, catalogue, principal)
+        yield _event(kind, document)
+        while how is ListAs.LIVE and not gateway.draining.is_set():
+            if await wait_for_change(gateway, catalogue) is None:
+                yield KEEP_ALIVE
+                continue
+            await asyncio.sleep(_TOGETHER_SECONDS)  # several changes in a row make one event
+            catalogue = gateway.sync.catalogue
+            before, document = document, listed(kind, catalogue, principal)
+            if {**before, "revision": 0} != {**document, "revision": 0}:
+                yield _event(kind, document)
+
+    gateway.telemetry.streams.inc()
+    try:
+        await stream(http, frames)
+    finally:
+        gateway.telemetry.streams.dec()
+
+
+async def _document(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
+    headers = [(b"cache-control", b"no-cache")]
+    if http.method == "HEAD":
+        await send_empty(http.send, 200, [(b"content-type", b"application/json"), *headers])
+        return
+    document = listed(kind, gateway.sync.catalogue, principal)
+    await send_bytes(http.send, 200, to_bytes(document), headers=headers)
+
+
+def _event(kind: str, document: dict[str, object]) -> bytes:
+    return encode_event(to_bytes(document), name=kind, id=str(document["revision"]))

@@ -1,0 +1,78 @@
+"""Who is asking, and what they may do.
+
+One credential for now, the master key; everything else asks `may`, so that more can come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from gateway.errors import Forbidden, KeyInQuery, Unauthorized
+
+_QUERY_KEYS = frozenset(
+    {
+        "key",
+        "api_key",
+        "apikey",
+        "api-key",
+        "token",
+        "access_token",
+        "auth",
+        "authorization",
+        "master_key",
+        "bearer",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody we know; `digest` stands for the credential without revealing it."""
+
+    name: str
+    digest: str
+    administrator: bool = False
+
+
+def may_see(principal: Principal, server: str) -> bool:
+    """Tell whether the principal may see and call this server."""
+    return principal.administrator
+
+
+def require_administrator(principal: Principal) -> None:
+    """Refuse a change of the registry to others. Raises Forbidden."""
+    if not principal.administrator:
+        raise Forbidden("Only an administrator may change the registry.")
+
+
+class Authenticator:
+    """Knows the credentials and turns one into a principal, in constant time."""
+
+    def __init__(self, master_key: str) -> None:
+        self._master = hashlib.sha256(master_key.encode()).digest()
+        self._administrator = Principal("master", self._master.hex()[:16], administrator=True)
+
+    def identify(self, authorization: Iterable[str], query: bytes) -> Principal:
+        """Find the principal of a request. Raises Unauthorized or KeyInQuery."""
+        if query:
+            _refuse_keys(query)
+        values = list(authorization)
+        if len(values) != 1:
+            raise Unauthorized if not values else Unauthorized("Send one Authorization header, not several.")
+        scheme, _, token = values[0].partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized
+        digest = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+        if not hmac.compare_digest(digest, self._master):
+            raise Unauthorized("The key is not one of this gateway's. Check the Authorization header.")
+        return self._administrator
+
+
+def _refuse_keys(query: bytes) -> None:
+    for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name.lower() in _QUERY_KEYS:
+            raise KeyInQuery(name)

@@ -1,0 +1,162 @@
+"""What this worker offers, as of one registry revision: an immutable snapshot.
+
+Resolves public and bare names by table; a request takes one snapshot and keeps it, so a swap can't be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from gateway.errors import (
+    AmbiguousName,
+    ServerDisabled,
+    UnknownName,
+    UnknownPrompt,
+    UnknownResource,
+    UnknownServer,
+    UnknownTool,
+)
+from gateway.model.auth import Principal, may_see
+from gateway.model.names import server_of_uri
+from gateway.model.servers import Server
+from gateway.model.uris import UriTemplate
+
+_IDENTITY = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a public name leads."""
+
+    server: Server
+    local: str
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All registered servers and the tables that lead to them."""
+
+    revision: int = 0
+    servers: Mapping[str, Server] = field(default_factory=dict)
+
+    def apply(self, revision: int, changed: Iterable[Server], names: frozenset[str]) -> Catalogue:
+        """The next snapshot: `changed` put in, and only `names` kept."""
+        servers = {name: server for name, server in self.servers.items() if name in names}
+        servers |= {server.name: server for server in changed}
+        ordered = sorted(servers.values(), key=lambda server: (server.created_at, server.name))
+        return Catalogue(revision, {server.name: server for server in ordered})
+
+    def server(self, name: str, principal: Principal) -> Server:
+        """Find a registered server. Raises UnknownServer."""
+        server = self.servers.get(name)
+        if server is None or not may_see(principal, name):
+            raise UnknownServer(name)
+        return server
+
+    def enabled_server(self, name: str, principal: Principal) -> Server:
+        """Find a server that takes calls. Raises UnknownServer or ServerDisabled."""
+        server = self.server(name, principal)
+        if not server.spec.enabled:
+            raise ServerDisabled(name)
+        return server
+
+    def known(self, principal: Principal) -> list[Server]:
+        """All servers that the principal may see, also disabled ones, by name."""
+        return [self.servers[name] for name in sorted(self.servers) if may_see(principal, name)]
+
+    def visible(self, principal: Principal) -> list[Server]:
+        """The enabled servers that the principal may see, oldest first."""
+        return [server for server in self._enabled if may_see(principal, server.name)]
+
+    def items(self, kind: str, principal: Principal) -> list[tuple[Server, dict[str, Any]]]:
+        """The objects of a kind under their public names, ordered by them."""
+        return [pair for pair in self._items[kind] if may_see(principal, pair[0].name)]
+
+    def tool(self, name: str, principal: Principal) -> Target:
+        """Resolve a tool's public or bare name. Raises UnknownTool or AmbiguousName."""
+        return self._resolve("tools", name, principal, UnknownTool)
+
+    def prompt(self, name: str, principal: Principal) -> Target:
+        """Resolve a prompt's public or bare name. Raises UnknownPrompt or AmbiguousName."""
+        return self._resolve("prompts", name, principal, UnknownPrompt)
+
+    def resource(self, uri: str, principal: Principal) -> Target:
+        """Resolve a URI: the table first, then templates. Raises UnknownResource."""
+        target = self._public["resources"].get(uri) or self._explicit(uri) or self._by_template(uri, principal)
+        if target is None or not may_see(principal, target.server.name):
+            raise UnknownResource(uri)
+        return target
+
+    def template(self, uri: str, principal: Principal) -> Target:
+        """Resolve a resource template, or a URI, as completion references name them. Raises UnknownResource."""
+        target = self._public["templates"].get(uri)
+        if target is None or not may_see(principal, target.server.name):
+            return self.resource(uri, principal)
+        return target
+
+    def _resolve(self, kind: str, name: str, principal: Principal, unknown: type[UnknownName]) -> Target:
+        target = self._public[kind].get(name)
+        if target is not None and may_see(principal, target.server.name):
+            return target
+        offered = [each for each in self._bare[kind].get(name, ()) if may_see(principal, each.server.name)]
+        if not offered:
+            raise unknown(name)
+        if len({each.server.spec.fingerprint for each in offered}) > 1:
+            raise AmbiguousName(name, [each.server.names[kind][each.local] for each in offered])
+        return offered[0]
+
+    def _explicit(self, uri: str) -> Target | None:
+        if (named := server_of_uri(uri)) and (server := self.servers.get(named[0])) and server.spec.enabled:
+            return Target(server, named[1])
+        return None
+
+    def _by_template(self, uri: str, principal: Principal) -> Target | None:
+        for pattern, target in self._patterns:
+            if pattern.matches(uri) and may_see(principal, target.server.name):
+                return Target(target.server, uri)
+        return None
+
+    @cached_property
+    def _enabled(self) -> list[Server]:
+        return [server for server in self.servers.values() if server.spec.enabled]
+
+    @cached_property
+    def _public(self) -> Mapping[str, Mapping[str, Target]]:
+        return {
+            kind: {
+                public: Target(server, item[key])
+                for server in self._enabled
+                for item in getattr(server.offers, kind)
+                if (public := server.names.get(kind, {}).get(item[key])) is not None
+            }
+            for kind, key in _IDENTITY.items()
+        }
+
+    @cached_property
+    def _bare(self) -> Mapping[str, Mapping[str, list[Target]]]:
+        tables: dict[str, dict[str, list[Target]]] = {"tools": {}, "prompts": {}}
+        for kind, table in tables.items():
+            for target in self._public[kind].values():
+                table.setdefault(target.local, []).append(target)
+        return tables
+
+    @cached_property
+    def _items(self) -> Mapping[str, list[tuple[Server, dict[str, Any]]]]:
+        lists: dict[str, list[tuple[Server, dict[str, Any]]]] = {}
+        for kind, key in _IDENTITY.items():
+            pairs = []
+            for server in self._enabled:
+                names, seen = server.names.get(kind, {}), set()
+                for item in getattr(server.offers, kind):
+                    if (public := names.get(item[key])) is not None and public not in seen:
+                        seen.add(public)
+                        pairs.append((server, {**item, key: public}))
+            lists[kind] = sorted(pairs, key=lambda pair: str(pair[1][key]))
+        return lists
+
+    @cached_property
+    def _patterns(self) -> list[tuple[UriTemplate, Target]]:
+        return [(UriTemplate(target.local), target) for target in self._public["templates"].values()]

@@ -1,0 +1,88 @@
+"""Public names: which one a server's tool, prompt or resource gets.
+
+Assigned once, first come, in the order of the upstream's list, and kept: the caller passes what is taken and what
+was assigned before. Never split; looked up in tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+KINDS = ("tools", "prompts", "resources", "templates")
+URI_SCHEME = "mcp-gateway://"
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How names are built for one server."""
+
+    server: str
+    prefix: str
+    separator: str
+    limit: int
+
+    def name(self, local: str) -> str:
+        """`<prefix><separator><local>`, or the local name where the prefix is empty; cut with a hash."""
+        return self._cut(f"{self.prefix}{self.separator}{local}" if self.prefix else local, local)
+
+    def other_name(self, local: str) -> str:
+        """The name that stands in when another server came first with the first choice."""
+        return self._cut(f"{self.name(local)}_{self._hash(local)}", local)
+
+    def uri(self, local: str) -> str:
+        """URIs are kept as they are where they are unique."""
+        return local
+
+    def other_uri(self, local: str) -> str:
+        """The URI that stands in when another server came first with the same one."""
+        return f"{URI_SCHEME}{self.server}/{local}"
+
+    def _cut(self, name: str, local: str) -> str:
+        if len(name) <= self.limit:
+            return name
+        return f"{name[: self.limit - 9]}_{self._hash(local)}"
+
+    def _hash(self, local: str) -> str:
+        return hashlib.sha256(f"{self.server}\0{local}".encode()).hexdigest()[:8]
+
+
+def choices(naming: Naming, kind: str) -> tuple[Callable[[str], str], Callable[[str], str]]:
+    """The first and the second choice of a public name for this kind."""
+    if kind in ("resources", "templates"):
+        return naming.uri, naming.other_uri
+    return naming.name, naming.other_name
+
+
+def assign(
+    naming: Naming, kind: str, locals: Iterable[str], kept: Mapping[str, str], taken: Callable[[str], bool]
+) -> dict[str, str]:
+    """Map each local name to its public one.
+
+    `kept` is what this server was assigned before, `taken` tells of names that any server (also this one) holds.
+    A local name for which both choices are taken is left out.
+    """
+    first, second = choices(naming, kind)
+    assigned: dict[str, str] = {}
+    mine: set[str] = set(kept.values())
+    for local in locals:
+        if local in assigned:
+            continue
+        if (public := kept.get(local)) is None:
+            public = first(local)
+            if public in mine or taken(public):
+                public = second(local)
+                if public in mine or taken(public):
+                    continue
+            mine.add(public)
+        assigned[local] = public
+    return assigned
+
+
+def server_of_uri(uri: str) -> tuple[str, str] | None:
+    """Read `mcp-gateway://<server>/<uri>`; a server's name holds no slash, so this is exact."""
+    if not uri.startswith(URI_SCHEME):
+        return None
+    server, slash, local = uri.removeprefix(URI_SCHEME).partition("/")
+    return (server, local) if slash and local else None

@@ -1,0 +1,376 @@
+"""What is registered: the specification of a server, what it offers, and how it fares.
+
+Reads specifications from JSON, compares them, shows them without secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import orjson
+
+from gateway.errors import InvalidParams
+
+REDACTED = "[redacted]"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,63}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff\t]*[\x21-\x7e\x80-\xff])?")
+_SECRET_QUERY = re.compile(r"key|token|secret|passw|signature|sig$|auth|credential", re.IGNORECASE)
+_TRANSPORTS = {
+    "streamable_http": "streamable_http",
+    "streamable-http": "streamable_http",
+    "streamablehttp": "streamable_http",
+    "http": "streamable_http",
+}
+_RESERVED_HEADERS = frozenset(
+    {
+        "accept",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "last-event-id",
+        "mcp-method",
+        "mcp-name",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """What somebody registered. `headers` and secrets in `url` are shown to nobody."""
+
+    name: str
+    url: str
+    title: str | None = None
+    description: str = ""
+    transport_type: str = "streamable_http"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    enabled: bool = True
+    prefix: str | None = None
+    timeout_seconds: float | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for servers that are one and the same upstream: URL and headers."""
+        parts = urlsplit(self.url)
+        place = [*_origin(self.url), parts.path.rstrip("/"), parts.query]
+        identity = orjson.dumps([place, sorted((name.lower(), value) for name, value in self.headers.items())])
+        return hashlib.sha256(identity).hexdigest()[:16]
+
+    def public(self) -> dict[str, Any]:
+        """The specification as JSON, secrets redacted."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "url": redact_url(self.url),
+            "transport_type": self.transport_type,
+            "headers": dict.fromkeys(self.headers, REDACTED),
+            "enabled": self.enabled,
+            "prefix": self.prefix,
+            "timeout_seconds": self.timeout_seconds,
+            "tags": list(self.tags),
+            "metadata": self.metadata,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What a server last said it offers; items are MCP's objects as they came."""
+
+    version: str = ""
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+    server_info: Mapping[str, Any] = field(default_factory=dict)
+    instructions: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    prompts: tuple[Mapping[str, Any], ...] = ()
+    resources: tuple[Mapping[str, Any], ...] = ()
+    templates: tuple[Mapping[str, Any], ...] = ()
+
+    def to_bytes(self) -> bytes:
+        return orjson.dumps({each.name: getattr(self, each.name) for each in fields(self)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Offers:
+        value = orjson.loads(data)
+        for kind in ("tools", "prompts", "resources", "templates"):
+            value[kind] = tuple(value[kind])
+        return cls(**value)
+
+
+NO_OFFERS = Offers()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One registered server as of one registry revision.
+
+    `state` is `ready`, `unreachable` (with `reason`), `disabled`; `names` maps, per kind, local to public names.
+    """
+
+    spec: ServerSpec
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+    state: str = "unreachable"
+    reason: str | None = None
+    discovered_at: datetime | None = None
+    unreachable_since: datetime | None = None
+    offers: Offers = NO_OFFERS
+    names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def public(self) -> dict[str, Any]:
+        """The stored server as JSON, secrets redacted."""
+        shown = self.spec.public()
+        shown |= {
+            "server_id": self.name,
+            "state": self.state,
+            "reason": self.reason,
+            "discovered_at": self.discovered_at,
+            "unreachable_since": self.unreachable_since,
+            "created_at": self.created_at,
+            "updated_at": self.updated_at,
+            "protocol_version": self.offers.version or None,
+            "server_info": self.offers.server_info or None,
+            "counts": {
+                kind: len(getattr(self.offers, kind)) for kind in ("tools", "prompts", "resources", "templates")
+            },
+        }
+        if renamed := self._renamed():
+            shown["renamed"] = renamed
+        return shown
+
+    def _renamed(self) -> dict[str, str]:
+        """Tools and prompts whose first choice of a public name another server held."""
+        suffix = re.compile(r"_[0-9a-f]{8}\Z")
+        return {
+            local: public
+            for kind in ("tools", "prompts")
+            for local, public in self.names.get(kind, {}).items()
+            if suffix.search(public) and not suffix.search(local)
+        }
+
+
+def parse_spec(params: Mapping[str, Any], stored: ServerSpec | None = None) -> ServerSpec:
+    """Read a whole specification. Raises InvalidParams, naming the field.
+
+    With `stored`, redacted values mean "unchanged"; headers of another origin are never carried over.
+    """
+    values = read_fields(params)
+    for required in ("name", "url"):
+        if required not in values:
+            raise InvalidParams(f"The field {required!r} is required.", required)
+    return _restore(ServerSpec(**values), stored)
+
+
+def patch_spec(stored: ServerSpec, params: Mapping[str, Any]) -> ServerSpec:
+    """Change some fields of a specification; the name stays. Raises InvalidParams."""
+    values = read_fields(params)
+    if values.get("name", stored.name) != stored.name:
+        raise InvalidParams("A server's name can't be changed; register it anew.", "name")
+    changed = _restore(replace(stored, **values), stored)
+    if _origin(changed.url) != _origin(stored.url) and "headers" not in values:
+        return replace(changed, headers={})
+    return changed
+
+
+def _restore(spec: ServerSpec, stored: ServerSpec | None) -> ServerSpec:
+    url, headers = spec.url, dict(spec.headers)
+    if stored is not None and url == redact_url(stored.url):
+        url = stored.url
+    elif REDACTED in url or urlencode({"": REDACTED})[1:] in url:
+        raise InvalidParams("The URL holds a redacted value; send the real one.", "url")
+    same_origin = stored is not None and _origin(url) == _origin(stored.url)
+    kept = {name.lower(): value for name, value in stored.headers.items()} if stored and same_origin else {}
+    for name, value in headers.items():
+        if value == REDACTED:
+            if name.lower() not in kept:
+                raise InvalidParams(f"The header {name!r} is redacted; send its value.", f"headers.{name}")
+            headers[name] = kept[name.lower()]
+    return replace(spec, url=url, headers=headers)
+
+
+def read_fields(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the fields of a specification that are there. Raises InvalidParams, naming the field."""
+    aliases = {"server_id": "name", "transport": "transport_type"}
+    values: dict[str, Any] = {}
+    for sent, value in params.items():
+        name = aliases.get(sent, sent)
+        if name not in _READERS:
+            known = ", ".join(_READERS)
+            raise InvalidParams(f"There is no field {sent[:64]!r}; the fields are {known}.", sent[:64])
+        read = _READERS[name](value, sent)
+        if name in values and values[name] != read:
+            raise InvalidParams(f"{sent!r} is an alias of {name!r}, and the two differ.", sent)
+        values[name] = read
+    return values
+
+
+def _read_name(value: Any, field: str) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise InvalidParams(
+            "A name has 1 to 63 letters, digits, '.', '_' or '-', and starts with a letter or digit "
+            "(`title` is free text).",
+            field,
+        )
+    return value
+
+
+def _text(limit: int, *, optional: bool = False) -> Any:
+    def read(value: Any, field: str) -> str | None:
+        if value is None and optional:
+            return None
+        if not isinstance(value, str) or len(value) > limit:
+            raise InvalidParams(f"{field!r} must be a string of at most {limit} characters.", field)
+        return value
+
+    return read
+
+
+def _read_url(value: Any, field: str) -> str:
+    if not isinstance(value, str) or len(value) > 2048:
+        raise InvalidParams("The URL must be a string of at most 2048 characters.", field)
+    if not value.isascii() or any(letter <= " " or letter == "\x7f" for letter in value):
+        raise InvalidParams("The URL holds a space, a control or a non-ASCII character; encode it.", field)
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise InvalidParams("The URL is not valid.", field) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise InvalidParams("The URL must be absolute and start with http:// or https://.", field)
+    if parts.username is not None or parts.password is not None:
+        raise InvalidParams("The URL holds a user or password; send credentials in `headers`.", field)
+    if parts.fragment:
+        raise InvalidParams("The URL must not have a fragment (#…).", field)
+    return value
+
+
+def _read_transport(value: Any, field: str) -> str:
+    if not isinstance(value, str) or value.lower() not in _TRANSPORTS:
+        listed = ", ".join(sorted(set(_TRANSPORTS.values()) | {"http"}))
+        raise InvalidParams(f"{field!r} must be one of: {listed}.", field)
+    return _TRANSPORTS[value.lower()]
+
+
+def _read_headers(value: Any, field: str) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > 64:
+        raise InvalidParams("`headers` must be an object of at most 64 names and values.", field)
+    seen: set[str] = set()
+    for name, text in value.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise InvalidParams("A header name has a character that HTTP does not allow.", field)
+        if name.lower() in _RESERVED_HEADERS:
+            raise InvalidParams(f"The header {name!r} is the gateway's own to set.", f"{field}.{name}")
+        if name.lower() in seen:
+            raise InvalidParams(f"The header {name!r} stands twice.", f"{field}.{name}")
+        if not isinstance(text, str) or len(text) > 8192 or not _HEADER_VALUE.fullmatch(text):
+            raise InvalidParams(
+                f"The value of the header {name!r} must be a string without line breaks or control characters.",
+                f"{field}.{name}",
+            )
+        seen.add(name.lower())
+    return dict(value)
+
+
+def _read_flag(value: Any, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidParams(f"{field!r} must be true or false.", field)
+    return value
+
+
+def _read_prefix(value: Any, field: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+        raise InvalidParams(
+            "`prefix` has up to 63 letters, digits, '.', '_' or '-'; \"\" means none, null the server's name.",
+            field,
+        )
+    return value
+
+
+def _read_timeout(value: Any, field: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
+        raise InvalidParams(f"{field!r} must be a number of seconds from above 0 to 86400.", field)
+    if not math.isfinite(value):
+        raise InvalidParams(f"{field!r} must be a finite number.", field)
+    return float(value)
+
+
+def _read_tags(value: Any, field: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > 64:
+        raise InvalidParams(f"{field!r} must be a list of at most 64 strings.", field)
+    if not all(isinstance(tag, str) and 0 < len(tag) <= 64 for tag in value):
+        raise InvalidParams(f"Each of {field!r} must be a string of 1 to 64 characters.", field)
+    return tuple(dict.fromkeys(value))
+
+
+def _read_metadata(value: Any, field: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(orjson.dumps(value)) > 16384:
+        raise InvalidParams(f"{field!r} must be an object of at most 16 KiB.", field)
+    return value
+
+
+_READERS: Mapping[str, Any] = {
+    "name": _read_name,
+    "url": _read_url,
+    "title": _text(200, optional=True),
+    "description": _text(4000),
+    "transport_type": _read_transport,
+    "headers": _read_headers,
+    "enabled": _read_flag,
+    "prefix": _read_prefix,
+    "timeout_seconds": _read_timeout,
+    "tags": _read_tags,
+    "metadata": _read_metadata,
+}
+
+
+def redact_url(url: str) -> str:
+    """Blank out what looks like a secret in the query."""
+    parts = urlsplit(url)
+    if not parts.query:
+        return url
+    shown = [
+        (name, REDACTED if _SECRET_QUERY.search(name) else value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+    ]
+    return urlunsplit(parts._replace(query=urlencode(shown, safe="[]")))
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    host = "localhost" if parts.hostname == "127.0.0.1" else parts.hostname
+    return parts.scheme, host, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -1,0 +1,254 @@
+"""One supervised upstream per server: a shared link, opened once, made anew when it expired.
+
+What happens to one upstream never touches another: each has its own client, its own link and its own tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import GatewayError, UpstreamProtocolError, UpstreamTimeout
+from gateway.model.catalogue import Catalogue
+from gateway.model.servers import Server, ServerSpec
+from gateway.protocol.exchange import Answer, Changed, Done, Emit, Exchange, Handshake
+from gateway.protocol.messages import Failure, Notification, Reply, Request
+from gateway.upstream.base import Answering, Link, SessionExpired, Upstream
+from gateway.upstream.http import HttpUpstream, Limits
+
+Tell = Callable[[Answering | Notification], Awaitable[None]]
+Connect = Callable[[ServerSpec], Upstream]
+
+_FAREWELL_SECONDS = 2.0
+
+log = logging.getLogger("gateway.pool")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a call may take, in seconds: without progress, and at all."""
+
+    call_seconds: float
+    cap_seconds: float
+
+
+def over_http(limits: Limits) -> Connect:
+    """Connect to servers by streamable HTTP; the TLS context is made once."""
+    tls = ssl.create_default_context()
+
+    def connect(spec: ServerSpec) -> Upstream:
+        return HttpUpstream(spec.name, spec.url, spec.headers, limits, tls)
+
+    return connect
+
+
+async def tell_nobody(_: Answering | Notification) -> None:
+    """The `tell` of those who only want the answer."""
+
+
+class Live:
+    """The link to one server, shared by all callers of this worker."""
+
+    def __init__(
+        self, spec: ServerSpec, upstream: Upstream, deadlines: Deadlines, changed: Callable[[str], None]
+    ) -> None:
+        self.spec = spec
+        self._upstream = upstream
+        self._deadlines = deadlines
+        self._changed = changed
+        self._ids = itertools.count(1)
+        self._link: Link | None = None
+        self._opening: asyncio.Task[Link] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._calls = 0
+        self._retired = False
+
+    async def request(self, request: Request, tell: Tell, *, wants_progress: bool = False) -> Reply | Failure:
+        """Carry one request upstream, telling what comes before its answer. Raises UpstreamError."""
+        self._calls += 1
+        try:
+            for _ in range(2):
+                link = await self._open()
+                try:
+                    return await self._talk(link, request, tell, wants_progress)
+                except SessionExpired:
+                    if self._link is link:
+                        self._link = None
+            raise UpstreamProtocolError(
+                self.spec.name, f"Server {self.spec.name!r} forgets its sessions as soon as it makes them."
+            )
+        finally:
+            self._calls -= 1
+            if self._retired and not self._calls:
+                self._spawn(self._end())
+
+    async def handshake(self) -> Handshake:
+        """What the server says of itself. Raises UpstreamError."""
+        return (await self._open()).handshake
+
+    async def probe(self) -> Probe:
+        """Open a link of its own, as discovery does. Raises UpstreamError."""
+        return Probe(self, await self._upstream.open())
+
+    def retire(self) -> None:
+        """Close once the last call has ended."""
+        self._retired = True
+        if not self._calls:
+            self._spawn(self._end())
+
+    async def close(self) -> None:
+        """Say goodbye and let go of everything, at once."""
+        self._retired = True
+        await self._end()
+        tasks = [task for task in self._background if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _open(self) -> Link:
+        """The shared link; whoever comes while it is being opened waits for the same attempt."""
+        if self._link is None:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._shake())
+                self._opening.add_done_callback(_retrieve)  # its waiters may all have left
+            try:
+                return await asyncio.shield(self._opening)
+            except asyncio.CancelledError:
+                if self._opening.cancelled():  # the upstream was closed, not the caller
+                    raise UpstreamProtocolError(
+                        self.spec.name, f"Server {self.spec.name!r} was removed or changed meanwhile."
+                    ) from None
+                raise
+        return self._link
+
+    async def _shake(self) -> Link:
+        self._link = await self._upstream.open()
+        return self._link
+
+    async def _talk(self, link: Link, request: Request, tell: Tell, wants_progress: bool) -> Reply | Failure:
+        exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
+        seconds = self.spec.timeout_seconds or self._deadlines.call_seconds
+        now = asyncio.get_running_loop().time
+        cap = now() + max(seconds, self._deadlines.cap_seconds)
+        try:
+            async with (
+                asyncio.timeout(seconds) as deadline,
+                aclosing(self._upstream.send(link, exchange.outgoing())) as messages,
+            ):
+                async for message in messages:
+                    if isinstance(message, Answering):
+                        await tell(message)
+                        continue
+                    match exchange.receive(message):
+                        case Done(answer):
+                            return answer
+                        case Emit(notification):
+                            deadline.reschedule(min(now() + seconds, cap))
+                            await tell(notification)
+                        case Changed():
+                            self._changed(self.spec.name)
+                        case Answer(message):
+                            self._spawn(self._upstream.post(link, message))
+        except TimeoutError:
+            self._spawn(self._upstream.post(link, exchange.cancelled("deadline exceeded")))
+            raise UpstreamTimeout(
+                self.spec.name, f"Server {self.spec.name!r} did not answer within {seconds:g} s."
+            ) from None
+        except asyncio.CancelledError:
+            self._spawn(self._upstream.post(link, exchange.cancelled("the caller left")))
+            raise
+        raise UpstreamProtocolError(self.spec.name, f"Server {self.spec.name!r} ended its answer without a result.")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._quietly(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await work
+        except (GatewayError, SessionExpired, TimeoutError) as error:
+            log.debug("background message to %s failed: %s", self.spec.name, error)
+
+    async def _end(self) -> None:
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        link, self._link = self._link, None
+        if link is not None:
+            await self._upstream.end(link)
+        await self._upstream.close()
+
+
+def _retrieve(task: asyncio.Task[Link]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+class Probe:
+    """A link of one's own to a server, for asking what it offers; `end` it."""
+
+    def __init__(self, live: Live, link: Link) -> None:
+        self._live = live
+        self._link = link
+        self.handshake = link.handshake
+
+    async def request(self, request: Request) -> Reply | Failure:
+        """Carry one request upstream on this link. Raises UpstreamError."""
+        try:
+            return await self._live._talk(self._link, request, tell_nobody, False)
+        except SessionExpired:
+            name = self._live.spec.name
+            raise UpstreamProtocolError(name, f"Server {name!r} forgot its session at once.") from None
+
+    async def end(self) -> None:
+        await self._live._upstream.end(self._link)
+
+
+class Pool:
+    """The live links of this worker, one per server, made on first use."""
+
+    def __init__(self, connect: Connect, deadlines: Deadlines, changed: Callable[[str], None]) -> None:
+        self._connect = connect
+        self._deadlines = deadlines
+        self._changed = changed
+        self._live: dict[str, Live] = {}
+        self._retired: set[Live] = set()
+
+    def __getitem__(self, server: Server | ServerSpec) -> Live:
+        spec = server.spec if isinstance(server, Server) else server
+        live = self._live.get(spec.name)
+        if live is not None and (live.spec is spec or live.spec == spec):
+            return live
+        if live is not None:
+            self._retire(live)
+        live = self._live[spec.name] = Live(spec, self._connect(spec), self._deadlines, self._changed)
+        return live
+
+    def reconcile(self, catalogue: Catalogue) -> None:
+        """Let go of what is no longer registered, or is registered otherwise."""
+        for name, live in list(self._live.items()):
+            server = catalogue.servers.get(name)
+            if server is None or not server.spec.enabled or server.spec != live.spec:
+                self._retire(self._live.pop(name))
+
+    async def close(self) -> None:
+        """Say goodbye to every upstream, side by side, within a bound."""
+        everyone = [*self._live.values(), *self._retired]
+        self._live.clear()
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await asyncio.gather(*(live.close() for live in everyone), return_exceptions=True)
+        except TimeoutError:
+            log.warning("gave up on saying goodbye to some upstreams")
+
+    def _retire(self, live: Live) -> None:
+        self._retired = {each for each in self._retired if each._calls} | {live}
+        live.retire()

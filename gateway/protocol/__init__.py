@@ -1,0 +1,1 @@
+"""Floor 1: MCP and its wire formats as values; nothing here awaits."""

@@ -1,0 +1,216 @@
+"""JSON-RPC messages, from bytes and back.
+
+Knows JSON-RPC 2.0 and the limits of JSON here; nothing of MCP's methods, HTTP or sockets.
+Source: https://www.jsonrpc.org/specification; MCP 2025-11-25, basic, messages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.errors import InvalidRequest, ParseError
+
+Id = str | int
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A method to carry out; the other side waits for an answer with this id."""
+
+    id: Id
+    method: str
+    params: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A method to take note of; nobody waits."""
+
+    method: str
+    params: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A result; `raw` is its JSON as it came, where it may be passed on as it is."""
+
+    id: Id
+    result: Any
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A JSON-RPC error; `id` is None where the request's could not be read."""
+
+    id: Id | None
+    code: int
+    message: str
+    data: Any = None
+
+
+Message = Request | Notification | Reply | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several messages in one body; each entry is a message or why it is none."""
+
+    entries: tuple[Message | InvalidRequest, ...]
+
+
+# An envelope as the SDKs write it (Python's and TypeScript's order of keys), so that the result can be cut
+# out of the bytes. The cut is proven by parsing it alone: a hostile order of keys then fails to parse.
+_REPLY_PYTHON = re.compile(
+    rb'\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(-?\d{1,15}|"[^"\\\x00-\x1f]{0,255}")\s*,\s*"result"\s*:\s*(?=\{)'
+)
+_REPLY_TYPESCRIPT = re.compile(rb'\{\s*"result"\s*:\s*(?=\{)')
+_TAIL_TYPESCRIPT = re.compile(
+    rb'\}\s*,\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(-?\d{1,15}|"[^"\\\x00-\x1f]{0,255}")\s*\}\s*\Z'
+)
+_END = re.compile(rb"\s*\}\s*\Z")
+_TAIL_WINDOW = 400
+_TIMES = orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS
+_LONG_DIGITS = re.compile(rb"[0-9]{19}")
+
+
+def parse(body: bytes) -> Any:
+    """Read one JSON text. Raises ParseError, also for an integer that 64 bits can't hold."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ParseError(f"The body is not valid JSON: {error}.") from None
+    if _LONG_DIGITS.search(body):
+        _refuse_large_integers(body)
+    return value
+
+
+def decode(body: bytes) -> Message | Batch:
+    """Read one message or a batch. Raises ParseError or InvalidRequest."""
+    return from_json(parse(body))
+
+
+def from_json(value: Any) -> Message | Batch:
+    """Recognize a message, or a batch, in decoded JSON. Raises InvalidRequest."""
+    if isinstance(value, list):
+        if not value:
+            raise InvalidRequest("A batch needs at least one message.")
+        return Batch(tuple(_entry(each) for each in value))
+    return _message(value)
+
+
+def decode_answer(body: bytes) -> Message | Batch:
+    """Read a message of an upstream, keeping a reply's result bytes for `encode`.
+
+    Raises ParseError or InvalidRequest.
+    """
+    if reply := _cut_reply(body):
+        return reply
+    return decode(body)
+
+
+def encode(message: Message) -> bytes:
+    """Write one message as a line of JSON; a reply's raw result is spliced in as it is."""
+    return orjson.dumps(to_json(message), option=_TIMES)
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """The message as JSON; a raw result becomes a fragment, which only `encode` can write."""
+    match message:
+        case Request():
+            return {
+                "jsonrpc": "2.0",
+                "id": message.id,
+                "method": message.method,
+                "params": message.params,
+            }
+        case Notification():
+            return {"jsonrpc": "2.0", "method": message.method, "params": message.params}
+        case Reply():
+            result = message.result if message.raw is None else orjson.Fragment(message.raw)
+            return {"jsonrpc": "2.0", "id": message.id, "result": result}
+        case Failure():
+            error: dict[str, Any] = {"code": message.code, "message": message.message}
+            if message.data is not None:
+                error["data"] = message.data
+            return {"jsonrpc": "2.0", "id": message.id, "error": error}
+
+
+def _entry(value: Any) -> Message | InvalidRequest:
+    try:
+        return _message(value)
+    except InvalidRequest as error:
+        return error
+
+
+def _message(value: Any) -> Message:
+    if not isinstance(value, dict):
+        raise InvalidRequest("A JSON-RPC message is a JSON object.")
+    id = _id(value)
+    if value.get("jsonrpc") != "2.0":
+        raise InvalidRequest('A JSON-RPC message has "jsonrpc": "2.0".', id)
+    if "method" in value:
+        return _call(value, id)
+    if "result" in value and "error" not in value and id is not None:
+        return Reply(id, value["result"])
+    if "error" in value and "result" not in value:
+        return _failure(value["error"], id)
+    raise InvalidRequest("The message has neither a method nor exactly one of result and error.", id)
+
+
+def _id(value: Mapping[str, Any]) -> Id | None:
+    id = value.get("id")
+    if isinstance(id, bool) or not (id is None or isinstance(id, str | int)):
+        raise InvalidRequest("The id must be a string or an integer.")
+    return id
+
+
+def _call(value: Mapping[str, Any], id: Id | None) -> Request | Notification:
+    method, params = value["method"], value.get("params")
+    if not isinstance(method, str):
+        raise InvalidRequest("The method must be a string.", id)
+    if "id" in value and id is None:
+        raise InvalidRequest("The id must be a string or an integer; leave it out of a notification.")
+    if not (params is None or isinstance(params, dict)):
+        raise InvalidRequest("The params must be an object.", id)
+    return Notification(method, params or {}) if id is None else Request(id, method, params or {})
+
+
+def _failure(error: Any, id: Id | None) -> Failure:
+    match error:
+        case {"code": int(code), "message": str(message)}:
+            return Failure(id, code, message, error.get("data"))
+    raise InvalidRequest("The error needs an integer code and a message.", id)
+
+
+def _cut_reply(body: bytes) -> Reply | None:
+    if (head := _REPLY_PYTHON.match(body)) and (tail := _END.search(body, len(body) - _TAIL_WINDOW)):
+        id, raw = head[1], body[head.end() : tail.start()]
+    elif (head := _REPLY_TYPESCRIPT.match(body)) and (tail := _TAIL_TYPESCRIPT.search(body, len(body) - _TAIL_WINDOW)):
+        id, raw = tail[1], body[head.end() : tail.start() + 1]
+    else:
+        return None
+    if b"\n" in raw or b"\r" in raw or _LONG_DIGITS.search(raw):
+        return None
+    try:
+        return Reply(orjson.loads(id), orjson.loads(raw), raw)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _refuse_large_integers(body: bytes) -> None:
+    def integer(text: str) -> None:
+        if len(text) > 20 or not -(1 << 63) <= int(text) < 1 << 64:
+            raise ParseError(f"The integer {text[:24]}{'…' * (len(text) > 24)} does not fit into 64 bits.")
+
+    try:
+        json.loads(body, parse_int=integer)
+    except RecursionError:
+        raise ParseError("The body is nested too deeply.") from None

@@ -1,0 +1,177 @@
+"""Asks upstreams what they offer, when they are due, and stores the answer for every worker.
+
+Due servers are claimed in Postgres, so that of all workers one asks; nothing is asked inside a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError
+from gateway.model.servers import Offers, ServerSpec
+from gateway.pool import Pool, Probe
+from gateway.protocol.messages import Failure, Request
+from gateway.store import Claim, NameRules, Store
+from gateway.sync import Sync
+
+_DISCOVERY_SECONDS = 20.0
+_CLAIM_SECONDS = _DISCOVERY_SECONDS + 10
+_LOOK_SECONDS = 1.0
+_FIRST_PAUSE = 0.5
+_MAX_ITEMS = 20_000
+_MAX_PAGES = 2_000
+
+_LISTS = (
+    # kind, capability, method, key of the result, identity of an item
+    ("tools", "tools", "tools/list", "tools", "name"),
+    ("prompts", "prompts", "prompts/list", "prompts", "name"),
+    ("resources", "resources", "resources/list", "resources", "uri"),
+    ("templates", "resources", "resources/templates/list", "resourceTemplates", "uriTemplate"),
+)
+
+log = logging.getLogger("gateway.refresh")
+
+
+class Refresh:
+    """The loop that claims due servers, and the way to ask for one at once."""
+
+    def __init__(
+        self, store: Store, sync: Sync, pool: Pool, rules: NameRules, *, every_seconds: float, retry_seconds: float
+    ) -> None:
+        self._store = store
+        self._sync = sync
+        self._pool = pool
+        self._rules = rules
+        self._every_seconds = every_seconds
+        self._retry_seconds = retry_seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._due: set[str] = set()
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look for due servers until cancelled; then the talks under way are cancelled too."""
+        try:
+            while True:
+                try:
+                    await self._make_due()
+                    for claim in await self._store.claim_due(_CLAIM_SECONDS):
+                        self._start(claim)
+                except StoreUnavailable:
+                    pass  # whoever is due stays due
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout(min(_LOOK_SECONDS, self._every_seconds / 2)):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def changed(self, server: str) -> None:
+        """Ask for a server soon: it said that its lists changed."""
+        self._due.add(server)
+        self._wake.set()
+
+    async def discover(self, name: str, wait_seconds: float) -> None:
+        """Ask a server at once; come back when it answered, or after `wait_seconds` while it goes on.
+
+        Raises UnknownServer or StoreUnavailable.
+        """
+        task = self._start(await self._store.claim(name, _CLAIM_SECONDS))
+        await asyncio.wait({task}, timeout=wait_seconds)
+
+    async def _make_due(self) -> None:
+        while self._due:
+            await self._store.make_due(next(iter(self._due)))
+            self._due.pop()
+
+    def _start(self, claim: Claim) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._refresh(claim))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _refresh(self, claim: Claim) -> None:
+        try:
+            try:
+                async with asyncio.timeout(_DISCOVERY_SECONDS):
+                    offers = await ask(self._pool, claim.spec)
+            except TimeoutError:
+                await self._failed(claim, f"It did not tell what it offers within {_DISCOVERY_SECONDS:g} s.")
+            except GatewayError as error:
+                await self._failed(claim, error.detail)
+            else:
+                pause = self._every_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+                if await self._store.record_offers(claim, offers, self._rules, pause):
+                    log.info("server %s offers %d tools", claim.spec.name, len(offers.tools))
+                    await self._sync.announce()
+        except StoreUnavailable:
+            log.warning("what server %s offers could not be stored; its claim runs out", claim.spec.name)
+        except Exception:
+            log.exception("refresh of server %s failed", claim.spec.name)
+
+    async def _failed(self, claim: Claim, reason: str) -> None:
+        pause = min(self._retry_seconds, _FIRST_PAUSE * 2 ** min(claim.failures, 16))
+        if await self._store.record_failure(claim, reason, pause):
+            log.warning("server %s is unreachable: %s", claim.spec.name, reason)
+            await self._sync.announce()
+
+
+async def ask(pool: Pool, spec: ServerSpec) -> Offers:
+    """Shake hands with a server and read all its lists, over a link of its own. Raises UpstreamError."""
+    probe = await pool[spec].probe()
+    try:
+        capabilities = probe.handshake.capabilities
+        lists: dict[str, Any] = {}
+        for kind, capability, method, key, identity in _LISTS:
+            if capability in capabilities:
+                lists[kind] = await _items(probe, spec.name, method, key, identity)
+        return Offers(
+            version=probe.handshake.version,
+            capabilities=capabilities,
+            server_info=probe.handshake.server_info,
+            instructions=probe.handshake.instructions,
+            **lists,
+        )
+    finally:
+        await probe.end()
+
+
+async def _items(probe: Probe, server: str, method: str, key: str, identity: str) -> tuple[Mapping[str, Any], ...]:
+    """All pages of one list; an item without its identity is left out."""
+    items: list[Mapping[str, Any]] = []
+    cursor: str | None = None
+    for page in range(_MAX_PAGES):
+        answer = await probe.request(Request(page, method, {} if cursor is None else {"cursor": cursor}))
+        if isinstance(answer, Failure):
+            if answer.code == -32601:
+                return ()
+            raise UpstreamProtocolError(server, f"Server {server!r} refused {method}: {answer.message[:200]}.")
+        result = answer.result
+        if not isinstance(result, dict) or not isinstance(found := result.get(key), list):
+            raise UpstreamProtocolError(server, f"Server {server!r} answered {method} without {key!r}.")
+        items += [item for item in found if _usable(item, identity, method)]
+        after = result.get("nextCursor")
+        if not isinstance(after, str):
+            return tuple(items)
+        if after == cursor or len(items) > _MAX_ITEMS:
+            break
+        cursor = after
+    raise UpstreamProtocolError(
+        server, f"Server {server!r} does not come to an end with {method} (after {len(items)} items)."
+    )
+
+
+def _usable(item: Any, identity: str, method: str) -> bool:
+    """Tell whether clients could take this item: one bad item would cost them the whole list."""
+    if not isinstance(item, dict) or not isinstance(name := item.get(identity), str):
+        return False
+    if not name or len(name) > 4096 or "\0" in name:
+        return False
+    return method != "tools/list" or isinstance(item.get("inputSchema"), dict)

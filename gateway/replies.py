@@ -1,0 +1,349 @@
+"""Bodies in, answers out: the only code that speaks ASGI messages, beside the routing.
+
+Knows bounds, JSON, problem documents and event streams; nothing of MCP's methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Any
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    GatewayError,
+    InvalidRequest,
+    NotAcceptable,
+)
+from gateway.protocol.messages import Failure, encode
+from gateway.protocol.sse import KEEP_ALIVE
+
+_WATCH_AFTER_SECONDS = 0.02
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """One HTTP request as it came in, and the way to answer it."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: Headers
+
+    @property
+    def method(self) -> str:
+        method: str = self.scope["method"]
+        return method
+
+    def base_url(self, public_url: str | None) -> str:
+        """What every URL that is handed out begins with: the public one, or how the client reached us."""
+        if public_url is not None:
+            return public_url
+        scheme = self.headers.get("x-forwarded-proto", self.scope.get("scheme", "http"))
+        host = self.headers.get("host", "localhost")
+        return f"{scheme if scheme in ('http', 'https') else 'http'}://{host}{self.scope.get('root_path', '')}"
+
+
+class ClientLeft(Exception):
+    """The client hung up; there is nobody to answer."""
+
+
+class Accepts(Enum):
+    """What a client takes as an answer to a POST."""
+
+    JSON = "application/json"
+    STREAM = "text/event-stream"
+    EITHER = "either"
+
+
+class ListAs(Enum):
+    """How a client wants a list: as one document, as a stream that stays, or as one that ends."""
+
+    DOCUMENT = "document"
+    LIVE = "live"
+    SNAPSHOT = "snapshot"
+
+
+def accepted(headers: Headers) -> set[str]:
+    """The media types of the Accept header, without those of quality 0; empty if there is none."""
+    types: set[str] = set()
+    for value in headers.getlist("accept"):
+        for part in value.split(","):
+            media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+            if media_type and not any(re.fullmatch(r"q=0(\.0*)?", each) for each in parameters):
+                types.add(media_type)
+    return types
+
+
+def accepts(headers: Headers) -> Accepts:
+    """Choose the framing of a POST's answer. Raises NotAcceptable."""
+    types = accepted(headers)
+    json = bool(types & {"application/json", "application/*"})
+    stream = bool(types & {"text/event-stream", "text/*"})
+    if json and stream:
+        return Accepts.EITHER
+    if stream and "*/*" not in types:
+        return Accepts.STREAM
+    if json or not types or "*/*" in types:
+        return Accepts.JSON
+    raise NotAcceptable(", ".join(headers.getlist("accept"))[:200])
+
+
+def list_as(headers: Headers) -> ListAs:
+    """Choose the framing of a list (contract: Accept). Raises NotAcceptable."""
+    types = accepted(headers)
+    if types & {"text/event-stream", "text/*"}:
+        return ListAs.LIVE
+    if types & {"application/json", "application/*"}:
+        return ListAs.DOCUMENT
+    if not types or "*/*" in types:
+        return ListAs.SNAPSHOT
+    raise NotAcceptable(", ".join(headers.getlist("accept"))[:200])
+
+
+async def read_body(http: Http, limit: int, seconds: float) -> bytes:
+    """Read the whole body. Raises BodyTooLarge, BodyTimeout or ClientLeft."""
+    declared = http.headers.get("content-length", "")
+    if declared.isdigit() and int(declared[:20]) > limit:
+        raise BodyTooLarge(limit)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    try:
+        async with asyncio.timeout(seconds):
+            while more:
+                message = await http.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > limit:
+                    raise BodyTooLarge(limit)
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise BodyTimeout(seconds) from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def request_id(headers: Headers) -> str | None:
+    """The caller's X-Request-Id, if it is one that may be repeated."""
+    value = headers.get("x-request-id", "")
+    return value if _REQUEST_ID.fullmatch(value) else None
+
+
+async def send_bytes(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes = b"application/json",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send a whole answer."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", str(len(body)).encode()),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_json(send: Send, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Send a JSON document."""
+    await send_bytes(send, status, to_bytes(value), headers=headers)
+
+
+async def send_empty(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Send a status without a body."""
+    length = [] if status == 204 else [(b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": status, "headers": [*length, *headers]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def to_bytes(value: Any) -> bytes:
+    """Write JSON, with times in UTC as RFC 3339 has them."""
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS)
+
+
+def problem(error: GatewayError) -> dict[str, Any]:
+    """The problem document of an error (RFC 9457)."""
+    slug = re.sub(r"[^a-z0-9]+", "-", error.title.lower()).strip("-")
+    return {
+        "type": f"urn:mcp-gateway:problem:{slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        **error.facts,
+    }
+
+
+async def send_problem(send: Send, error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Answer a REST request with an error."""
+    body = to_bytes(problem(error))
+    await send_bytes(send, error.status, body, b"application/problem+json", [*raw(error.headers), *headers])
+
+
+async def send_failure(
+    send: Send, error: GatewayError, status: int | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer a JSON-RPC request that could not be dispatched."""
+    id = error.id if isinstance(error, InvalidRequest) else None
+    body = encode(Failure(id, error.code, error.detail, error.data))
+    await send_bytes(send, status or error.status, body, headers=[*raw(error.headers), *headers])
+
+
+def raw(headers: Mapping[str, str]) -> RawHeaders:
+    """Headers as ASGI wants them."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+class Answer:
+    """The answer to one POST, undecided between JSON and an event stream until something forces the choice.
+
+    Use as a context manager: it starts nothing for a fast call. A call older than 20 ms gets a watcher for a
+    hang-up where that cancels; one silent for the keep-alive interval becomes a stream, if the client takes one.
+    """
+
+    def __init__(self, http: Http, accepts: Accepts, keepalive_seconds: float, *, cancels: bool) -> None:
+        self._receive = http.receive
+        self._send = http.send
+        self._accepts = accepts
+        self._keepalive_seconds = keepalive_seconds
+        self._cancels = cancels
+        self._sending = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timers: list[asyncio.TimerHandle] = []
+        self._hang_up = asyncio.timeout(None)
+        self._wrote = 0.0
+        self.streaming = False
+        self.headers: RawHeaders = []
+
+    async def __aenter__(self) -> Answer:
+        loop = asyncio.get_running_loop()
+        if self._cancels:
+            self._timers.append(loop.call_later(_WATCH_AFTER_SECONDS, self._start, self._watch))
+        if self._accepts is not Accepts.JSON:
+            self._timers.append(loop.call_later(self._keepalive_seconds, self._start, self._keep_alive))
+        await self._hang_up.__aenter__()
+        if self._accepts is Accepts.STREAM:
+            await self.commit()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._hang_up.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise ClientLeft from None
+
+    async def commit(self) -> None:
+        """Decide for the event stream, now."""
+        if not self.streaming and self._accepts is not Accepts.JSON:
+            self.streaming = True
+            async with self._sending:
+                await self._send(
+                    {"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *self.headers]}
+                )
+
+    async def event(self, frame: bytes) -> None:
+        """Send an event ahead of the result; a client that takes only JSON does not get it."""
+        await self.commit()
+        if self.streaming:
+            await self._write(frame)
+
+    async def finish(self, frame: Callable[[], bytes], body: Callable[[], Awaitable[None]]) -> None:
+        """Send the result: as the last event if this is a stream by now, else by `body`."""
+        if not self.streaming:
+            await body()
+            return
+        await self._write(frame())
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _write(self, frame: bytes) -> None:
+        self._wrote = asyncio.get_running_loop().time()
+        async with self._sending:
+            await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            await work()
+
+        self._tasks.append(asyncio.create_task(run()))
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._hang_up.reschedule(0)  # our loop's clock began before: at once
+
+    async def _keep_alive(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            if now() - self._wrote >= self._keepalive_seconds:
+                await self.commit()
+                await self._write(KEEP_ALIVE)
+            await asyncio.sleep(self._keepalive_seconds)
+
+
+async def stream(
+    http: Http, frames: Callable[[], AsyncGenerator[bytes, None]], headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Write frames until they end or the client leaves; HEAD gets the head alone.
+
+    Hypercorn's send() stays silent after a disconnect, so we listen as well.
+    """
+    await http.send({"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *headers]})
+    if http.method == "HEAD":
+        await http.send({"type": "http.response.body", "body": b""})
+        return
+    writing = asyncio.create_task(_write_all(http.send, frames()))
+    leaving = asyncio.create_task(_disconnected(http.receive))
+    try:
+        await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (writing, leaving):
+            task.cancel()
+        results = await asyncio.gather(writing, leaving, return_exceptions=True)
+    if isinstance(error := results[0], Exception):
+        raise error
+    if results[1] is not None:  # the watcher was cancelled, so the client is still there
+        await http.send({"type": "http.response.body", "body": b""})
+
+
+async def _write_all(send: Send, frames: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(frames):
+        async for frame in frames:
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,254 @@
+"""Every setting, where it comes from and what it may be.
+
+A frozen value made once, at the door of the process; nothing below reads the environment.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from gateway.errors import SettingsError
+
+DEMO_KEY = "sk-master-key-change-me"
+DATA_DIR = Path(".mcp-gateway")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def _setting(default: Any, *names: str, read: Callable[[str], Any] = str, doc: str = "", unit: str = "") -> Any:
+    return field(default=default, metadata={"names": names, "read": read, "doc": doc, "unit": unit})
+
+
+def _flag(text: str) -> bool:
+    match text.strip().lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off":
+            return False
+    raise ValueError("expected true or false")
+
+
+def _between(low: float, high: float, number: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        value = number(text)
+        if not low <= value <= high:
+            raise ValueError(f"expected a number from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part for part in (part.strip() for part in text.split(",")) if part)
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    secrets = _list(text)
+    if not secrets or min(map(len, secrets)) < 32:
+        raise ValueError("expected at least 32 characters (several, newest first, are separated by commas)")
+    return secrets
+
+
+def _base_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError("expected an absolute http or https URL without query")
+    return text.rstrip("/")
+
+
+def _word(text: str) -> str:
+    if not text or len(text) > 8 or not all(letter.isalnum() or letter in "._-" for letter in text):
+        raise ValueError("expected 1 to 8 letters, digits, '.', '_' or '-'")
+    return text
+
+
+def _key(text: str) -> str:
+    if len(text) < 8 or not text.isascii() or any(letter.isspace() for letter in text):
+        raise ValueError("expected at least 8 ASCII characters without spaces")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one gateway runs with; times in seconds, sizes in bytes."""
+
+    enabled: bool = _setting(True, "MCP_GATEWAY_ENABLED", read=_flag, doc="false answers every MCP address with 404")
+    master_key: str | None = _setting(
+        None, "GATEWAY_MASTER_KEY", "LITELLM_MASTER_KEY", read=_key, doc="the administrator's bearer key"
+    )
+    database_url: str | None = _setting(
+        None, "DATABASE_URL", doc="PostgreSQL; unset: `serve` runs its own in the data directory"
+    )
+    redis_url: str | None = _setting(
+        None,
+        "REDIS_URL",
+        doc="Redis or Valkey; unset: `serve` runs its own (also `REDIS_HOST`, `REDIS_PORT`, `REDIS_PASSWORD`)",
+    )
+    host: str = _setting("127.0.0.1", "GATEWAY_HOST", doc="the address to listen on")
+    port: int = _setting(4000, "GATEWAY_PORT", read=_between(0, 65535), doc="the port to listen on")
+    workers: int = _setting(2, "GATEWAY_WORKERS", read=_between(1, 64), doc="hypercorn workers of this replica")
+    replica: str = _setting("", "GATEWAY_REPLICA", doc="this replica's name; default: host name and port")
+    public_url: str | None = _setting(
+        None, "GATEWAY_PUBLIC_URL", read=_base_url, doc="the base of every URL that is handed out"
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        (), "GATEWAY_ALLOWED_ORIGINS", read=_list, doc="browser origins let in beside loopback and the public URL"
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        "GATEWAY_ALLOWED_HOSTS",
+        read=_list,
+        doc="Host names let in beside loopback, the listening address and the public URL; `*` for any",
+    )
+    secret: tuple[str, ...] = _setting(
+        (),
+        "GATEWAY_SECRET",
+        read=_secrets,
+        doc="signs sessions, seals stored headers; several, newest first; unset: made once and kept in Postgres",
+    )
+    data_dir: Path = _setting(DATA_DIR, "GATEWAY_DATA_DIR", read=Path, doc="where embedded stores live")
+    separator: str = _setting("__", "GATEWAY_SEPARATOR", read=_word, doc="between server and tool in public names")
+    name_limit: int = _setting(
+        128,
+        "GATEWAY_NAME_LIMIT",
+        read=_between(32, 512),
+        doc="longest public tool or prompt name; longer ones end in a hash",
+        unit="characters",
+    )
+    page_size: int = _setting(
+        500, "GATEWAY_PAGE_SIZE", read=_between(1, 10_000), doc="items per page of an aggregated MCP list"
+    )
+    max_body: int = _setting(
+        4 << 20, "GATEWAY_MAX_BODY", read=_between(1 << 10, 1 << 30), doc="largest request body", unit="bytes"
+    )
+    max_result: int = _setting(
+        16 << 20,
+        "GATEWAY_MAX_RESULT",
+        read=_between(1 << 10, 1 << 30),
+        doc="largest answer or event of a server",
+        unit="bytes",
+    )
+    max_batch: int = _setting(
+        50, "GATEWAY_MAX_BATCH", read=_between(1, 1000), doc="most messages in one JSON-RPC batch"
+    )
+    body_seconds: float = _setting(
+        30.0,
+        "GATEWAY_BODY_SECONDS",
+        read=_between(0.1, 3600, float),
+        doc="for a request body to arrive",
+        unit="seconds",
+    )
+    connect_seconds: float = _setting(
+        5.0,
+        "GATEWAY_CONNECT_SECONDS",
+        read=_between(0.1, 60, float),
+        doc="for a connection to a server",
+        unit="seconds",
+    )
+    call_seconds: float = _setting(
+        60.0,
+        "GATEWAY_CALL_SECONDS",
+        read=_between(0.1, 86400, float),
+        doc="for a call, unless the server's `timeout_seconds` says otherwise; progress starts it again",
+        unit="seconds",
+    )
+    call_cap_seconds: float = _setting(
+        1800.0,
+        "GATEWAY_CALL_CAP_SECONDS",
+        read=_between(0.1, 86400, float),
+        doc="for a call, progress or not",
+        unit="seconds",
+    )
+    keepalive_seconds: float = _setting(
+        15.0,
+        "GATEWAY_KEEPALIVE_SECONDS",
+        read=_between(0.05, 3600, float),
+        doc="between comments on a silent stream",
+        unit="seconds",
+    )
+    poll_seconds: float = _setting(
+        2.0,
+        "GATEWAY_POLL_SECONDS",
+        read=_between(0.05, 300, float),
+        doc="between looks at the registry when Redis says nothing",
+        unit="seconds",
+    )
+    refresh_seconds: float = _setting(
+        60.0,
+        "GATEWAY_REFRESH_SECONDS",
+        read=_between(0.1, 86400, float),
+        doc="between looks at what a server offers",
+        unit="seconds",
+    )
+    retry_seconds: float = _setting(
+        15.0,
+        "GATEWAY_RETRY_SECONDS",
+        read=_between(0.1, 3600, float),
+        doc="longest pause between looks at a server that is down",
+        unit="seconds",
+    )
+    drain_seconds: float = _setting(
+        10.0,
+        "GATEWAY_DRAIN_SECONDS",
+        read=_between(0, 3600, float),
+        doc="for running calls after SIGTERM",
+        unit="seconds",
+    )
+    session_seconds: int = _setting(
+        86400,
+        "GATEWAY_SESSION_SECONDS",
+        read=_between(60, 31_536_000),
+        doc="longest life of an MCP session",
+        unit="seconds",
+    )
+    stub_port: int = _setting(9100, "GATEWAY_STUB_PORT", read=_between(1, 65535), doc="demo: the stub's port")
+    nginx_port: int = _setting(8080, "GATEWAY_NGINX_PORT", read=_between(1, 65535), doc="demo: nginx's port")
+    replica2_port: int = _setting(
+        4001, "GATEWAY_REPLICA2_PORT", read=_between(1, 65535), doc="demo: the second replica's port"
+    )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Read the settings; an empty value counts as unset. Raises SettingsError."""
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            for name in each.metadata["names"]:
+                if text := environment.get(name, "").strip():
+                    values.setdefault(each.name, _read(name, text, each.metadata["read"]))
+        if "redis_url" not in values and environment.get("REDIS_HOST"):
+            values["redis_url"] = _redis_url(environment)
+        settings = cls(**values)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Refuse combinations that would be unsafe. Raises SettingsError."""
+        if self.master_key == DEMO_KEY and self.host not in LOOPBACK:
+            raise SettingsError(
+                f"GATEWAY_MASTER_KEY: the demo key is public, so GATEWAY_HOST={self.host} is refused with it; "
+                "set a key of your own."
+            )
+
+    @property
+    def replica_name(self) -> str:
+        return self.replica or f"{platform.node()}:{self.port}"
+
+
+def _read(name: str, text: str, read: Callable[[str], Any]) -> Any:
+    try:
+        return read(text)
+    except ValueError as error:
+        shown = "" if "KEY" in name or "SECRET" in name or "URL" in name else f" (it is {text!r})"
+        raise SettingsError(f"{name}: {error}{shown}") from None
+
+
+def _redis_url(environment: Mapping[str, str]) -> str:
+    host = environment["REDIS_HOST"].strip()
+    port = _read("REDIS_PORT", environment.get("REDIS_PORT", "").strip() or "6379", _between(1, 65535))
+    password = environment.get("REDIS_PASSWORD", "").strip()
+    credentials = f":{quote(password, safe='')}@" if password else ""
+    return f"redis://{credentials}{host}:{port}/0"

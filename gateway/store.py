@@ -1,0 +1,405 @@
+"""The registry in Postgres: the truth of which servers there are and what they offer.
+
+Every change bumps the revision in the same transaction, so that a worker reads all since its own. Raises our
+StoreUnavailable when Postgres does not answer; knows SQL and seals, nothing of upstreams or protocols.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from gateway.errors import StoreUnavailable, UnknownServer
+from gateway.model import names
+from gateway.model.seal import Keyring, SealBroken
+from gateway.model.servers import NO_OFFERS, Offers, Server, ServerSpec
+
+_SEAL = "server secrets"
+_SEALED_AWAY = "its headers were stored with another GATEWAY_SECRET; add that secret, or register it again"
+_MIGRATION_LOCK = 0x6D63702D6777
+_DISCONNECTED = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError)
+
+Change = Callable[[ServerSpec | None], ServerSpec]
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a worker needs to catch up: servers changed since, and the names of all."""
+
+    revision: int
+    servers: tuple[Server, ...]
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A server whose lists this worker is to ask for; nobody else does until the claim runs out."""
+
+    spec: ServerSpec
+    spec_revision: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class NameRules:
+    """How public names are built in this registry."""
+
+    separator: str
+    limit: int
+
+    def of(self, spec: ServerSpec) -> names.Naming:
+        prefix = spec.name if spec.prefix is None else spec.prefix
+        return names.Naming(spec.name, prefix, self.separator, self.limit)
+
+
+class Store:
+    """The registry's tables behind a pool of connections."""
+
+    def __init__(self, url: str, *, size: int = 4) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=2,
+            reconnect_timeout=5,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={
+                "row_factory": dict_row,
+                "connect_timeout": 2,
+                "application_name": "mcp-gateway",
+                "options": "-c statement_timeout=10000 -c lock_timeout=5000 "
+                "-c idle_in_transaction_session_timeout=10000",
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 2,
+                "tcp_user_timeout": 8000,
+            },
+            open=False,
+            name="registry",
+        )
+        self._keyring: Keyring | None = None
+        self.queries = 0
+        self.migrated: list[str] = []
+
+    async def open(self, secrets: Iterable[str] = ()) -> Keyring:
+        """Connect, migrate, and return the keys. Raises StoreUnavailable."""
+        await self._pool.open()
+        self.migrated = await self.migrate()
+        secret_bytes = [secret.encode() for secret in secrets] or [await self._own_secret()]
+        self._keyring = Keyring(secret_bytes)
+        return self._keyring
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=2)
+
+    async def migrate(self) -> list[str]:
+        """Bring the schema up to date; return the files applied. Safe to run from many workers at once."""
+        applied: list[str] = []
+        async with self._transaction() as connection:
+            await connection.execute("SET LOCAL lock_timeout = 0")
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            await connection.execute(
+                "CREATE TABLE IF NOT EXISTS schema_versions "
+                "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
+            rows = await (await connection.execute("SELECT name FROM schema_versions")).fetchall()
+            done = {row["name"] for row in rows}
+            folder = resources.files("gateway") / "schema"
+            for file in sorted(folder.iterdir(), key=lambda file: file.name):
+                if file.name.endswith(".sql") and file.name not in done:
+                    await connection.execute(file.read_bytes())
+                    await connection.execute("INSERT INTO schema_versions (name) VALUES (%s)", (file.name,))
+                    applied.append(file.name)
+        return applied
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def revision(self) -> int:
+        """The registry's revision now."""
+        async with self._transaction() as connection:
+            return await _revision(connection)
+
+    async def changes_since(self, revision: int) -> Changes | None:
+        """All that changed after `revision`, or None if nothing did."""
+        async with self._transaction() as connection:
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            current = await _revision(connection)
+            if current == revision:
+                return None
+            if current < revision:  # another database stands behind the same address: begin anew
+                revision = -1
+            cursor = await connection.execute("SELECT * FROM servers WHERE revision > %s", (revision,))
+            servers = tuple([self._server(row) async for row in cursor])
+            rows = await (await connection.execute("SELECT name FROM servers")).fetchall()
+            return Changes(current, servers, frozenset(row["name"] for row in rows))
+
+    async def sessions_ended_since(self, number: int) -> list[tuple[int, str]]:
+        """Ended sessions in the order of their ending, as (number, id)."""
+        async with self._transaction() as connection:
+            cursor = await connection.execute(
+                "SELECT number, id FROM ended_sessions WHERE number > %s AND expires > now() ORDER BY number",
+                (number,),
+            )
+            return [(row["number"], row["id"]) async for row in cursor]
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    async def put(self, name: str, change: Change, claim_seconds: float) -> bool:
+        """Store what `change` makes of the stored specification; False if that is the same.
+
+        `change` gets None where there is none, and may refuse by raising. The server is claimed by the caller.
+        """
+        async with self._transaction() as connection:
+            revision = await _bump(connection)
+            row = await (await connection.execute("SELECT * FROM servers WHERE name = %s", (name,))).fetchone()
+            stored = None if row is None else self._spec(row)
+            spec = change(stored)
+            if spec == stored:
+                await connection.rollback()
+                return False
+            values = self._row(spec, revision) | {"claim": claim_seconds}
+            await (_insert(connection, values) if stored is None else _update(connection, stored, spec, values))
+            return True
+
+    async def remove(self, name: str) -> None:
+        """Forget a server and its names. Raises UnknownServer."""
+        async with self._transaction() as connection:
+            await _bump(connection)
+            cursor = await connection.execute("DELETE FROM servers WHERE name = %s", (name,))
+            if not cursor.rowcount:
+                raise UnknownServer(name)
+
+    async def end_session(self, id: str, expires: float) -> None:
+        """Record that a session is over, for every worker to read."""
+        async with self._transaction() as connection:
+            await connection.execute(
+                "INSERT INTO ended_sessions (id, expires) VALUES (%s, %s)",
+                (id, datetime.fromtimestamp(expires, UTC)),
+            )
+            await connection.execute("DELETE FROM ended_sessions WHERE expires < now()")
+
+    # --- discovery ------------------------------------------------------------------------------------------------
+
+    async def claim_due(self, claim_seconds: float, limit: int = 8) -> list[Claim]:
+        """Take servers that are due; they are ours until the claim runs out."""
+        async with self._transaction() as connection:
+            cursor = await connection.execute(
+                "UPDATE servers SET next_refresh = now() + make_interval(secs => %s) WHERE name IN "
+                "(SELECT name FROM servers WHERE enabled AND next_refresh <= now() "
+                " ORDER BY next_refresh LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING *",
+                (claim_seconds, limit),
+            )
+            return [Claim(self._spec(row), row["spec_revision"], row["failures"]) async for row in cursor]
+
+    async def claim(self, name: str, claim_seconds: float) -> Claim:
+        """Take one server, due or not. Raises UnknownServer."""
+        async with self._transaction() as connection:
+            cursor = await connection.execute(
+                "UPDATE servers SET next_refresh = now() + make_interval(secs => %s) WHERE name = %s RETURNING *",
+                (claim_seconds, name),
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            raise UnknownServer(name)
+        return Claim(self._spec(row), row["spec_revision"], row["failures"])
+
+    async def make_due(self, name: str) -> None:
+        """Ask that a server be looked at soon."""
+        async with self._transaction() as connection:
+            await connection.execute(
+                "UPDATE servers SET next_refresh = now() WHERE name = %s AND next_refresh > now()", (name,)
+            )
+
+    async def record_offers(self, claim: Claim, offers: Offers, rules: NameRules, next_seconds: float) -> bool:
+        """Store what a server offers and name it; True if the registry changed, so that others must read.
+
+        Does nothing when the specification changed since the claim.
+        """
+        data = offers.to_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        async with self._transaction() as connection:
+            cursor = await connection.execute(
+                "UPDATE servers SET discovered_at = now(), failures = 0, "
+                "next_refresh = now() + make_interval(secs => %s) "
+                "WHERE name = %s AND spec_revision = %s AND digest = %s AND state = 'ready' RETURNING name",
+                (next_seconds, claim.spec.name, claim.spec_revision, digest),
+            )
+            if await cursor.fetchone():
+                return False
+            revision = await _bump(connection)
+            cursor = await connection.execute(
+                "SELECT names FROM servers WHERE name = %s AND spec_revision = %s AND enabled FOR UPDATE",
+                (claim.spec.name, claim.spec_revision),
+            )
+            if (await cursor.fetchone()) is None:
+                await connection.rollback()
+                return False
+            assigned = await _assign(connection, rules.of(claim.spec), offers)
+            await connection.execute(
+                "UPDATE servers SET offers = %s, digest = %s, names = %s, state = 'ready', reason = NULL, "
+                "unreachable_since = NULL, discovered_at = now(), failures = 0, revision = %s, "
+                "next_refresh = now() + make_interval(secs => %s) WHERE name = %s",
+                (data, digest, orjson.dumps(assigned), revision, next_seconds, claim.spec.name),
+            )
+            return True
+
+    async def record_failure(self, claim: Claim, reason: str, next_seconds: float) -> bool:
+        """Store why a server could not be asked; True if that is news."""
+        async with self._transaction() as connection:
+            cursor = await connection.execute(
+                "UPDATE servers SET failures = failures + 1, next_refresh = now() + make_interval(secs => %s) "
+                "WHERE name = %s AND spec_revision = %s RETURNING state, reason, enabled",
+                (next_seconds, claim.spec.name, claim.spec_revision),
+            )
+            row = await cursor.fetchone()
+            if row is None or not row["enabled"] or (row["state"], row["reason"]) == ("unreachable", reason):
+                return False
+        async with self._transaction() as connection:
+            revision = await _bump(connection)
+            await connection.execute(
+                "UPDATE servers SET state = 'unreachable', reason = %s, "
+                "unreachable_since = coalesce(unreachable_since, now()), revision = %s "
+                "WHERE name = %s AND spec_revision = %s",
+                (reason, revision, claim.spec.name, claim.spec_revision),
+            )
+            return True
+
+    # --- rows and values ------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        self.queries += 1
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except _DISCONNECTED as error:
+            raise StoreUnavailable from error
+
+    async def _own_secret(self) -> bytes:
+        async with self._transaction() as connection:
+            await connection.execute(
+                "INSERT INTO secrets (secret) VALUES (%s) ON CONFLICT DO NOTHING", (os.urandom(32),)
+            )
+            row = await (await connection.execute("SELECT secret FROM secrets")).fetchone()
+            assert row is not None, "the row was inserted or there before"  # noqa: S101
+            return bytes(row["secret"])
+
+    def _row(self, spec: ServerSpec, revision: int) -> dict[str, Any]:
+        assert self._keyring is not None, "open() comes first"  # noqa: S101
+        secrets = orjson.dumps({"url": spec.url, "headers": dict(spec.headers)})
+        return {
+            "name": spec.name,
+            "spec": orjson.dumps(spec.public()),
+            "sealed": self._keyring.seal(_SEAL, secrets, spec.name),
+            "revision": revision,
+            "enabled": spec.enabled,
+            "state": "unreachable" if spec.enabled else "disabled",
+            "reason": "not asked yet" if spec.enabled else None,
+        }
+
+    def _spec(self, row: Mapping[str, Any]) -> ServerSpec:
+        """Read a specification; one whose secrets can't be opened comes back disabled and without them."""
+        assert self._keyring is not None, "open() comes first"  # noqa: S101
+        values = orjson.loads(row["spec"])
+        try:
+            values |= orjson.loads(self._keyring.open(_SEAL, bytes(row["sealed"]), row["name"]))
+        except SealBroken:
+            values |= {"headers": {}, "enabled": False}
+        return ServerSpec(**values | {"tags": tuple(values["tags"])})
+
+    def _server(self, row: Mapping[str, Any]) -> Server:
+        spec = self._spec(row)
+        if row["enabled"] and not spec.enabled:
+            row = {**row, "state": "unreachable", "reason": _SEALED_AWAY}
+        return Server(
+            spec=spec,
+            revision=row["revision"],
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            state=row["state"],
+            reason=row["reason"],
+            discovered_at=row["discovered_at"],
+            unreachable_since=row["unreachable_since"],
+            offers=NO_OFFERS if row["offers"] is None else Offers.from_bytes(row["offers"]),
+            names=orjson.loads(row["names"]),
+        )
+
+
+async def _revision(connection: Connection) -> int:
+    row = await (await connection.execute("SELECT revision FROM registry")).fetchone()
+    return int(row["revision"]) if row else 0
+
+
+async def _bump(connection: Connection) -> int:
+    """Count one change. The row lock puts all changes in one order, that of their revisions."""
+    cursor = await connection.execute("UPDATE registry SET revision = revision + 1 RETURNING revision")
+    row = await cursor.fetchone()
+    return int(row["revision"]) if row else 0
+
+
+async def _insert(connection: Connection, values: Mapping[str, Any]) -> None:
+    await connection.execute(
+        "INSERT INTO servers (name, spec, sealed, spec_revision, revision, enabled, state, reason, next_refresh) "
+        "VALUES (%(name)s, %(spec)s, %(sealed)s, %(revision)s, %(revision)s, %(enabled)s, %(state)s, %(reason)s, "
+        "now() + make_interval(secs => %(claim)s))",
+        values,
+    )
+
+
+async def _update(connection: Connection, stored: ServerSpec, spec: ServerSpec, values: Mapping[str, Any]) -> None:
+    if stored.fingerprint != spec.fingerprint:  # another upstream: what the old one offered says nothing
+        await connection.execute("UPDATE servers SET offers = NULL, names = '{}' WHERE name = %s", (spec.name,))
+    if stored.prefix != spec.prefix:
+        await connection.execute("DELETE FROM names WHERE server = %s AND kind IN ('tools', 'prompts')", (spec.name,))
+    await connection.execute(
+        "UPDATE servers SET spec = %(spec)s, sealed = %(sealed)s, spec_revision = %(revision)s, "
+        "revision = %(revision)s, enabled = %(enabled)s, state = %(state)s, reason = %(reason)s, digest = '', "
+        "unreachable_since = NULL, failures = 0, updated_at = now(), "
+        "next_refresh = now() + make_interval(secs => %(claim)s) WHERE name = %(name)s",
+        values,
+    )
+
+
+async def _assign(connection: Connection, naming: names.Naming, offers: Offers) -> dict[str, dict[str, str]]:
+    """Name what is offered and remember it; the caller holds the revision's row lock."""
+    keys = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
+    assigned: dict[str, dict[str, str]] = {}
+    for kind, key in keys.items():
+        locals = [item[key] for item in getattr(offers, kind)]
+        cursor = await connection.execute(
+            "SELECT local, public FROM names WHERE server = %s AND kind = %s", (naming.server, kind)
+        )
+        kept = {row["local"]: row["public"] async for row in cursor}
+        fresh = [local for local in locals if local not in kept]
+        wanted = [_digest(choice(local)) for local in fresh for choice in names.choices(naming, kind)]
+        cursor = await connection.execute(
+            "SELECT public FROM names WHERE kind = %s AND digest = ANY(%s)", (kind, wanted)
+        )
+        taken = {row["public"] async for row in cursor}
+        assigned[kind] = names.assign(naming, kind, locals, kept, taken.__contains__)
+        async with connection.cursor() as many:
+            await many.executemany(
+                "INSERT INTO names (kind, digest, public, server, local) VALUES (%s, %s, %s, %s, %s)",
+                [
+                    (kind, _digest(public), public, naming.server, local)
+                    for local, public in assigned[kind].items()
+                    if local not in kept
+                ],
+            )
+    return assigned
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()

@@ -1,0 +1,132 @@
+"""The listening socket and the workers of one replica.
+
+Hypercorn's own supervisor stops every worker when one dies and ends open streams hard, so this one binds the socket
+once, starts the workers as children, replaces those that die, and drains on SIGTERM: the socket closes first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.errors import SettingsError
+from gateway.settings import Settings
+
+_BACKLOG = 1024
+_STEADY_SECONDS = 5.0
+_MAX_PAUSE_SECONDS = 5.0
+_GRACE_SECONDS = 15.0  # above drain_seconds: for hypercorn's lifespan and our goodbyes upstream
+
+log = logging.getLogger("gateway.supervise")
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    failures: int = 0
+    due: float = field(default=0.0)
+
+
+class Supervisor:
+    """Runs N workers on one socket until `stop` is called; use `run` from the main thread."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environment = dict(environment)
+        self._workers = [_Worker(number) for number in range(1, settings.workers + 1)]
+        self._wake = threading.Event()
+        self._stopping = False
+
+    def run(self) -> int:
+        """Bind, start, watch, drain. Raises SettingsError when the address is taken."""
+        listener = bind(self._settings.host, self._settings.port)
+        alive, parent = os.pipe()  # the children hold one end: they see it close when we die
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCHLD, lambda *_: self._wake.set())
+        try:
+            while not self._stopping:
+                self._replace_dead(listener.fileno(), alive)
+                self._sleep(self._pause())
+        finally:
+            listener.close()
+            self._drain()
+            os.close(alive)
+            os.close(parent)
+        return 0
+
+    def _on_signal(self, number: int, _: object) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def _sleep(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _pause(self) -> float:
+        waiting = [each.due - time.monotonic() for each in self._workers if each.process is None]
+        return max(0.0, min([1.0, *waiting]))
+
+    def _replace_dead(self, descriptor: int, alive: int) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.process is not None and (code := worker.process.poll()) is not None:
+                worker.process = None
+                steady = now - worker.started > _STEADY_SECONDS
+                worker.failures = 0 if steady else worker.failures + 1
+                pause = 0.0 if steady else min(0.2 * 2**worker.failures, _MAX_PAUSE_SECONDS)
+                worker.due = now + pause
+                log.warning("worker %d ended (%s), next start in %.1f s", worker.number, _ending(code), pause)
+            if worker.process is None and worker.due <= now:
+                worker.process = self._start(worker.number, descriptor, alive)
+                worker.started = now
+
+    def _start(self, number: int, descriptor: int, alive: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "gateway.worker", str(descriptor), str(alive), str(number)],
+            pass_fds=(descriptor, alive),
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _drain(self) -> None:
+        running = [worker.process for worker in self._workers if worker.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + self._settings.drain_seconds + _GRACE_SECONDS
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("worker with pid %d did not end in time and is killed", process.pid)
+                process.kill()
+                process.wait()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The listening socket, inheritable. Raises SettingsError when the address is not to be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"GATEWAY_HOST, GATEWAY_PORT: can't listen on {host}:{port}: {error.strerror}") from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,134 @@
+"""Keeps this worker's catalogue at the registry's revision: a hint, a reconnect or the clock makes it look.
+
+Postgres is the truth. A look that fails leaves the last catalogue in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from gateway.bus import Bus
+from gateway.errors import StoreUnavailable
+from gateway.model.catalogue import Catalogue
+from gateway.store import Store
+
+_LOOK_AT_MOST_EVERY = 0.25  # seconds, for looks that callers with unknown names cause
+
+log = logging.getLogger("gateway.sync")
+
+
+class Sync:
+    """The current catalogue, and the loop that keeps it current."""
+
+    def __init__(self, store: Store, bus: Bus, poll_seconds: float, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._bus = bus
+        self._poll_seconds = poll_seconds
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._asked = 0
+        self._served = 0
+        self._look = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._swapped: list[Callable[[Catalogue], None]] = []
+        self._sessions_read = 0
+        self._looked_for_caller = 0.0
+        self.catalogue = Catalogue()
+        self.ended_sessions: set[str] = set()
+        self.read_at: float | None = None
+        self.degraded: str | None = None
+
+    def on_swap(self, call: Callable[[Catalogue], None]) -> None:
+        """Have `call` told of each new catalogue, before anybody else sees it change."""
+        self._swapped.append(call)
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds since the registry was last read."""
+        return None if self.read_at is None else self._clock() - self.read_at
+
+    def hint(self) -> None:
+        """Look soon."""
+        self._look.set()
+
+    async def run(self) -> None:
+        """Follow the registry until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bus.listen(self.hint))
+            tasks.create_task(self._follow())
+
+    async def catch_up(self) -> None:
+        """Read all that was committed before this call; callers share one read. Raises StoreUnavailable."""
+        self._asked += 1
+        ticket = self._asked
+        async with self._lock:
+            if self._served >= ticket:
+                return
+            serving = self._asked
+            await self._read()
+            self._served = serving
+
+    async def catch_up_for_caller(self) -> bool:
+        """Look because a caller named something unknown; rate-limited. True if the catalogue changed."""
+        before = self.catalogue
+        if self._clock() - self._looked_for_caller >= _LOOK_AT_MOST_EVERY or self._lock.locked():
+            self._looked_for_caller = self._clock()
+            try:
+                await self.catch_up()
+            except StoreUnavailable:
+                return False
+        return self.catalogue is not before
+
+    async def changed_since(self, catalogue: Catalogue) -> Catalogue:
+        """Wait until the catalogue is another one than this; return it."""
+        while self.catalogue is catalogue:
+            await self._changed.wait()
+        return self.catalogue
+
+    async def announce(self) -> None:
+        """After a write of our own: read it, and tell the others."""
+        await self._bus.publish()
+        try:
+            await self.catch_up()
+        except StoreUnavailable:
+            self.hint()  # written it is; the loop reads it when Postgres is back
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+            self._look.clear()
+            try:
+                await self.catch_up()
+            except StoreUnavailable:
+                await asyncio.sleep(min(0.2, self._poll_seconds))
+
+    async def _read(self) -> None:
+        try:
+            changes = await self._store.changes_since(self.catalogue.revision if self.read_at is not None else -1)
+            for number, id in await self._store.sessions_ended_since(self._sessions_read):
+                self._sessions_read = number
+                self.ended_sessions.add(id)
+        except StoreUnavailable:
+            if self.degraded is None:
+                log.warning("registry unavailable, serving revision %d from memory", self.catalogue.revision)
+            self.degraded = "the registry's database does not answer; serving from memory"
+            raise
+        if self.degraded is not None:
+            log.info("registry available again")
+            self.degraded = None
+        self.read_at = self._clock()
+        if changes is not None:
+            self._swap(self.catalogue.apply(changes.revision, changes.servers, changes.names))
+
+    def _swap(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        for call in self._swapped:
+            call(catalogue)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

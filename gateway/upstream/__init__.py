@@ -1,0 +1,1 @@
+"""Floor 3: live links to registered servers."""

@@ -1,0 +1,275 @@
+"""Streamable HTTP, from the client's side: JSON or event-stream answers, sessions by header.
+
+The HTTP client (httpx) is known here and nowhere else, so that it can be replaced in one place.
+Source: MCP 2025-11-25, basic, transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from gateway import version
+from gateway.errors import (
+    GatewayError,
+    OutcomeUnknown,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from gateway.protocol import exchange
+from gateway.protocol.messages import (
+    Batch,
+    Failure,
+    Message,
+    Notification,
+    Reply,
+    Request,
+    decode_answer,
+    encode,
+)
+from gateway.protocol.sse import EventTooLarge, SseDecoder
+from gateway.upstream.base import Answering, Link, SessionExpired
+
+# Below the 5 s after which uvicorn and Node close an idle connection: a request never meets a closing one.
+_KEEPALIVE_SECONDS = 4.0
+_END_SECONDS = 1.0
+_MAX_CONNECTIONS = 256
+_CLIENT_INFO = {"name": version.NAME, "version": version.VERSION}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one upstream's wire; times in seconds, sizes in bytes."""
+
+    connect_seconds: float = 5.0
+    handshake_seconds: float = 10.0
+    max_result: int = 16 << 20
+
+
+class HttpUpstream:
+    """One server behind one URL; its connections are pooled and kept alive."""
+
+    def __init__(self, server: str, url: str, headers: Mapping[str, str], limits: Limits, tls: ssl.SSLContext) -> None:
+        self._server = server
+        self._url = url
+        self._limits = limits
+        self._client = httpx.AsyncClient(
+            headers={**headers, "user-agent": f"{version.NAME}/{version.VERSION}", "accept-encoding": "identity"},
+            timeout=httpx.Timeout(None, connect=limits.connect_seconds, pool=limits.connect_seconds),
+            limits=httpx.Limits(
+                max_connections=_MAX_CONNECTIONS, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_SECONDS
+            ),
+            verify=tls,
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def open(self) -> Link:
+        request = exchange.initialize(0, _CLIENT_INFO, {})
+        try:
+            async with asyncio.timeout(self._limits.handshake_seconds):
+                async with self._post(request, {}) as response:
+                    await self._check(response, session=False)
+                    session_id = response.headers.get("mcp-session-id")
+                    handshake = exchange.accept(await self._first_answer(response))
+                link = Link(handshake, session_id)
+                await self.post(link, exchange.INITIALIZED)
+                return link
+        except exchange.HandshakeRefused as error:
+            raise UpstreamProtocolError(self._server, f"Server {self._server!r} is no MCP server: {error}.") from None
+        except TimeoutError:
+            raise UpstreamTimeout(
+                self._server,
+                f"Server {self._server!r} did not finish the handshake in {self._limits.handshake_seconds:g} s.",
+            ) from None
+
+    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+        async with self._post(request, _headers(link)) as response:
+            await self._check(response, session=link.session_id is not None)
+            yield Answering(_media_type(response) == "text/event-stream")
+            async with aclosing(self._messages(response)) as messages:
+                async for message in messages:
+                    yield message
+        raise OutcomeUnknown(
+            self._server, f"Server {self._server!r} ended its answer without a result; it may have carried it out."
+        )
+
+    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+        async with self._post(message, _headers(link)) as response:
+            if response.status_code in (401, 403):
+                await self._check(response, session=False)
+
+    async def end(self, link: Link) -> None:
+        if link.session_id is None:
+            return
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self._client.delete(self._url, headers=_headers(link))
+        except (TimeoutError, httpx.HTTPError):
+            pass  # it expires upstream by itself
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _first_answer(self, response: httpx.Response) -> Reply | Failure:
+        async with aclosing(self._messages(response)) as messages:
+            async for message in messages:
+                if isinstance(message, Reply | Failure):
+                    return message
+        raise exchange.HandshakeRefused("it ended its answer to initialize without a result")
+
+    @asynccontextmanager
+    async def _post(self, message: Message, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+        request = self._client.build_request(
+            "POST",
+            self._url,
+            content=encode(message),
+            headers={
+                "content-type": "application/json",
+                "accept": "application/json, text/event-stream",
+                **headers,
+            },
+        )
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+            raise UpstreamUnreachable(
+                self._server, f"Server {self._server!r} can't be reached: {_why(error)}."
+            ) from None
+        except httpx.HTTPError as error:
+            raise OutcomeUnknown(
+                self._server,
+                f"The connection to server {self._server!r} was lost ({_why(error)}); "
+                "it may or may not have carried the request out.",
+            ) from None
+
+    async def _check(self, response: httpx.Response, *, session: bool) -> None:
+        """Let a 2xx pass. Raises SessionExpired or what else the status means."""
+        status = response.status_code
+        if status == 200:
+            return
+        if status == 404 and session:
+            raise SessionExpired
+        if status in (401, 403):
+            raise UpstreamRefused(
+                self._server,
+                f"Server {self._server!r} answered {status} to the credentials it is registered with; "
+                "check its `headers`.",
+            )
+        failure = await self._failure(response)
+        if failure is not None and failure.id is not None:
+            return
+        if status == 400 and session:  # what the SDKs' examples answer instead of 404
+            raise SessionExpired
+        said = f" ({failure.message[:200]})" if failure is not None else ""
+        where = " Redirects are not followed." if 300 <= status < 400 else ""
+        retry = response.headers.get("retry-after", "")
+        raise UpstreamProtocolError(
+            self._server,
+            f"Server {self._server!r} answered HTTP {status}{said}.{where}",
+            upstream_status=status,
+            retry_after=int(retry) if retry.isdigit() and len(retry) < 6 else None,
+        )
+
+    async def _failure(self, response: httpx.Response) -> Failure | None:
+        """The JSON-RPC error in an answer that is not 200, if there is one."""
+        if _media_type(response) != "application/json":
+            return None
+        try:
+            message = decode_answer(await self._body(response))
+        except GatewayError:
+            return None
+        return message if isinstance(message, Failure) else None
+
+    async def _messages(self, response: httpx.Response) -> AsyncGenerator[Message, None]:
+        media_type = _media_type(response)
+        try:
+            if media_type == "text/event-stream":
+                decoder = SseDecoder(self._limits.max_result)
+                async for chunk in response.aiter_raw():
+                    for event in decoder.feed(chunk):
+                        if event.name == "message" and event.data:
+                            for message in _flat(decode_answer(event.data)):
+                                yield message
+            elif media_type == "application/json":
+                for message in _flat(decode_answer(await self._body(response))):
+                    yield message
+            else:
+                raise UpstreamProtocolError(
+                    self._server,
+                    f"Server {self._server!r} answered with {media_type or 'no content type'}, not JSON or an event "
+                    "stream; is the URL that of its MCP endpoint?",
+                )
+        except EventTooLarge:
+            raise self._too_large() from None
+        except UpstreamError:
+            raise
+        except GatewayError as error:
+            raise UpstreamProtocolError(
+                self._server, f"Server {self._server!r} sent a malformed message: {error.detail}"
+            ) from None
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        if response.is_stream_consumed:
+            return response.content
+        chunks, size = [], 0
+        async for chunk in response.aiter_raw():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._limits.max_result:
+                raise self._too_large()
+        response._content = b"".join(chunks)
+        return response._content
+
+    def _too_large(self) -> UpstreamProtocolError:
+        return UpstreamProtocolError(
+            self._server,
+            f"Server {self._server!r} sent a message of more than {self._limits.max_result} bytes "
+            "(GATEWAY_MAX_RESULT).",
+        )
+
+
+def _headers(link: Link) -> dict[str, str]:
+    headers = {"mcp-protocol-version": link.handshake.version}
+    if link.session_id is not None:
+        headers["mcp-session-id"] = link.session_id
+    return headers
+
+
+def _media_type(response: httpx.Response) -> str:
+    content_type: str = response.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _flat(message: Message | Batch) -> list[Message]:
+    if isinstance(message, Batch):
+        return [entry for entry in message.entries if not isinstance(entry, GatewayError)]
+    return [message]
+
+
+def _why(error: BaseException) -> str:
+    """The system's own words for what went wrong, from as deep as they stand."""
+    found: BaseException | None = error
+    text = str(error) or type(error).__name__
+    while found is not None:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its certificate is not valid: {found.verify_message}"
+        if isinstance(found, OSError) and found.strerror:
+            text = found.strerror
+        if isinstance(found, BaseExceptionGroup) and found.exceptions:
+            found = found.exceptions[0]
+        else:
+            found = found.__cause__ or found.__context__
+    return text.rstrip(".")
