@@ -18,6 +18,7 @@ from gateway.refresh import Refresh
 from gateway.settings import Settings
 from gateway.store import NameRules, Store
 from gateway.sync import Sync
+from gateway.tasks import end
 from gateway.telemetry import Telemetry
 from gateway.upstream.http import Limits
 
@@ -77,7 +78,7 @@ async def open_gateway(
         sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
         await sync.catch_up()
-        loops = [asyncio.create_task(sync.run()), asyncio.create_task(refresh.run())]
+        loops = [asyncio.create_task(loop) for loop in (bus.listen(sync.hint), sync.run(), refresh.run())]
         try:
             yield Gateway(
                 settings,
@@ -93,9 +94,7 @@ async def open_gateway(
                 worker,
             )
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await end(loops)
             await pool.close()
     finally:
         await bus.close()

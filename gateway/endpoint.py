@@ -48,6 +48,7 @@ from gateway.replies import (
     send_failure,
     stream,
 )
+from gateway.tasks import end
 from gateway.upstream.base import Answering
 
 _SESSION = b"mcp-session-id"
@@ -245,9 +246,7 @@ async def wait_for_change(gateway: Gateway, catalogue: Catalogue) -> Catalogue |
         )
         return changing.result() if changing.done() else None
     finally:
-        changing.cancel()
-        leaving.cancel()
-        await asyncio.gather(changing, leaving, return_exceptions=True)
+        await end((changing, leaving))
 
 
 def _changed(before: Catalogue, after: Catalogue, principal: Principal, address: Address) -> list[str]:

@@ -19,6 +19,7 @@ from gateway.model.catalogue import Catalogue
 from gateway.model.servers import Server, ServerSpec
 from gateway.protocol.exchange import Answer, Changed, Done, Emit, Exchange, Handshake
 from gateway.protocol.messages import Failure, Notification, Reply, Request
+from gateway.tasks import end
 from gateway.upstream.base import Answering, Link, SessionExpired, Upstream
 from gateway.upstream.http import HttpUpstream, Limits
 
@@ -107,9 +108,7 @@ class Live:
         self._retired = True
         await self._end()
         tasks = [task for task in self._background if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
     async def _open(self) -> Link:
         """The shared link; whoever comes while it is being opened waits for the same attempt."""
@@ -179,8 +178,7 @@ class Live:
 
     async def _end(self) -> None:
         if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+            await end([self._opening])
         link, self._link = self._link, None
         if link is not None:
             await self._upstream.end(link)

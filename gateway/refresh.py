@@ -17,6 +17,7 @@ from gateway.pool import Pool, Probe
 from gateway.protocol.messages import Failure, Request
 from gateway.store import Claim, NameRules, Store
 from gateway.sync import Sync
+from gateway.tasks import end
 
 _DISCOVERY_SECONDS = 20.0
 _CLAIM_SECONDS = _DISCOVERY_SECONDS + 10
@@ -69,9 +70,7 @@ class Refresh:
                 except TimeoutError:
                     pass
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await end(self._tasks)
 
     def changed(self, server: str) -> None:
         """Ask for a server soon: it said that its lists changed."""

@@ -27,6 +27,7 @@ from gateway.errors import (
 )
 from gateway.protocol.messages import Failure, encode
 from gateway.protocol.sse import KEEP_ALIVE
+from gateway.tasks import end
 
 _WATCH_AFTER_SECONDS = 0.02
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -256,10 +257,8 @@ class Answer:
     ) -> None:
         for timer in self._timers:
             timer.cancel()
-        for task in self._tasks:
-            task.cancel()
         if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await end(self._tasks)
         try:
             await self._hang_up.__aexit__(kind, error, trace)
         except TimeoutError:
@@ -329,12 +328,10 @@ async def stream(
     try:
         await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (writing, leaving):
-            task.cancel()
-        results = await asyncio.gather(writing, leaving, return_exceptions=True)
-    if isinstance(error := results[0], Exception):
-        raise error
-    if results[1] is not None:  # the watcher was cancelled, so the client is still there
+        await end((writing, leaving))
+    if not writing.cancelled():
+        writing.result()
+    if leaving.cancelled():  # so the client is still there
         await http.send({"type": "http.response.body", "body": b""})
 
 

@@ -55,9 +55,17 @@ class Sync:
 
     async def run(self) -> None:
         """Follow the registry until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._bus.listen(self.hint))
-            tasks.create_task(self._follow())
+        while True:
+            try:
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+            self._look.clear()
+            try:
+                await self.catch_up()
+            except StoreUnavailable:
+                await asyncio.sleep(min(0.2, self._poll_seconds))
 
     async def catch_up(self) -> None:
         """Read all that was committed before this call; callers share one read. Raises StoreUnavailable."""
@@ -94,19 +102,6 @@ class Sync:
             await self.catch_up()
         except StoreUnavailable:
             self.hint()  # written it is; the loop reads it when Postgres is back
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._poll_seconds):
-                    await self._look.wait()
-            except TimeoutError:
-                pass
-            self._look.clear()
-            try:
-                await self.catch_up()
-            except StoreUnavailable:
-                await asyncio.sleep(min(0.2, self._poll_seconds))
 
     async def _read(self) -> None:
         try:

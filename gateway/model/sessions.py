@@ -47,7 +47,7 @@ class Sessions:
         expires = int(now) + self._seconds
         text = _LAYOUT.pack(_FORMAT, _REVISIONS.index(version), _owner(principal, address), self._random(16), expires)
         signed = self._keyring.sign(_PURPOSE, text)
-        return Session(base64.urlsafe_b64encode(signed).rstrip(b"=").decode(), version, expires)
+        return Session(_encode(signed), version, expires)
 
     def read(self, id: str, principal: Principal, address: str, now: float) -> Session:
         """Check an id. Raises SessionNotFound, whatever is wrong with it."""
@@ -57,9 +57,15 @@ class Sessions:
             form, revision, owner, _, expires = _LAYOUT.unpack(text)
         except (SealBroken, struct.error, binascii.Error, ValueError):
             raise SessionNotFound from None
+        if _encode(signed) != id:  # another spelling of the same bytes would outlive the session's end
+            raise SessionNotFound
         if form != _FORMAT or owner != _owner(principal, address) or expires <= now:
             raise SessionNotFound
         return Session(id, _REVISIONS[revision], expires)
+
+
+def _encode(signed: bytes) -> str:
+    return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
 
 def _owner(principal: Principal, address: str) -> bytes:

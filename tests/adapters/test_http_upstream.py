@@ -1,0 +1,233 @@
+"""Upstreams over the bytes of the wire: what a server may send, well and badly."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.errors import (
+    OutcomeUnknown,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from gateway.protocol.messages import Failure, Notification, Reply, Request
+from gateway.upstream.base import Answering, Link, SessionExpired
+from gateway.upstream.http import HttpUpstream, Limits
+
+pytestmark = pytest.mark.anyio
+CALL = Request(1, "tools/call", {"name": "t"})
+HELLO = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
+
+
+CUT = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"
+
+
+class Wire:
+    """A server that answers a POST of each method with prepared bytes; None hangs up at once."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes | None] = {
+            "initialize": http(200, "application/json", reply(0, HELLO), "mcp-session-id: s1\r\n"),
+            "notifications/initialized": http(202, "", b""),
+        }
+        self.seen: list[tuple[str, dict[str, str], Any]] = []
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                first, *lines = head.decode().strip().split("\r\n")
+                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                message = json.loads(body) if body else {}
+                self.seen.append((first.split()[0], headers, message))
+                answer = self.answers.get(message.get("method", first.split()[0]), http(500, "", b""))
+                if answer is None:
+                    return
+                writer.write(answer)
+                await writer.drain()
+                if answer is CUT or b"content-length" not in answer:
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def http(status: int, media_type: str, body: bytes, more: str = "", *, length: bool = True) -> bytes:
+    head = f"HTTP/1.1 {status} X\r\n{more}"
+    head += f"content-type: {media_type}\r\n" if media_type else ""
+    head += f"content-length: {len(body)}\r\n" if length else "connection: close\r\n"
+    return head.encode() + b"\r\n" + body
+
+
+def reply(id: object, result: object) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id, "result": result}).encode()
+
+
+def event(data: bytes) -> bytes:
+    return b"event: message\r\ndata: " + data + b"\r\n\r\n"
+
+
+PROGRESS = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}'
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    wire = Wire()
+    server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
+    wire.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    yield wire
+    server.close()
+
+
+@asynccontextmanager
+async def upstream(url: str, **limits: Any) -> AsyncIterator[HttpUpstream]:
+    one = HttpUpstream("s", url, {"x-key": "v"}, Limits(**limits), ssl.create_default_context())
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+async def talk(wire: Wire, answer: bytes | None, **limits: Any) -> list[object]:
+    """Shake hands, send a call that is answered with these bytes, and collect what comes until the answer."""
+    wire.answers["tools/call"] = answer
+    async with upstream(wire.url, **limits) as one, asyncio.timeout(10):
+        link = await one.open()
+        found: list[object] = []
+        async for message in one.send(link, CALL):
+            found.append(message)
+            if isinstance(message, Reply | Failure):
+                return found
+    raise AssertionError("send ended without raising")
+
+
+async def test_the_handshake_is_made_and_repeated_in_headers(wire: Wire) -> None:
+    assert await talk(wire, http(200, "application/json", reply(1, {"ok": 1}))) == [
+        Answering(streaming=False), Reply(1, {"ok": 1}, b'{"ok": 1}')
+    ]  # fmt: skip
+    methods = [message.get("method") for _, _, message in wire.seen]
+    assert methods == ["initialize", "notifications/initialized", "tools/call"]
+    _, headers, _ = wire.seen[-1]
+    assert headers["mcp-session-id"] == "s1"
+    assert headers["mcp-protocol-version"] == "2025-06-18"
+    assert headers["x-key"] == "v"
+    assert headers["accept"] == "application/json, text/event-stream"
+
+
+async def test_an_event_stream_is_told_as_it_comes(wire: Wire) -> None:
+    body = b": hi\n\nid: 1\ndata:\n\n" + event(PROGRESS) + event(reply(1, {"ok": 1}))
+    found = await talk(wire, http(200, "text/event-stream; charset=utf-8", body, length=False))
+    assert found[0] == Answering(streaming=True)
+    assert isinstance(found[1], Notification)
+    assert isinstance(found[2], Reply)
+
+
+async def test_a_json_rpc_error_in_an_http_error_is_the_answer(wire: Wire) -> None:
+    body = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"bad"}}'
+    assert (await talk(wire, http(400, "application/json", body)))[-1] == Failure(1, -32602, "bad")
+
+
+NOT_MCP: list[tuple[bytes | None, type[UpstreamError]]] = [
+    (http(200, "text/html", b"<html>"), UpstreamProtocolError),
+    (http(200, "application/json", b'{"jsonrpc":"2.0","id":1,"res'), UpstreamProtocolError),
+    (http(200, "application/json", b""), UpstreamProtocolError),
+    (http(200, "application/json", reply(1, 123456789012345678901234)), UpstreamProtocolError),
+    (http(200, "", b"x"), UpstreamProtocolError),
+    (http(204, "", b""), UpstreamProtocolError),
+    (http(202, "", b""), UpstreamProtocolError),
+    (http(302, "", b"", "location: http://elsewhere/\r\n"), UpstreamProtocolError),
+    (http(429, "", b"", "retry-after: 7\r\n"), UpstreamProtocolError),
+    (http(500, "text/plain", b"oops"), UpstreamProtocolError),
+    (http(401, "", b"", "www-authenticate: Bearer\r\n"), UpstreamRefused),
+    (http(403, "", b""), UpstreamRefused),
+    (http(200, "application/json", b"x" * 2000), UpstreamProtocolError),
+    (http(200, "text/event-stream", b"data: " + b"x" * 2000, length=False), UpstreamProtocolError),
+    (http(200, "text/event-stream", b"data: nonsense\n\n", length=False), UpstreamProtocolError),
+    (http(200, "text/event-stream", event(PROGRESS), length=False), OutcomeUnknown),
+    (http(200, "text/event-stream", b"", length=False), OutcomeUnknown),
+    (CUT, OutcomeUnknown),
+    (b"nonsense\r\n\r\n", OutcomeUnknown),
+    (None, OutcomeUnknown),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "expected"), NOT_MCP)
+async def test_what_is_not_mcp_is_a_named_error(
+    wire: Wire, answer: bytes | None, expected: type[UpstreamError]
+) -> None:
+    with pytest.raises(expected) as refusal:
+        await talk(wire, answer, max_result=1000)
+    assert refusal.value.server == "s"
+    assert "'s'" in refusal.value.detail
+
+
+async def test_how_long_to_wait_is_passed_on(wire: Wire) -> None:
+    with pytest.raises(UpstreamProtocolError) as refusal:
+        await talk(wire, http(429, "", b"", "retry-after: 7\r\n"))
+    assert refusal.value.facts["retry_after"] == 7
+
+
+@pytest.mark.parametrize("status", [404, 400])
+async def test_a_forgotten_session_is_told_apart(wire: Wire, status: int) -> None:
+    body = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"No valid session"}}'
+    with pytest.raises(SessionExpired):
+        await talk(wire, http(status, "application/json", body))
+
+
+async def test_nobody_there_is_unreachable_with_the_systems_words(unused_port: int) -> None:
+    async with upstream(f"http://127.0.0.1:{unused_port}/mcp") as one:
+        with pytest.raises(UpstreamUnreachable) as refusal:
+            await one.open()
+    assert "refused" in refusal.value.detail
+
+
+async def test_a_silent_server_does_not_hold_the_handshake(wire: Wire) -> None:
+    wire.answers["initialize"] = b" "
+    async with upstream(wire.url, handshake_seconds=0.2) as one:
+        with pytest.raises((UpstreamTimeout, OutcomeUnknown)):
+            await one.open()
+
+
+@pytest.mark.parametrize("result", [{}, {"protocolVersion": "1999-01-01", "capabilities": {}}])
+async def test_a_handshake_that_leads_nowhere_says_why(wire: Wire, result: Any) -> None:
+    wire.answers["initialize"] = http(200, "application/json", reply(0, result))
+    async with upstream(wire.url) as one:
+        with pytest.raises(UpstreamProtocolError):
+            await one.open()
+
+
+async def test_a_server_without_sessions_gets_no_session_header(wire: Wire) -> None:
+    wire.answers["initialize"] = http(200, "application/json", reply(0, HELLO))
+    await talk(wire, http(200, "application/json", reply(1, {})))
+    assert "mcp-session-id" not in wire.seen[-1][1]
+
+
+async def test_the_session_is_ended_upstream(wire: Wire) -> None:
+    wire.answers["DELETE"] = http(204, "", b"")
+    async with upstream(wire.url) as one:
+        link = await one.open()
+        await one.end(link)
+        await one.end(Link(link.handshake, None))
+    assert [verb for verb, _, _ in wire.seen].count("DELETE") == 1
+
+
+@pytest.fixture
+async def unused_port() -> int:
+    server = await asyncio.start_server(_nobody, "127.0.0.1", 0)
+    port: int = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    return port
+
+
+async def _nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()

@@ -1,0 +1,221 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from gateway.errors import ServerExists, StoreUnavailable, UnknownServer
+from gateway.model.servers import Offers, ServerSpec, parse_spec
+from gateway.store import Changes, NameRules, Store
+from tests.fix_proxy import Start
+
+pytestmark = pytest.mark.anyio
+RULES = NameRules("__", 128)
+
+
+def offers(*tools: str, **more: Any) -> Offers:
+    return Offers(version="2025-11-25", tools=tuple({"name": tool, "inputSchema": {}} for tool in tools), **more)
+
+
+def always(spec: ServerSpec) -> Callable[[ServerSpec | None], ServerSpec]:
+    return lambda stored: spec
+
+
+def spec(name: str, **more: Any) -> ServerSpec:
+    return parse_spec({"name": name, "url": f"http://{name}.test/mcp", **more})
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    store = Store(database_url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def read(store: Store, since: int = -1) -> Changes:
+    changes = await store.changes_since(since)
+    assert changes is not None
+    return changes
+
+
+async def record(store: Store, name: str, offered: Offers) -> bool:
+    return await store.record_offers(await store.claim(name, 30), offered, RULES, 60)
+
+
+async def test_many_workers_can_migrate_at_once(database_url: str) -> None:
+    stores = [Store(database_url) for _ in range(4)]
+    keyrings = await asyncio.gather(*(store.open() for store in stores))
+    sealed = keyrings[0].seal("p", b"text")
+    assert {keys.open("p", sealed) for keys in keyrings} == {b"text"}
+    assert await stores[0].migrate() == []
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_each_change_bumps_the_revision_and_is_read_once(store: Store) -> None:
+    assert await store.put("a", always(spec("a")), 30)
+    first = await read(store)
+    assert [server.name for server in first.servers] == ["a"]
+    assert await store.changes_since(first.revision) is None
+    assert await store.put("b", always(spec("b")), 30)
+    second = await read(store, first.revision)
+    assert [server.name for server in second.servers] == ["b"]
+    await store.remove("a")
+    third = await read(store, second.revision)
+    assert (third.servers, third.names) == ((), frozenset({"b"}))
+
+
+async def test_the_very_same_specification_changes_nothing(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    before = await store.revision()
+    assert not await store.put("a", always(spec("a")), 30)
+    assert await store.revision() == before
+
+
+async def test_a_refused_change_leaves_nothing_behind(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    before = await store.revision()
+
+    def refuse(stored: ServerSpec | None) -> ServerSpec:
+        raise ServerExists("a")
+
+    with pytest.raises(ServerExists):
+        await store.put("a", refuse, 30)
+    with pytest.raises(UnknownServer):
+        await store.remove("nobody")
+    assert await store.revision() == before
+
+
+async def test_two_at_once_under_one_name_are_put_in_order(store: Store) -> None:
+    def only_new(stored: ServerSpec | None) -> ServerSpec:
+        if stored is not None:
+            raise ServerExists("a")
+        return spec("a")
+
+    outcomes = await asyncio.gather(*(store.put("a", only_new, 30) for _ in range(5)), return_exceptions=True)
+    assert [outcome for outcome in outcomes if outcome is True] == [True]
+    assert sum(isinstance(outcome, ServerExists) for outcome in outcomes) == 4
+
+
+async def test_no_secret_stands_in_the_database_in_clear(store: Store) -> None:
+    secret = {"url": "http://a.test/mcp?token=s3cret", "headers": {"Authorization": "Bearer s3cret"}}
+    await store.put("a", always(spec("a", **secret)), 30)
+    async with store._transaction() as connection:
+        row = await (await connection.execute("SELECT * FROM servers")).fetchone()
+    assert "s3cret" not in str(row)
+    [server] = (await read(store)).servers
+    assert server.spec == spec("a", **secret)
+
+
+async def test_a_lost_secret_costs_the_headers_and_nothing_else(database_url: str, store: Store) -> None:
+    await store.put("a", always(spec("a", headers={"X-Key": "v"})), 30)
+    other = Store(database_url)
+    await other.open(["x" * 32])
+    [server] = (await read(other)).servers
+    await other.close()
+    assert (server.state, server.spec.enabled, server.spec.headers) == ("unreachable", False, {})
+    assert "GATEWAY_SECRET" in (server.reason or "")
+
+
+async def test_of_all_workers_one_claims_a_due_server(store: Store, database_url: str) -> None:
+    await store.put("a", always(spec("a")), 0)
+    other = Store(database_url)
+    await other.open()
+    claims = await asyncio.gather(store.claim_due(30), other.claim_due(30))
+    await other.close()
+    assert sorted(len(each) for each in claims) == [0, 1]
+
+
+async def test_a_claim_that_ran_out_is_taken_by_the_next(store: Store) -> None:
+    await store.put("a", always(spec("a")), 0)
+    assert len(await store.claim_due(0)) == 1
+    assert len(await store.claim_due(30)) == 1
+    assert await store.claim_due(30) == []
+    await store.make_due("a")
+    assert len(await store.claim_due(30)) == 1
+
+
+async def test_the_same_offers_again_are_no_news(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    assert await record(store, "a", offers("x"))
+    revision = await store.revision()
+    assert not await record(store, "a", offers("x"))
+    assert await store.revision() == revision
+    assert await record(store, "a", offers("x", "y"))
+
+
+async def test_offers_of_another_specification_are_thrown_away(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    claim = await store.claim("a", 30)
+    await store.put("a", always(spec("a", url="http://other.test/mcp")), 30)
+    assert not await store.record_offers(claim, offers("stale"), RULES, 60)
+    assert not await store.record_failure(claim, "stale", 60)
+    [server] = (await read(store)).servers
+    assert server.offers.tools == ()
+    assert server.reason == "not asked yet"
+
+
+async def test_a_failure_keeps_the_last_known_lists(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    await record(store, "a", offers("x"))
+    assert await store.record_failure(await store.claim("a", 30), "down", 60)
+    assert not await store.record_failure(await store.claim("a", 30), "down", 60)
+    [server] = (await read(store)).servers
+    assert (server.state, server.reason, len(server.offers.tools)) == ("unreachable", "down", 1)
+    assert server.discovered_at is not None
+    assert server.unreachable_since is not None
+
+
+async def test_public_names_are_first_come_and_kept(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    await record(store, "a", offers("b__c"))
+    await store.put("a__b", always(spec("a__b")), 30)
+    await record(store, "a__b", offers("c"))
+    await record(store, "a", offers("b__c", "new"))
+    named = {server.name: server.names["tools"] for server in (await read(store)).servers}
+    assert named["a"] == {"b__c": "a__b__c", "new": "a__new"}
+    assert named["a__b"]["c"].startswith("a__b__c_")
+    await store.remove("a")
+    await record(store, "a__b", offers("c", "d"))
+    [left] = (await read(store)).servers
+    assert left.names["tools"]["c"] == named["a__b"]["c"]
+    assert left.public()["renamed"] == {"c": named["a__b"]["c"]}
+
+
+async def test_a_new_prefix_gives_new_names(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    await record(store, "a", offers("x"))
+    await store.put("a", always(spec("a", prefix="team")), 30)
+    await record(store, "a", offers("x"))
+    [server] = (await read(store)).servers
+    assert server.names["tools"] == {"x": "team__x"}
+
+
+async def test_uris_longer_than_an_index_entry_are_stored(store: Store) -> None:
+    long = "file:///" + "x" * 4000
+    await store.put("a", always(spec("a")), 30)
+    assert await record(store, "a", offers("t", resources=({"uri": long, "name": "long"},)))
+
+
+async def test_ended_sessions_are_read_in_order_until_they_expire(store: Store) -> None:
+    await store.end_session("one", 4_000_000_000)
+    await store.end_session("gone", 1)
+    [(number, id)] = await store.sessions_ended_since(0)
+    assert id == "one"
+    assert await store.sessions_ended_since(number) == []
+
+
+async def test_without_postgres_it_says_so_and_heals_with_the_first_request(database_url: str, proxy: Start) -> None:
+    folder = database_url.partition("host=")[2].replace("%2F", "/")
+    if not folder:
+        pytest.fail("this test wants a database behind a Unix socket, as the wheels give it")
+    link = await proxy(f"{folder}/.s.PGSQL.5432")
+    path = database_url.partition("/gateway_test")[2].partition("?")[0]
+    store = Store(f"postgresql://postgres@127.0.0.1:{link.port}/gateway_test{path}")
+    await store.open()
+    await link.cut()
+    with pytest.raises(StoreUnavailable):
+        await store.revision()
+    link.restore()
+    assert await store.revision() == 0
+    await store.close()

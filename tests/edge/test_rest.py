@@ -1,0 +1,237 @@
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from gateway.protocol.messages import Message, Notification, Request
+from gateway.upstream.memory import Emit, MemoryServer
+from tests.asgi import Client
+from tests.fix_gateway import Servers
+
+pytestmark = pytest.mark.anyio
+SSE = {"accept": "text/event-stream"}
+JSON = {"accept": "application/json"}
+
+
+async def steps(request: Request, emit: Emit) -> Any:
+    token = request.params["_meta"]["progressToken"]
+    for step in (1, 2):
+        await emit(Notification("notifications/progress", {"progressToken": token, "progress": step}))
+    await emit(Notification("notifications/message", {"level": "info", "data": "hi"}))
+    return {"content": []}
+
+
+async def fails(request: Request, emit: Emit) -> Any:
+    return {"content": [], "isError": True}
+
+
+class Slow:
+    """A tool that never ends by itself, and tells that it began and that it was left."""
+
+    def __init__(self) -> None:
+        self.began, self.left = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, request: Request, emit: Emit) -> Any:
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
+
+
+async def test_a_server_is_stored_shown_changed_and_removed(client: Client, servers: Servers) -> None:
+    servers["a"] = MemoryServer()
+    spec = {"name": "a", "url": "http://a.test/mcp", "headers": {"X-Key": "s3cret"}, "metadata": {"team": "x"}}
+    status, _, stored = await client.ask("POST", "/mcp/servers", value=spec)
+    assert status == 200
+    assert (stored["state"], stored["counts"]["tools"], stored["headers"]) == ("ready", 1, {"X-Key": "[redacted]"})
+    assert (await client.ask("POST", "/mcp/servers", value=spec))[2]["created_at"] == stored["created_at"]
+    assert (await client.ask("GET", "/mcp/servers/a"))[2]["metadata"] == {"team": "x"}
+    status, _, patched = await client.ask("PATCH", "/mcp/servers/a", value={"description": "new"})
+    assert (status, patched["description"], patched["headers"]) == (200, "new", {"X-Key": "[redacted]"})
+    status, _, put = await client.ask("PUT", "/mcp/servers/a", value={"url": "http://a.test/mcp"})
+    assert (status, put["headers"], put["description"]) == (200, {}, "")
+    assert (await client.ask("DELETE", "/mcp/servers/a"))[0] == 200
+    assert (await client.ask("GET", "/mcp/servers/a"))[0] == 404
+
+
+async def test_a_taken_name_is_a_conflict(client: Client, registered: MemoryServer) -> None:
+    status, headers, problem = await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://b.test/"})
+    assert (status, headers["content-type"]) == (409, "application/problem+json")
+    assert "demo" in problem["detail"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+async def test_a_server_that_is_not_there_is_404(client: Client, method: str) -> None:
+    status, _, problem = await client.ask(method, "/mcp/servers/nobody", value={} if method == "PATCH" else None)
+    assert (status, problem["server"]) == (404, "nobody")
+
+
+async def test_a_server_that_is_down_registers_and_says_why(client: Client, servers: Servers) -> None:
+    servers["a"] = MemoryServer(down="it sleeps")
+    status, _, stored = await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
+    assert (status, stored["state"]) == (200, "unreachable")
+    assert "it sleeps" in stored["reason"]
+
+
+async def test_refresh_asks_now(client: Client, registered: MemoryServer) -> None:
+    registered.tools["second"] = fails
+    status, _, shown = await client.ask("POST", "/mcp/servers/demo/refresh")
+    assert (status, shown["counts"]["tools"]) == (200, 2)
+
+
+@pytest.mark.parametrize("name", ["demo__echo", "echo"])
+async def test_a_tool_is_called_by_its_public_or_bare_name(client: Client, registered: MemoryServer, name: str) -> None:
+    body = {"name": name, "arguments": {"x": 1}}
+    status, _, answer = await client.ask("POST", "/mcp/tools/call", value=body)
+    assert (status, answer["server"], answer["tool"]) == (200, "demo", "demo__echo")
+    assert answer["result"]["content"][0]["text"] == "{'x': 1}"
+    assert registered.requests[-1].params["name"] == "echo"
+
+
+async def test_both_bodies_give_the_same_result(client: Client, registered: MemoryServer) -> None:
+    params = {"name": "echo", "arguments": {"x": 1}}
+    rest = (await client.ask("POST", "/mcp/tools/call", value=params))[2]
+    rpc = {"jsonrpc": "2.0", "id": "mine", "method": "tools/call", "params": params}
+    answer = (await client.ask("POST", "/mcp/tools/call", value=rpc))[2]
+    assert answer == {"jsonrpc": "2.0", "id": "mine", "result": rest["result"]}
+
+
+async def test_an_unknown_tool_is_named_in_both_protocols(client: Client, registered: MemoryServer) -> None:
+    status, _, problem = await client.ask("POST", "/mcp/tools/call", value={"name": "stub.none"})
+    assert status == 404
+    assert "stub.none" in problem["detail"]
+    rpc = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stub.none"}}
+    status, _, answer = await client.ask("POST", "/mcp/tools/call", value=rpc)
+    assert (status, answer["id"], answer["error"]["code"]) == (200, 1, -32602)
+
+
+async def test_a_tools_own_failure_is_a_result(client: Client, registered: MemoryServer) -> None:
+    registered.tools["fails"] = fails
+    await client.ask("POST", "/mcp/servers/demo/refresh")
+    status, _, answer = await client.ask("POST", "/mcp/tools/call", value={"name": "fails"})
+    assert (status, answer["result"]["isError"]) == (200, True)
+
+
+async def test_an_unreachable_server_is_502_and_its_timeout_504(
+    client: Client, registered: MemoryServer, servers: Servers
+) -> None:
+    registered.tools["slow"] = Slow()
+    await client.ask("PATCH", "/mcp/servers/demo", value={"timeout_seconds": 0.05})
+    status, _, problem = await client.ask("POST", "/mcp/tools/call", value={"name": "slow"})
+    assert (status, problem["server"]) == (504, "demo")
+    registered.down = "gone fishing"
+    status, _, problem = await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})
+    assert (status, problem["server"]) == (502, "demo")
+
+
+async def test_progress_and_log_come_before_the_result(client: Client, registered: MemoryServer) -> None:
+    registered.tools["steps"] = steps
+    await client.ask("POST", "/mcp/servers/demo/refresh")
+    async with client.open("POST", "/mcp/tools/call", value={"name": "steps"}, headers=SSE) as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        events = await answer.events()
+    assert [event.name for event in events] == ["progress", "progress", "log", "result"]
+    assert json.loads(events[-1].data) == {"server": "demo", "tool": "demo__steps", "result": {"content": []}}
+
+
+async def test_an_error_in_a_stream_is_an_event(client: Client, registered: MemoryServer) -> None:
+    async with client.open("POST", "/mcp/tools/call", value={"name": "nope"}, headers=SSE) as answer:
+        [event] = await answer.events()
+    assert (event.name, json.loads(event.data)["status"]) == ("error", 404)
+
+
+async def test_the_gateway_chooses_json_for_a_silent_call_where_it_may(
+    client: Client, registered: MemoryServer
+) -> None:
+    both = {"accept": "application/json, text/event-stream"}
+    _, headers, _ = await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}, headers=both)
+    assert headers["content-type"] == "application/json"
+    registered.tools["steps"] = steps
+    await client.ask("POST", "/mcp/servers/demo/refresh")
+    _, headers, _ = await client.ask("POST", "/mcp/tools/call", value={"name": "steps"}, headers=both)
+    assert headers["content-type"] == "text/event-stream"
+
+
+async def test_a_hang_up_cancels_the_call_upstream(client: Client, registered: MemoryServer) -> None:
+    slow = registered.tools["slow"] = Slow()
+    await client.ask("POST", "/mcp/servers/demo/refresh")
+    async with client.open("POST", "/mcp/tools/call", value={"name": "slow"}, headers=SSE):
+        async with asyncio.timeout(10):
+            await slow.began.wait()
+    async with asyncio.timeout(10):
+        await slow.left.wait()
+    cancelled: list[Message] = [
+        message for message in registered.posted if isinstance(message, Notification) and "cancelled" in message.method
+    ]
+    assert len(cancelled) == 1
+
+
+async def test_resources_and_prompts_are_read_by_rest(client: Client, servers: Servers) -> None:
+    servers["a"] = MemoryServer(prompts=[{"name": "p"}], resources=[{"uri": "x://1", "name": "one"}])
+    await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
+    _, _, read = await client.ask("POST", "/mcp/resources/read", value={"uri": "x://1"})
+    assert read == {"echo": "resources/read", "params": {"uri": "x://1"}}
+    _, _, got = await client.ask("POST", "/mcp/prompts/get", value={"name": "a__p", "arguments": {"k": "v"}})
+    assert got["params"] == {"name": "p", "arguments": {"k": "v"}}
+    assert (await client.ask("POST", "/mcp/resources/read", value={"uri": "x://2"}))[0] == 404
+    assert (await client.ask("POST", "/mcp/prompts/get", value={"name": "q"}))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/mcp/tools/call", b"{", 400),
+        ("/mcp/tools/call", b"", 400),
+        ("/mcp/tools/call", b"\xff", 400),
+        ("/mcp/tools/call", b"3", 422),
+        ("/mcp/tools/call", b"{}", 422),
+        ("/mcp/tools/call", b'{"name": 3}', 422),
+        ("/mcp/tools/call", b'{"name": "echo", "arguments": []}', 422),
+        ("/mcp/tools/call", b'{"name": "echo", "tool_name": "other"}', 422),
+        ("/mcp/tools/call", b'{"name": "echo", "args": {}}', 422),
+        ("/mcp/servers", b'{"url": "http://x/"}', 422),
+        ("/mcp/servers", b'{"name": "x"}', 422),
+        ("/mcp/servers", b'{"name": "a b", "url": "http://x/"}', 422),
+        ("/mcp/servers", b'{"name": "a", "url": "http://x/", "n": 123456789012345678901234}', 400),
+        ("/mcp/resources/read", b"{}", 422),
+        ("/mcp/prompts/get", b'{"name": "p", "arguments": 3}', 422),
+    ],
+)
+async def test_a_malformed_body_is_a_problem_that_says_what_to_fix(
+    client: Client, path: str, body: bytes, status: int
+) -> None:
+    got, headers, problem = await client.ask("POST", path, body=body)
+    assert (got, headers["content-type"]) == (status, "application/problem+json")
+    assert {"type", "title", "status", "detail"} <= set(problem)
+    assert "Traceback" not in problem["detail"]
+
+
+async def test_a_body_over_the_bound_is_413(client: Client) -> None:
+    status, _, problem = await client.ask("POST", "/mcp/tools/call", body=b"x" * (5 << 20))
+    assert (status, problem["limit"]) == (413, 4 << 20)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/mcp/servers", "GET, HEAD, POST"),
+        ("POST", "/mcp/servers/demo", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("GET", "/mcp/tools/call", "POST"),
+        ("GET", "/rpc", "POST"),
+        ("POST", "/mcp/tools", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_405_and_says_which_is_right(
+    client: Client, method: str, path: str, allowed: str
+) -> None:
+    status, headers, _ = await client.ask(method, path)
+    assert (status, headers["allow"]) == (405, allowed)
+
+
+async def test_who_accepts_neither_json_nor_events_is_told_so(client: Client, registered: MemoryServer) -> None:
+    for method, path in (("POST", "/mcp/tools/call"), ("GET", "/mcp/tools")):
+        value = {"name": "echo"} if method == "POST" else None
+        status, _, _ = await client.ask(method, path, value=value, headers={"accept": "text/html"})
+        assert (status, path) == (406, path) if method == "GET" else status in (406,)

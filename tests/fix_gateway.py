@@ -1,0 +1,72 @@
+"""A gateway on real stores, its upstreams in memory."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from gateway.asgi import Application
+from gateway.model.servers import ServerSpec
+from gateway.settings import Settings
+from gateway.upstream.base import Upstream
+from gateway.upstream.memory import MemoryServer, MemoryUpstream
+from tests.asgi import Client
+
+KEY = "test-key-of-the-gateway"
+
+Servers = dict[str, MemoryServer]
+Open = Callable[..., AbstractAsyncContextManager[tuple[Application, Client]]]
+
+
+@pytest.fixture
+def servers() -> Servers:
+    """What stands behind http://<name>.test/mcp, for every gateway of the test."""
+    return {}
+
+
+@pytest.fixture
+def open_app(database_url: str, redis_url: str, servers: Servers) -> Open:
+    """Open further gateways on the test's stores, as other workers would."""
+
+    def connect(spec: ServerSpec) -> Upstream:
+        name = (urlsplit(spec.url).hostname or "").removesuffix(".test")
+        return MemoryUpstream(spec.name, servers.setdefault(name, MemoryServer(down="nobody there")))
+
+    @asynccontextmanager
+    async def open_app(**changes: Any) -> AsyncIterator[tuple[Application, Client]]:
+        values = {"master_key": KEY, "database_url": database_url, "redis_url": redis_url, "replica": "test"}
+        app = Application(Settings(**values | changes), connect=connect, worker="1")
+        async with app.lifespan():
+            yield app, Client(app, KEY)
+
+    return open_app
+
+
+@pytest.fixture
+async def app(open_app: Open) -> AsyncIterator[Application]:
+    async with open_app() as (app, _):
+        yield app
+
+
+@pytest.fixture
+def client(app: Application) -> Client:
+    """Somebody with the master key."""
+    return Client(app, KEY)
+
+
+@pytest.fixture
+def stranger(app: Application) -> Client:
+    """Somebody without a key."""
+    return Client(app)
+
+
+@pytest.fixture
+async def registered(client: Client, servers: Servers) -> MemoryServer:
+    """A server `demo` with a tool `echo`, registered and ready."""
+    servers["demo"] = MemoryServer()
+    status, _, stored = await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+    assert (status, stored["state"]) == (200, "ready")
+    servers["demo"].requests.clear()
+    return servers["demo"]

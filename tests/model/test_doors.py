@@ -1,0 +1,61 @@
+import pytest
+
+from gateway.errors import Forbidden, KeyInQuery, Unauthorized
+from gateway.model.auth import Authenticator
+from gateway.model.doors import Doors
+from gateway.settings import Settings
+
+DOORS = Doors.of(Settings(public_url="https://mcp.example.org/base", allowed_origins=("https://app.example",)))
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:4000", "127.0.0.1:4000", "[::1]:4000", "MCP.example.org", "localhost.", None]
+)
+def test_our_own_names_are_let_in(host: str | None) -> None:
+    DOORS.check_host(host)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "[::2]"])
+def test_other_names_are_not(host: str) -> None:
+    with pytest.raises(Forbidden):
+        DOORS.check_host(host)
+
+
+def test_any_name_comes_in_where_that_was_said() -> None:
+    Doors.of(Settings(allowed_hosts=("*",))).check_host("evil.example")
+    Doors.of(Settings(host="0.0.0.0", master_key="long-enough")).check_host("anything")
+
+
+@pytest.mark.parametrize(
+    "origin", [None, "http://localhost:3000", "https://127.0.0.1", "https://app.example", "https://mcp.example.org"]
+)
+def test_pages_of_ours_are_let_in(origin: str | None) -> None:
+    DOORS.check_origin(origin)
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://[::1"])
+def test_pages_of_others_are_not(origin: str) -> None:
+    with pytest.raises(Forbidden):
+        DOORS.check_origin(origin)
+
+
+def test_the_master_key_opens() -> None:
+    principal = Authenticator("the-master-key").identify(["Bearer the-master-key"], b"")
+    assert principal.administrator
+    assert "the-master-key" not in repr(principal)
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [[], ["Bearer wrong"], ["the-master-key"], ["Basic the-master-key"], ["Bearer"], ["Bearer the-master-key"] * 2],
+)
+def test_anything_else_is_401_with_a_challenge(authorization: list[str]) -> None:
+    with pytest.raises(Unauthorized) as refusal:
+        Authenticator("the-master-key").identify(authorization, b"")
+    assert refusal.value.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("query", [b"key=x", b"a=1&api_key=x", b"ACCESS_TOKEN=", b"%74oken=x"])
+def test_a_key_in_the_query_is_refused_even_beside_a_good_one(query: bytes) -> None:
+    with pytest.raises(KeyInQuery):
+        Authenticator("the-master-key").identify(["Bearer the-master-key"], query)

@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+
+from gateway.errors import InvalidParams
+from gateway.model.servers import REDACTED, Offers, ServerSpec, parse_spec, patch_spec, redact_url
+
+GOOD = {"name": "demo", "url": "https://example.org/mcp"}
+
+
+def test_a_specification_is_read_with_its_aliases() -> None:
+    spec = parse_spec({"server_id": "demo", "url": GOOD["url"], "transport": "http", "tags": ["a", "a"]})
+    assert spec == ServerSpec("demo", "https://example.org/mcp", tags=("a",))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "a b"}, "name"),
+        ({"name": "a/b"}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "x" * 64}, "name"),
+        ({"name": "demo\n"}, "name"),
+        ({"name": 3}, "name"),
+        ({"server_id": "other"}, "server_id"),
+        ({"url": "ftp://example.org"}, "url"),
+        ({"url": "example.org/mcp"}, "url"),
+        ({"url": "http://"}, "url"),
+        ({"url": "http://a b/"}, "url"),
+        ({"url": "http://h:99999/"}, "url"),
+        ({"url": "http://[::1/"}, "url"),
+        ({"url": "http://u:p@h/"}, "url"),
+        ({"url": "http://h/#x"}, "url"),
+        ({"url": "http://h/\r\nx"}, "url"),
+        ({"url": None}, "url"),
+        ({"transport_type": "carrier pigeon"}, "transport_type"),
+        ({"headers": {"X-A": "b\r\nX-C: d"}}, "headers.X-A"),
+        ({"headers": {"X A": "b"}}, "headers"),
+        ({"headers": {"Host": "b"}}, "headers.Host"),
+        ({"headers": {"a": "1", "A": "2"}}, "headers.A"),
+        ({"headers": {"X-A": REDACTED}}, "headers.X-A"),
+        ({"headers": []}, "headers"),
+        ({"enabled": "yes"}, "enabled"),
+        ({"prefix": "a b"}, "prefix"),
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"timeout_seconds": True}, "timeout_seconds"),
+        ({"timeout_seconds": "5"}, "timeout_seconds"),
+        ({"tags": "a"}, "tags"),
+        ({"tags": [""]}, "tags"),
+        ({"metadata": []}, "metadata"),
+        ({"metadata": {"x": "y" * 20_000}}, "metadata"),
+        ({"description": 3}, "description"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_the_name_of_its_field(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidParams) as refusal:
+        parse_spec(GOOD | change)
+    assert refusal.value.facts["field"] == field
+
+
+def test_no_secret_is_shown() -> None:
+    spec = parse_spec(GOOD | {"url": "https://h/mcp?api_key=s3cret&x=1", "headers": {"Authorization": "Bearer s3cret"}})
+    assert "s3cret" not in str(spec.public())
+    assert spec.public()["headers"] == {"Authorization": REDACTED}
+    assert redact_url(spec.url) == "https://h/mcp?api_key=[redacted]&x=1"
+
+
+def test_a_redacted_value_sent_back_means_unchanged() -> None:
+    stored = parse_spec(GOOD | {"url": "https://h/mcp?token=t", "headers": {"X-Key": "v"}})
+    assert parse_spec(stored.public(), stored) == stored
+
+
+def test_another_origin_never_gets_the_stored_headers() -> None:
+    stored = parse_spec(GOOD | {"headers": {"X-Key": "v"}})
+    assert patch_spec(stored, {"url": "https://evil.example/mcp"}).headers == {}
+    with pytest.raises(InvalidParams):
+        patch_spec(stored, {"url": "https://evil.example/mcp", "headers": {"X-Key": REDACTED}})
+    assert patch_spec(stored, {"url": "https://example.org/other"}).headers == {"X-Key": "v"}
+
+
+def test_a_patch_changes_what_it_names() -> None:
+    stored = parse_spec(GOOD | {"tags": ["a"]})
+    assert patch_spec(stored, {"enabled": False}) == ServerSpec("demo", GOOD["url"], enabled=False, tags=("a",))
+    with pytest.raises(InvalidParams):
+        patch_spec(stored, {"name": "other"})
+
+
+def test_one_and_the_same_upstream_has_one_fingerprint() -> None:
+    one = parse_spec(GOOD | {"headers": {"X-A": "1"}})
+    assert one.fingerprint == parse_spec(GOOD | {"name": "b", "headers": {"x-a": "1"}}).fingerprint
+    assert one.fingerprint != parse_spec(GOOD | {"headers": {"X-A": "2"}}).fingerprint
+    local = parse_spec(GOOD | {"url": "http://localhost:80/mcp/"})
+    assert local.fingerprint == parse_spec(GOOD | {"url": "http://127.0.0.1/mcp"}).fingerprint
+
+
+def test_offers_survive_storage_verbatim() -> None:
+    schema = {"type": "object", "$defs": {"b": 1, "a": {"$ref": "#/x"}}, "x": "\0"}
+    offers = Offers(version="2025-11-25", tools=({"name": "t", "inputSchema": schema},))
+    again = Offers.from_bytes(offers.to_bytes())
+    assert again == offers
+    assert list(again.tools[0]["inputSchema"]["$defs"]) == ["b", "a"]

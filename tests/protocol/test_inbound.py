@@ -1,0 +1,58 @@
+import pytest
+from starlette.datastructures import Headers
+
+from gateway.protocol.inbound import HEADER_MISMATCH, UNSUPPORTED_VERSION, Inbound, Refusal, classify
+from gateway.protocol.messages import Message, Notification, Request
+
+INITIALIZE = Request(1, "initialize", {"protocolVersion": "2025-11-25"})
+LIST = Request(2, "tools/list")
+MODERN = Request(3, "tools/list", {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}})
+
+
+def headers(*pairs: tuple[str, str]) -> Headers:
+    return Headers(raw=[(name.encode(), value.encode()) for name, value in pairs])
+
+
+@pytest.mark.parametrize(
+    ("sent", "messages", "expected"),
+    [
+        ((), [INITIALIZE], Inbound(None, None, opens=True)),
+        ((("mcp-session-id", "old"),), [INITIALIZE], Inbound(None, None, opens=True)),
+        ((("mcp-session-id", "s"),), [LIST], Inbound(None, "s")),
+        ((("mcp-session-id", "s"), ("mcp-protocol-version", "2025-06-18")), [LIST], Inbound("2025-06-18", "s")),
+        ((), [Notification("notifications/initialized")], Inbound(None, None)),
+    ],
+)
+def test_a_message_of_a_handshake_revision_is_placed(
+    sent: tuple[tuple[str, str], ...], messages: list[Message], expected: Inbound
+) -> None:
+    assert classify(headers(*sent), messages) == expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "messages", "code"),
+    [
+        ((("mcp-protocol-version", "2026-07-28"),), [MODERN], UNSUPPORTED_VERSION),
+        ((("mcp-protocol-version", "2026-07-28"),), [LIST], UNSUPPORTED_VERSION),
+        ((("mcp-protocol-version", "1999-01-01"),), [LIST], UNSUPPORTED_VERSION),
+        ((("mcp-protocol-version", "2025-11-25"),), [MODERN], UNSUPPORTED_VERSION),
+        ((), [MODERN], HEADER_MISMATCH),
+        ((("mcp-session-id", "a"), ("mcp-session-id", "b")), [LIST], HEADER_MISMATCH),
+        ((("mcp-protocol-version", "2025-11-25"),) * 2, [LIST], HEADER_MISMATCH),
+        ((), [INITIALIZE, LIST], -32600),
+    ],
+)
+def test_what_may_not_come_in_is_refused_with_400(
+    sent: tuple[tuple[str, str], ...], messages: list[Message], code: int
+) -> None:
+    refusal = classify(headers(*sent), messages)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.code) == (400, code)
+
+
+def test_an_unsupported_version_is_told_what_we_support() -> None:
+    refusal = classify(headers(("mcp-protocol-version", "2026-07-28")), [MODERN])
+    assert isinstance(refusal, Refusal)
+    assert refusal.data == {
+        "supported": ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"], "requested": "2026-07-28"
+    }  # fmt: skip
