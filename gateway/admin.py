@@ -13,8 +13,9 @@ import orjson
 from gateway import endpoint, lists, methods
 from gateway.context import Gateway
 from gateway.errors import GatewayError, InvalidParams, MethodNotAllowed
-from gateway.methods import Call
+from gateway.methods import Call, measured
 from gateway.model.auth import Principal
+from gateway.model.catalogue import Target
 from gateway.protocol.messages import Notification, Reply, Request, parse
 from gateway.protocol.sse import encode_event
 from gateway.replies import (
@@ -45,17 +46,17 @@ async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
     fields = await _fields(gateway, http, principal, "servers")
     if fields is not None:
         call = _call(gateway, principal, "mcp.servers.register", fields)
-        await send_json(http.send, await methods.servers_register(call, **fields))
+        await send_json(http.send, await measured(call, methods.servers_register(call, **fields)))
 
 
 async def server(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """`/mcp/servers/{name}`: show, create or replace, change, remove."""
-    handlers: Mapping[str, Callable[..., Awaitable[Any]]] = {
-        "GET": methods.servers_get,
-        "HEAD": methods.servers_get,
-        "PUT": methods.servers_replace,
-        "PATCH": methods.servers_update,
-        "DELETE": methods.servers_remove,
+    handlers: Mapping[str, tuple[str, methods.Handler]] = {
+        "GET": ("mcp.servers.get", methods.servers_get),
+        "HEAD": ("mcp.servers.get", methods.servers_get),
+        "PUT": ("mcp.servers.replace", methods.servers_replace),
+        "PATCH": ("mcp.servers.update", methods.servers_update),
+        "DELETE": ("mcp.servers.remove", methods.servers_remove),
     }
     if http.method not in handlers:
         raise MethodNotAllowed(http.method, tuple(handlers))
@@ -66,7 +67,9 @@ async def server(gateway: Gateway, http: Http, principal: Principal, name: str) 
     if fields.pop("name", name) != name or fields.pop("server_id", name) != name:
         raise InvalidParams("The name in the body is not the one in the address.", "name")
     fields["name"] = name
-    shown = await handlers[http.method](_call(gateway, principal, http.method, fields), **fields)
+    method, handler = handlers[http.method]
+    call = _call(gateway, principal, method, fields)
+    shown = await measured(call, handler(call, **fields))
     if http.method == "HEAD":
         await send_bytes(http.send, 200, b"")
     else:
@@ -77,7 +80,7 @@ async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str)
     """`/mcp/servers/{name}/refresh`: ask the upstream now."""
     _only_post(http)
     call = _call(gateway, principal, "mcp.servers.refresh", {"name": name})
-    await send_json(http.send, await methods.servers_refresh(call, name=name))
+    await send_json(http.send, await measured(call, methods.servers_refresh(call, name=name)))
 
 
 async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -89,12 +92,21 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
     params = _tool_params(fields)
 
     async def carry_out(call: Call) -> dict[str, Any]:
-        target = await methods.find_tool(call, params["name"], params.get("arguments"))
-        reply = await methods.call_tool(call, target)
+        reply, target = await _call_tool(call, params)
         public = target.server.names["tools"][target.local]
         return {"server": target.server.name, "tool": public, "result": _json(reply)}
 
     await _answer(gateway, http, _call(gateway, principal, "tools/call", params), carry_out)
+
+
+async def _call_tool(call: Call, params: Mapping[str, Any]) -> tuple[Reply, Target]:
+    found: list[Target] = []
+
+    async def work() -> Reply:
+        found.append(await methods.find_tool(call, params["name"], params.get("arguments")))
+        return await methods.call_tool(call, found[0])
+
+    return await measured(call, work()), found[0]
 
 
 async def resources_read(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -118,7 +130,7 @@ async def _plain(
         raise InvalidParams(f"The field {required!r} is required.", required)
 
     async def carry_out(call: Call) -> Any:
-        return _json(await handler(call, **fields))
+        return _json(await measured(call, handler(call, **fields)))
 
     await _answer(gateway, http, _call(gateway, principal, method, fields), carry_out)
 

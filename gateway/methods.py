@@ -495,6 +495,20 @@ def _answer(request: Request, outcome: Any) -> Reply | Failure:
     return Failure(request.id, error.code, f"{error.message}: {error.data}.")
 
 
+async def measured(call: Call, work: Awaitable[Any]) -> Any:
+    """Carry out a handler for a REST face, and count it as `dispatch` does."""
+    started, outcome = time.perf_counter(), "cancelled"
+    try:
+        result = await work
+        outcome = _outcome(result if isinstance(result, Reply) else Reply("", result))
+        return result
+    except GatewayError as error:
+        outcome = str(wire_error(error)[0])
+        raise
+    finally:
+        call.gateway.telemetry.called(call.request.method, outcome, time.perf_counter() - started)
+
+
 def _outcome(answer: Reply | Failure) -> str:
     if isinstance(answer, Failure):
         return str(answer.code)

@@ -1,0 +1,106 @@
+import pytest
+
+from gateway.asgi import create_app
+from gateway.errors import SettingsError
+from gateway.settings import Settings
+from tests.asgi import Client
+from tests.fix_gateway import KEY, Open
+
+pytestmark = pytest.mark.anyio
+
+OPEN = [("GET", "/healthz"), ("GET", "/readyz"), ("OPTIONS", "/v1/mcp/registry.json"), ("OPTIONS", "/v0.1/servers")]
+CLOSED = [
+    ("GET", "/mcp/servers"), ("POST", "/mcp/servers"), ("GET", "/mcp/tools"), ("POST", "/mcp/tools/call"),
+    ("POST", "/mcp"), ("GET", "/mcp"), ("DELETE", "/mcp"), ("POST", "/mcp/servers/x/mcp"), ("POST", "/rpc"),
+    ("GET", "/v1/mcp/registry.json"), ("GET", "/v0.1/servers"), ("GET", "/metrics"), ("DELETE", "/mcp/servers/x"),
+    ("GET", "/anything"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), OPEN)
+async def test_few_addresses_are_open(stranger: Client, method: str, path: str) -> None:
+    assert (await stranger.ask(method, path))[0] in (200, 204)
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED)
+async def test_everything_else_wants_the_key(stranger: Client, method: str, path: str) -> None:
+    status, headers, answer = await stranger.ask(method, path)
+    assert (status, headers["www-authenticate"].split()[0]) == (401, "Bearer")
+    assert "Authorization" in str(answer)
+
+
+async def test_oauth_discovery_is_404_so_that_no_client_starts_it(stranger: Client) -> None:
+    assert (await stranger.ask("GET", "/.well-known/oauth-protected-resource"))[0] == 404
+
+
+async def test_a_key_in_the_query_is_refused(client: Client) -> None:
+    status, _, answer = await client.ask("GET", f"/mcp/tools?api_key={KEY}")
+    assert status == 400
+    assert KEY not in str(answer)
+
+
+async def test_the_registry_document_is_for_every_page_and_the_rest_is_not(client: Client) -> None:
+    evil = {"origin": "https://evil.example"}
+    status, headers, _ = await client.ask("GET", "/v1/mcp/registry.json", headers=evil)
+    assert (status, headers["access-control-allow-origin"]) == (200, "*")
+    assert (await client.ask("GET", "/mcp/tools", headers=evil))[0] == 403
+
+
+@pytest.mark.parametrize(
+    "path", ["/mcp", "/mcp/tools", "/mcp/servers/x/mcp", "/v1/mcp/registry.json", "/v0.1/servers", "/rpc", "/sse"]
+)
+async def test_switched_off_it_names_the_switch(open_app: Open, path: str) -> None:
+    async with open_app(enabled=False) as (_, client):
+        status, _, problem = await client.ask("GET", path)
+        assert status == 404
+        assert "MCP_GATEWAY_ENABLED" in problem["detail"]
+        assert (await client.ask("GET", "/healthz"))[0] == 200
+
+
+async def test_the_callers_request_id_is_repeated_where_it_is_harmless(client: Client) -> None:
+    _, headers, _ = await client.ask("GET", "/healthz", headers={"x-request-id": "abc-1"})
+    assert headers["x-request-id"] == "abc-1"
+    _, headers, _ = await client.ask("GET", "/healthz", headers={"x-request-id": "a b"})
+    assert "x-request-id" not in headers
+
+
+@pytest.mark.parametrize("path", ["/", "/mcp/nothing", "/mcp/servers/a%2Fb", "/mcp/servers/a/b/c"])
+async def test_an_unknown_address_is_404(client: Client, path: str) -> None:
+    assert (await client.ask("GET", path))[0] == 404
+
+
+async def test_readyz_names_replica_worker_revision_and_lag(client: Client) -> None:
+    _, _, state = await client.ask("GET", "/readyz")
+    assert (state["replica"], state["worker"], state["revision"]) == ("test", "1", 0)
+    assert state["lag_seconds"] >= 0
+
+
+async def test_metrics_are_true(client: Client) -> None:
+    await client.ask("POST", "/rpc", value={"jsonrpc": "2.0", "id": 1, "method": "ping"})
+    await client.ask("POST", "/mcp/tools/call", value={"name": "nope"})
+    _, _, body = await client.ask("GET", "/metrics")
+    text = body.decode()
+    assert 'gateway_calls_total{method="ping",outcome="ok",replica="test",worker="1"} 1.0' in text
+    assert 'gateway_calls_total{method="tools/call",outcome="-32602",replica="test",worker="1"} 1.0' in text
+    assert 'gateway_in_flight{replica="test",worker="1"} 1.0' in text
+
+
+@pytest.mark.parametrize("missing", ["master_key", "database_url", "redis_url"])
+async def test_an_app_that_lacks_something_says_which_setting(missing: str) -> None:
+    values = {"master_key": KEY, "database_url": "postgresql://x", "redis_url": "redis://x"}
+    names = {"master_key": "GATEWAY_MASTER_KEY", "database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
+    with pytest.raises(SettingsError, match=names[missing]):
+        create_app(Settings(**{name: value for name, value in values.items() if name != missing}))  # type: ignore[arg-type]  # all are strings
+
+
+async def test_it_opens_on_the_first_request_where_the_host_runs_no_lifespan(database_url: str, redis_url: str) -> None:
+    app = create_app(Settings(master_key=KEY, database_url=database_url, redis_url=redis_url))
+    assert (await Client(app, KEY).ask("GET", "/mcp/servers", headers={"accept": "application/json"}))[0] == 200
+    await app.close()
+
+
+async def test_it_works_below_a_mount_point(open_app: Open) -> None:
+    async with open_app() as (app, _):
+        mounted = Client(app, KEY, root_path="/tools/gateway")
+        _, _, document = await mounted.ask("GET", "/v1/mcp/registry.json")
+        assert document["servers"][0]["server"]["remotes"][0]["url"] == "http://localhost/tools/gateway/mcp"

@@ -1,0 +1,159 @@
+"""What design.md promises of the data path and of propagation, counted."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.asgi import Application
+from gateway.context import Gateway
+from gateway.errors import StoreUnavailable
+from gateway.upstream.memory import MemoryServer
+from tests.asgi import Client
+from tests.edge.test_mcp import ask, initialize
+from tests.fix_gateway import Open, Servers
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+def inside(app: Application) -> Gateway:
+    gateway = app._gateway
+    assert gateway is not None
+    return gateway
+
+
+async def test_a_call_costs_no_round_trip_to_postgres_or_redis(open_app: Open, servers: Servers) -> None:
+    servers["a"] = MemoryServer()
+    async with open_app(poll_seconds=300, refresh_seconds=3600) as (app, client):
+        await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
+        session = await initialize(client)
+        await ask(client, "/mcp", session, "tools/call", name="a__echo")
+        gateway = inside(app)
+        count: list[tuple[int, int]] = []
+        for _ in range(2):
+            count.append((gateway.store.queries, gateway.bus.round_trips))
+            for _ in range(20):
+                await ask(client, "/mcp", session, "tools/call", name="a__echo", arguments={"x": 1})
+                await client.ask("POST", "/mcp/tools/call", value={"name": "a__echo"})
+        queries, trips = (count[1][at] - count[0][at] for at in (0, 1))
+        assert trips == 0
+        assert queries <= 3, "40 calls; only the refresh loop may have looked for due servers meanwhile"
+
+
+async def test_one_connection_serves_all_calls(client: Client, registered: MemoryServer) -> None:
+    opened = registered.opened
+    answers = await asyncio.gather(*(client.ask("POST", "/mcp/tools/call", value={"name": "echo"}) for _ in range(20)))
+    assert [status for status, _, _ in answers] == [200] * 20
+    assert registered.opened - opened <= 1
+
+
+async def test_a_server_registered_here_is_callable_there_at_once(
+    client: Client, open_app: Open, servers: Servers
+) -> None:
+    servers["a"] = MemoryServer()
+    async with open_app(poll_seconds=300) as (_, other):
+        await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
+        status, _, _ = await other.ask("POST", "/mcp/tools/call", value={"name": "a__echo"})
+        assert status == 200
+
+
+async def test_with_every_hint_lost_the_poll_brings_the_change(
+    client: Client, open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(self: object) -> bool:
+        return False
+
+    monkeypatch.setattr("gateway.bus.Bus.publish", lost)
+    servers["a"] = MemoryServer()
+    async with open_app(poll_seconds=0.2) as (other, _):
+        await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
+        await until(lambda: "a__echo" in str(inside(other).sync.catalogue.servers))
+
+
+async def test_a_worker_that_starts_while_an_upstream_is_down_lists_its_tools(
+    client: Client, registered: MemoryServer, open_app: Open
+) -> None:
+    registered.down = "out"
+    async with open_app() as (_, other):
+        _, _, document = await other.ask("GET", "/mcp/tools", headers={"accept": "application/json"})
+        assert [tool["name"] for tool in document["tools"]] == ["demo__echo"]
+
+
+async def test_tools_appear_when_a_server_comes_up_with_nothing_to_call(open_app: Open, servers: Servers) -> None:
+    servers["a"] = MemoryServer(down="not yet")
+    async with open_app(retry_seconds=0.1) as (app, client):
+        await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
+        servers["a"].down = None
+        await until(lambda: inside(app).sync.catalogue.servers["a"].state == "ready")
+
+
+async def test_an_upstream_that_says_its_list_changed_is_asked_again(open_app: Open, registered: MemoryServer) -> None:
+    async with open_app() as (app, client):
+        registered.tools["new"] = registered.tools["echo"]
+        inside(app).refresh.changed("demo")
+        await until(lambda: "demo__new" in str(inside(app).sync.catalogue.servers["demo"].names))
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": "new"}))[0] == 200
+
+
+async def test_without_postgres_calls_go_on_and_writes_say_why(
+    client: Client, app: Application, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable
+
+    monkeypatch.setattr("gateway.store.Store._transaction", gone)
+    gateway = inside(app)
+    await until(lambda: gateway.sync.degraded is not None)
+    assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
+    assert (await client.ask("POST", "/mcp/tools/call", value={"name": "nope"}))[0] == 404
+    spec = {"name": "b", "url": "http://b.test/"}
+    status, headers, problem = await client.ask("POST", "/mcp/servers", value=spec)
+    assert (status, headers["retry-after"], problem["retry_after"]) == (503, "5", 5)
+    status, _, state = await client.ask("GET", "/readyz")
+    assert status == 200
+    assert "database" in state["degraded"][0]
+    monkeypatch.undo()
+    await until(lambda: gateway.sync.degraded is None)
+
+
+async def test_a_removed_servers_running_call_finishes(client: Client, registered: MemoryServer) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: object, emit: object) -> Any:
+        began.set()
+        await go_on.wait()
+        return {"content": []}
+
+    registered.tools["slow"] = slow
+    await client.ask("POST", "/mcp/servers/demo/refresh")
+    calling = asyncio.create_task(client.ask("POST", "/mcp/tools/call", value={"name": "slow"}))
+    async with asyncio.timeout(10):
+        await began.wait()
+        await client.ask("DELETE", "/mcp/servers/demo")
+        go_on.set()
+        assert (await calling)[0] == 200
+    await until(lambda: not registered.sessions)
+
+
+async def test_what_hangs_at_one_server_does_not_touch_another(client: Client, servers: Servers) -> None:
+    began = asyncio.Event()
+
+    async def hang(request: object, emit: object) -> Any:
+        began.set()
+        await asyncio.Event().wait()
+
+    servers |= {"a": MemoryServer(tools={"hang": hang}), "b": MemoryServer()}
+    for name in servers:
+        await client.ask("POST", "/mcp/servers", value={"name": name, "url": f"http://{name}.test/mcp"})
+    async with client.open("POST", "/mcp/tools/call", value={"name": "hang"}, headers={"accept": "text/event-stream"}):
+        async with asyncio.timeout(10):
+            await began.wait()
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": "b__echo"}))[0] == 200
+
+
+async def test_many_waiters_share_one_failing_handshake(client: Client, registered: MemoryServer) -> None:
+    registered.forget_sessions()
+    registered.down = "gone"
+    answers = await asyncio.gather(*(client.ask("POST", "/mcp/tools/call", value={"name": "echo"}) for _ in range(10)))
+    assert [status for status, _, _ in answers] == [502] * 10

@@ -1,0 +1,89 @@
+"""Claims about the code, as tests."""
+
+import ast
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gateway.methods import ADMINISTRATION, AGGREGATE, METHODS, ONE_SERVER
+from gateway.protocol.versions import CLIENT_METHODS
+from gateway.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.rst").read_text()
+SOURCES = sorted((ROOT / "gateway").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_the_floors_hold() -> None:
+    run = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_starlette_is_a_toolbox_and_libraries_have_one_importer(path: Path) -> None:
+    used = imports(path)
+    assert not used & {"starlette.applications", "starlette.routing", "starlette.middleware"}
+    name = str(path.relative_to(ROOT / "gateway"))
+    for library, importers in {
+        "jsonrpcserver": {"methods.py"},
+        "cryptography": {"model/seal.py"},
+        "httpx": {"upstream/http.py", "validate.py"},
+        "psycopg": {"store.py", "embedded.py"},
+        "redis": {"bus.py", "embedded.py"},
+    }.items():
+        if any(each == library or each.startswith(f"{library}.") for each in used):
+            assert name in importers, f"{name} imports {library}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_file_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parent.name in ("protocol", "model")], ids=str)
+def test_floors_one_and_two_never_await(path: Path) -> None:
+    awaiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+    assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, awaiting)]
+
+
+@pytest.mark.parametrize("name", [name for each in fields(Settings) for name in each.metadata["names"]])
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"``{name}``" in README
+
+
+@pytest.mark.parametrize("name", sorted(set(AGGREGATE) | set(ADMINISTRATION)))
+def test_every_method_is_documented(name: str) -> None:
+    assert f"``{name}``" in README
+
+
+@pytest.mark.parametrize("target", ["run", "ha", "validate", "test", "lint", "types", "bench"])
+def test_every_command_is_documented(target: str) -> None:
+    assert f"make {target}" in README
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_tables_of_methods_and_revisions_agree() -> None:
+    assert set(AGGREGATE) == set(ONE_SERVER) == set(CLIENT_METHODS)
+    assert set(METHODS["rpc"]) == set(AGGREGATE) | set(ADMINISTRATION) | {n.replace(".", "/") for n in ADMINISTRATION}
+
+
+def test_importing_the_package_costs_nothing() -> None:
+    code = "import sys, gateway; print(sorted(m for m in sys.modules if m.split('.')[0] in ('httpx', 'psycopg')))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
