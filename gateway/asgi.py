@@ -7,11 +7,11 @@ Read from `Application.__call__` down: a request passes the doors, is routed, an
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers
@@ -34,9 +34,6 @@ from gateway.model.doors import Doors
 from gateway.pool import Connect
 from gateway.replies import ClientLeft, Http, request_id, send_empty, send_failure, send_problem
 from gateway.settings import Settings
-
-if TYPE_CHECKING:
-    app: Application
 
 log = logging.getLogger("gateway.asgi")
 
@@ -247,11 +244,21 @@ def create_app(settings: Settings | None = None) -> Application:
     return Application(settings)
 
 
-def __getattr__(name: str) -> Application:
-    """`hypercorn gateway.asgi:app`: the application is made when it is asked for."""
-    if name == "app":
-        return create_app()
-    raise AttributeError(name)
+@functools.cache
+def _from_environment() -> Application:
+    return create_app()
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve with settings from the environment, read on first use: `hypercorn gateway.asgi:app`."""
+    try:
+        application = _from_environment()
+    except SettingsError as error:
+        if scope["type"] != "lifespan":
+            raise
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    await application(scope, receive, send)
 
 
 def _principal(gateway: Gateway, http: Http) -> Principal:

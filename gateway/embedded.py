@@ -153,8 +153,13 @@ class Stores:
             str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8",
             "--locale=C",
         ]  # fmt: skip
+        become = _unprivileged()
         done = subprocess.run(  # noqa: S603
-            _unprivileged(command), env=_environment(), capture_output=True, text=True, check=False
+            ["setpriv", *become, *command] if become else command,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise SettingsError(f"GATEWAY_DATA_DIR: Postgres could not be set up: {done.stderr.strip()[-300:]}")
@@ -189,10 +194,12 @@ class Stores:
     def _spawn(
         self, command: Sequence[str], log: Path, gently: signal.Signals, *, unprivileged: bool = False
     ) -> subprocess.Popen[bytes]:
-        prefix = ["setpriv", "--pdeathsig", gently.name.removeprefix("SIG")] if shutil.which("setpriv") else []
+        died = ["--pdeathsig", gently.name.removeprefix("SIG")] if shutil.which("setpriv") else []
+        become = _unprivileged() if unprivileged else []  # in one step: a change of user clears the signal
+        prefix = ["setpriv", *died, *become] if died or become else []
         with log.open("ab") as output:
             child = subprocess.Popen(  # noqa: S603
-                [*prefix, *(_unprivileged(command) if unprivileged else command)],
+                [*prefix, *command],
                 env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         self._children.append((child, gently))
@@ -220,15 +227,14 @@ def _package(name: str) -> Path:
     return Path(found.origin).parent
 
 
-def _unprivileged(command: Sequence[str]) -> list[str]:
-    """Postgres refuses to run as root: become nobody, but reach a data directory below a closed home all the same."""
+def _unprivileged() -> list[str]:
+    """Options of setpriv: Postgres refuses to run as root, so become nobody, who reaches a closed home all the same."""
     if os.geteuid() != 0:
-        return list(command)
+        return []
     if not shutil.which("setpriv"):
         raise SettingsError("DATABASE_URL: Postgres can't run as root without setpriv; run the gateway as a user.")
     become = ["--reuid", str(_NOBODY), "--regid", str(_NOBODY), "--clear-groups"]
-    reach = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
-    return ["setpriv", *become, *reach, *command]
+    return [*become, "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
 
 
 def _environment() -> Mapping[str, str]:

@@ -181,17 +181,20 @@ class Stack:
         self._processes.append((name, process))
 
     def _stop(self) -> None:
-        for name, process in reversed(self._processes):
-            if process.poll() is None:
-                process.send_signal(signal.SIGQUIT if name == "nginx" else signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
-        for name, process in reversed(self._processes):
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                log.warning("%s did not end in time and is killed", name)
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        """The load balancer and the replicas drain first; only then their upstream and their stores go."""
+        serving = [each for each in self._processes if each[0] != "stub"]
+        for processes in (serving, [each for each in self._processes if each[0] == "stub"]):
+            for name, process in processes:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGQUIT if name == "nginx" else signal.SIGTERM)
+            deadline = time.monotonic() + _STOP_SECONDS
+            for name, process in processes:
+                try:
+                    process.wait(max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    log.warning("%s did not end in time and is killed", name)
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
         if self._stores is not None:
             self._stores.stop()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.fix_gateway",
     "tests.fix_proxy",
     "tests.fix_stack",
+    "tests.fix_node",
 ]

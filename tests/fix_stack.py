@@ -56,6 +56,7 @@ class Running:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        said_before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", self._command],
@@ -63,7 +64,7 @@ class Running:
                 start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
-        while b"is up" not in self.log.read_bytes().rpartition(b"own stores")[2]:
+        while b"is up" not in self.log.read_bytes()[said_before:]:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
@@ -72,6 +73,7 @@ class Running:
         """End it as ^C does; return its exit code."""
         assert self.process is not None
         if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)  # a test may have stopped it
             self.process.send_signal(signal.SIGINT)
         return self.process.wait(60)
 

@@ -1,0 +1,328 @@
+"""The stack as users run it: two replicas of two workers behind nginx, and what kills and signals do to it."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fix_stack import KEY, Running
+
+pytestmark = pytest.mark.system
+ECHO = {"name": "stub.echo", "arguments": {"message": "hello"}}
+Start = Callable[..., Running]
+
+
+@contextlib.contextmanager
+def registered(stack: Running, name: str, **fields: Any) -> Iterator[dict[str, Any]]:
+    """A server registered through nginx for the time of the block."""
+    with stack.client() as client:
+        answer = client.post("/mcp/servers", json={"name": name, "url": stack.stub, **fields})
+        assert answer.status_code == 200, answer.text
+        try:
+            yield answer.json()
+        finally:
+            client.delete(f"/mcp/servers/{name}")
+
+
+def each_worker(stack: Running, what: Callable[[httpx.Client], Any]) -> dict[tuple[str, str], Any]:
+    """Ask every worker of every replica something; one connection leads to one worker."""
+    found: dict[tuple[str, str], Any] = {}
+    deadline = time.monotonic() + 60
+    while len(found) < 4:
+        assert time.monotonic() < deadline, f"only met {sorted(found)}"
+        for replica in stack.replicas:
+            with stack.client(base_url=replica) as client:
+                state = client.get("/readyz").json()
+                who = (state["replica"], state["worker"])
+                if who not in found:
+                    found[who] = what(client)
+    return found
+
+
+def judge(stack: Running) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway.validate"]
+    return subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_validation_passes_twice_and_cleans_up(stack: Running) -> None:
+    with stack.client() as client:
+        before = client.get("/mcp/servers", headers={"accept": "application/json"}).json()["servers"]
+        for _ in range(2):
+            verdict = judge(stack)
+            assert verdict.returncode == 0, verdict.stdout
+            assert "12 of 12 passed" in verdict.stdout
+        after = client.get("/mcp/servers", headers={"accept": "application/json"}).json()["servers"]
+    assert [server["name"] for server in after] == [server["name"] for server in before]
+
+
+def test_the_validation_fails_where_something_is_wrong(stack: Running) -> None:
+    environment = stack.environment | {"GATEWAY_MASTER_KEY": "a-wrong-key"}
+    command = [sys.executable, "-m", "gateway.validate"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 1
+    assert "1 of 12 passed" in run.stdout  # the stub's own face needs no key
+
+
+def test_what_is_registered_through_nginx_is_callable_on_all_four_workers_at_once(stack: Running) -> None:
+    with registered(stack, "fanned-out") as stored:
+        assert stored["state"] == "ready"
+        call = {"name": "fanned-out__stub.sum", "arguments": {"values": [1, 2]}}
+        answers = each_worker(stack, lambda client: client.post("/mcp/tools/call", json=call))
+        assert [answer.status_code for answer in answers.values()] == [200] * 4
+        revisions = each_worker(stack, lambda client: client.get("/readyz").json()["revision"])
+        assert len(set(revisions.values())) == 1
+
+
+def test_progress_comes_through_nginx_while_the_call_runs(stack: Running) -> None:
+    arrived: dict[str, float] = {}
+    call = {"name": "slow-steps__stub.progress", "arguments": {"steps": 4, "seconds": 1.2}}
+    with registered(stack, "slow-steps"), stack.client() as client:
+        began = time.monotonic()
+        with client.stream("POST", "/mcp/tools/call", json=call, headers={"accept": "text/event-stream"}) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("event: "):
+                    arrived.setdefault(line.removeprefix("event: "), time.monotonic())
+        whole = time.monotonic() - began
+    assert arrived["result"] - arrived["progress"] > whole / 3
+
+
+def test_nginx_answers_in_the_protocol_of_the_address_when_no_replica_does(start_stack: Start) -> None:
+    stack = start_stack()
+    with stack.client() as client:
+        client.post("/mcp/servers", json={"name": "stub", "url": stack.stub})
+        codes: dict[str, Any] = {}
+
+        def call() -> None:
+            slow = {"name": "stub.slow", "arguments": {"seconds": 30}}
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": slow}
+            codes["lost"] = client.post("/rpc", json=body)
+
+        calling = threading.Thread(target=call)
+        calling.start()
+        wait_until(lambda: calls_in_flight(stack) > 0)
+        tree = stack.tree()
+        os.kill(tree[0], signal.SIGSTOP)  # it would end the rest
+        for part in ("gateway serve", "gateway.worker"):
+            for pid in (child for child in tree if part in command_line(child)):
+                os.kill(pid, signal.SIGKILL)
+        calling.join(30)
+        lost = codes["lost"]
+        assert (lost.status_code, lost.json()["error"]["code"]) == (502, -32053)
+        assert "unknown" in lost.json()["error"]["message"]
+        never_sent = client.post("/mcp", json={})
+        assert (never_sent.status_code, never_sent.json()["error"]["code"]) == (502, -32050)
+        rest = client.post("/mcp/tools/call", json=ECHO)
+        assert (rest.status_code, rest.headers["content-type"]) == (502, "application/problem+json")
+        assert "may be sent again" in rest.json()["detail"]
+        os.kill(tree[0], signal.SIGCONT)
+
+
+def test_a_killed_worker_is_replaced_while_the_others_serve_on(start_stack: Start) -> None:
+    stack = start_stack()
+    with stack.client() as client:
+        client.post("/mcp/servers", json={"name": "stub", "url": stack.stub})
+    before = stack.workers(stack.replicas[0])
+    victim = next(
+        child for child in stack.tree()
+        if "gateway.worker" in command_line(child) and parent_port(child, stack) == stack.replicas[0]
+    )  # fmt: skip
+    failed, stop, made = [], threading.Event(), [0]
+
+    def call_on() -> None:
+        with stack.client() as client:
+            while not stop.is_set():
+                answer = client.post("/mcp/tools/call", json=ECHO)
+                made[0] += 1
+                if answer.status_code != 200:
+                    failed.append(answer)
+
+    calling = threading.Thread(target=call_on)
+    calling.start()
+    wait_until(lambda: made[0] > 20)
+    os.kill(victim, signal.SIGKILL)
+    after = made[0]
+    wait_until(lambda: made[0] > after + 50)
+    stop.set()
+    calling.join(30)
+    assert stack.workers(stack.replicas[0]).keys() == before.keys()
+    assert len(failed) <= 1, "only the call that the dead worker was in the middle of may fail"
+    assert all("nknown" in answer.json()["detail"] for answer in failed)
+
+
+def test_after_kill_9_of_everything_the_next_start_heals_itself(start_stack: Start) -> None:
+    stack = start_stack()
+    with stack.client() as client:
+        assert client.post("/mcp/servers", json={"name": "kept", "url": stack.stub}).status_code == 200
+    for pid in stack.tree():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert stack.process is not None
+    stack.process.wait(10)
+    stack.start()
+    with stack.client() as client:
+        shown = client.get("/mcp/servers/kept").json()
+        assert shown["counts"]["tools"] > 0
+        answer = client.post("/mcp/tools/call", json={"name": "kept__stub.sum", "arguments": {"values": [40, 2]}})
+        assert answer.json()["result"]["structuredContent"] == {"sum": 42}
+
+
+def test_kill_9_of_the_parent_alone_leaves_nobody_behind(start_stack: Start) -> None:
+    stack = start_stack()
+    tree = stack.tree()
+    assert stack.process is not None
+    stack.process.kill()
+    stack.process.wait(10)
+    wait_until(lambda: not [pid for pid in tree if alive(pid)])
+
+
+def test_sigterm_lets_the_running_call_finish_and_ends_streams(start_stack: Start) -> None:
+    stack = start_stack()
+    with stack.client() as client:
+        client.post("/mcp/servers", json={"name": "stub", "url": stack.stub})
+    tree = stack.tree()
+    said: dict[str, Any] = {}
+
+    def slow_call() -> None:
+        with stack.client() as client:
+            slow = {"name": "stub.slow", "arguments": {"seconds": 2}}
+            said["call"] = client.post("/mcp/tools/call", json=slow)
+
+    def watch() -> None:
+        with (
+            stack.client() as client,
+            client.stream("GET", "/mcp/servers", headers={"accept": "text/event-stream"}) as answer,
+        ):
+            said["watching"] = True
+            said["stream"] = "".join(answer.iter_text())
+
+    threads = [threading.Thread(target=each) for each in (slow_call, watch)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: "watching" in said and calls_in_flight(stack) > 0)
+    assert stack.process is not None
+    stack.process.terminate()
+    for thread in threads:
+        thread.join(30)
+    assert said["call"].status_code == 200
+    assert said["stream"].startswith("event: servers")
+    assert stack.process.wait(30) == 0
+    wait_until(lambda: not [pid for pid in tree if alive(pid)])
+
+
+def test_ctrl_c_ends_everything_with_exit_code_0(start_stack: Start) -> None:
+    stack = start_stack("run")
+    tree = stack.tree()
+    assert len(tree) > 5
+    assert stack.stop() == 0
+    assert not [pid for pid in tree if alive(pid)]
+
+
+def test_the_four_lines_that_are_printed_work_as_they_stand(start_stack: Start) -> None:
+    stack = start_stack("run")
+    lines = [line.strip() for line in stack.log.read_text().splitlines() if line.strip().startswith("curl ")]
+    assert len(lines) == 4
+    for line, expected in zip(lines, ["mine", "stub__stub.echo", "6", "event: result"], strict=True):
+        run = subprocess.run(["sh", "-c", f"exec {line} -sS"], capture_output=True, text=True, timeout=30, check=True)
+        assert expected in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"GATEWAY_PORT": "eighty"}, "GATEWAY_PORT"),
+        ({"GATEWAY_MASTER_KEY": "sk-master-key-change-me", "GATEWAY_HOST": "0.0.0.0"}, "GATEWAY_MASTER_KEY"),
+        ({}, "GATEWAY_MASTER_KEY"),
+        (
+            {"GATEWAY_MASTER_KEY": "long-enough", "DATABASE_URL": "postgresql://x", "REDIS_URL": "redis://x"},
+            "GATEWAY_PORT",
+        ),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, changes: dict[str, str], named: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environment = {"PATH": os.environ["PATH"], "GATEWAY_DATA_DIR": str(tmp_path)}
+        environment["GATEWAY_PORT"] = str(taken.getsockname()[1])
+        run = subprocess.run(
+            [sys.executable, "-m", "gateway", "serve"],
+            env=environment | changes, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert run.returncode == 2
+    assert named in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_the_plain_hypercorn_command_serves_too(stack: Running, tmp_path: Path) -> None:
+    state = json.loads((Path(stack.environment["GATEWAY_DATA_DIR"]) / "state.json").read_text())
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    environment = stack.environment | {
+        "DATABASE_URL": state["database_url"], "REDIS_URL": state["redis_url"], "GATEWAY_MASTER_KEY": KEY,
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypercorn", "gateway.asgi:app", "-b", f"127.0.0.1:{port}", "-k", "uvloop"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: status(f"http://127.0.0.1:{port}/readyz") == 200)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def status(url: str) -> int:
+    try:
+        return httpx.get(url, trust_env=False).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def calls_in_flight(stack: Running) -> int:
+    """Calls that reached the stub and are not answered yet, as the gateway's workers count them."""
+    total = 0
+    for replica in stack.replicas:
+        for _ in range(4):
+            with stack.client(base_url=replica) as client:
+                for line in client.get("/metrics").text.splitlines():
+                    if line.startswith("gateway_in_flight{"):
+                        total += int(float(line.rpartition(" ")[2])) - 1
+    return total
+
+
+def command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def parent_port(pid: int, stack: Running) -> str:
+    """The address of the replica that a worker belongs to."""
+    environment = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    port = next(each.partition("=")[2] for each in environment if each.startswith("GATEWAY_PORT="))
+    return next(replica for replica in stack.replicas if replica.endswith(f":{port}"))
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
