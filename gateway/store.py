@@ -145,14 +145,14 @@ class Store:
             rows = await (await connection.execute("SELECT name FROM servers")).fetchall()
             return Changes(current, servers, frozenset(row["name"] for row in rows))
 
-    async def sessions_ended_since(self, number: int) -> list[tuple[int, str]]:
-        """Ended sessions in the order of their ending, as (number, id)."""
+    async def sessions_ended_since(self, number: int) -> list[tuple[int, str, float]]:
+        """Ended sessions in the order of their ending, as (number, id, expiry in seconds since the epoch)."""
         async with self._transaction() as connection:
             cursor = await connection.execute(
-                "SELECT number, id FROM ended_sessions WHERE number > %s AND expires > now() ORDER BY number",
+                "SELECT number, id, expires FROM ended_sessions WHERE number > %s AND expires > now() ORDER BY number",
                 (number,),
             )
-            return [(row["number"], row["id"]) async for row in cursor]
+            return [(row["number"], row["id"], row["expires"].timestamp()) async for row in cursor]
 
     # --- writing --------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from gateway.bus import Bus
@@ -15,6 +16,8 @@ from gateway.model.catalogue import Catalogue
 from gateway.store import Store
 
 _LOOK_AT_MOST_EVERY = 0.25  # seconds, for looks that callers with unknown names cause
+
+_FORGET_ABOVE = 1_000  # ended sessions
 
 log = logging.getLogger("gateway.sync")
 
@@ -34,9 +37,10 @@ class Sync:
         self._changed = asyncio.Event()
         self._swapped: list[Callable[[Catalogue], None]] = []
         self._sessions_read = 0
+        self._forget_above = _FORGET_ABOVE
         self._looked_for_caller = 0.0
         self.catalogue = Catalogue()
-        self.ended_sessions: set[str] = set()
+        self.ended_sessions: dict[str, float] = {}
         self.read_at: float | None = None
         self.degraded: str | None = None
 
@@ -106,9 +110,9 @@ class Sync:
     async def _read(self) -> None:
         try:
             changes = await self._store.changes_since(self.catalogue.revision if self.read_at is not None else -1)
-            for number, id in await self._store.sessions_ended_since(self._sessions_read):
+            for number, id, expires in await self._store.sessions_ended_since(self._sessions_read):
                 self._sessions_read = number
-                self.ended_sessions.add(id)
+                self.ended_sessions[id] = expires
         except StoreUnavailable:
             if self.degraded is None:
                 log.warning("registry unavailable, serving revision %d from memory", self.catalogue.revision)
@@ -118,8 +122,16 @@ class Sync:
             log.info("registry available again")
             self.degraded = None
         self.read_at = self._clock()
+        if len(self.ended_sessions) > self._forget_above:
+            self._forget_expired()
         if changes is not None:
             self._swap(self.catalogue.apply(changes.revision, changes.servers, changes.names))
+
+    def _forget_expired(self) -> None:
+        """Ended sessions that have expired meanwhile need no remembering."""
+        now = time.time()
+        self.ended_sessions = {id: expires for id, expires in self.ended_sessions.items() if expires > now}
+        self._forget_above = max(_FORGET_ABOVE, 2 * len(self.ended_sessions))
 
     def _swap(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue

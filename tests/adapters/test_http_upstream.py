@@ -120,6 +120,7 @@ async def test_the_handshake_is_made_and_repeated_in_headers(wire: Wire) -> None
     assert headers["mcp-session-id"] == "s1"
     assert headers["mcp-protocol-version"] == "2025-06-18"
     assert headers["x-key"] == "v"
+    assert "authorization" not in headers
     assert headers["accept"] == "application/json, text/event-stream"
 
 

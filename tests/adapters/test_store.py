@@ -200,8 +200,8 @@ async def test_uris_longer_than_an_index_entry_are_stored(store: Store) -> None:
 async def test_ended_sessions_are_read_in_order_until_they_expire(store: Store) -> None:
     await store.end_session("one", 4_000_000_000)
     await store.end_session("gone", 1)
-    [(number, id)] = await store.sessions_ended_since(0)
-    assert id == "one"
+    [(number, id, expires)] = await store.sessions_ended_since(0)
+    assert (id, expires) == ("one", 4_000_000_000)
     assert await store.sessions_ended_since(number) == []
 
 

@@ -97,6 +97,18 @@ def test_progress_comes_through_nginx_while_the_call_runs(stack: Running) -> Non
     assert arrived["result"] - arrived["progress"] > whole / 3
 
 
+@pytest.mark.parametrize("megabytes", [4.5, 6])
+def test_a_large_body_is_refused_in_the_callers_protocol_by_whoever_sees_it_first(
+    stack: Running, megabytes: float
+) -> None:
+    body = b"x" * int(megabytes * (1 << 20))
+    with stack.client() as client:
+        rest = client.post("/mcp/tools/call", content=body)
+        assert (rest.status_code, rest.headers["content-type"]) == (413, "application/problem+json")
+        rpc = client.post("/rpc", content=body)
+        assert (rpc.status_code, rpc.json()["error"]["code"]) == (413, -32600)
+
+
 def test_nginx_answers_in_the_protocol_of_the_address_when_no_replica_does(start_stack: Start) -> None:
     stack = start_stack()
     with stack.client() as client:
@@ -120,6 +132,8 @@ def test_nginx_answers_in_the_protocol_of_the_address_when_no_replica_does(start
         lost = codes["lost"]
         assert (lost.status_code, lost.json()["error"]["code"]) == (502, -32053)
         assert "unknown" in lost.json()["error"]["message"]
+        # a kept-alive connection may be found dead only by writing on it: that counts as sent
+        wait_until(lambda: client.post("/mcp", json={}).json()["error"]["code"] == -32050)
         never_sent = client.post("/mcp", json={})
         assert (never_sent.status_code, never_sent.json()["error"]["code"]) == (502, -32050)
         rest = client.post("/mcp/tools/call", json=ECHO)
