@@ -32,8 +32,10 @@ from gateway.errors import (
 from gateway.model.auth import Principal
 from gateway.model.doors import Doors
 from gateway.pool import Connect
-from gateway.replies import ClientLeft, Http, request_id, send_empty, send_failure, send_problem
+from gateway.replies import ClientLeft, Http, Wire, request_id, send_empty, send_failure, send_problem
 from gateway.settings import Settings
+
+_DISCARD_BODIES = 16  # times GATEWAY_MAX_BODY: what is read of a refused body, so that the refusal arrives
 
 log = logging.getLogger("gateway.asgi")
 
@@ -108,25 +110,18 @@ class Application:
             return self._gateway
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        http = Http(scope, receive, self._marked(send, headers), headers)
+        wire = Wire(receive, self._marked(send, Headers(scope=scope)), _DISCARD_BODIES * self._settings.max_body)
+        http = Http(scope, wire.receive, wire.send, Headers(scope=scope))
         path = _path(scope)
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await http.send(message)
-
         try:
-            await self._route(Http(scope, receive, watched, headers), path)
+            await self._route(http, path)
         except ClientLeft:
             pass
         except GatewayError as error:
             await self._refuse(http, path, error)
         except Exception:
             log.exception("a request failed")
-            if started:
+            if wire.started:
                 raise  # the server cuts the connection: half an answer must not look whole
             await self._refuse(http, path, GatewayError("The gateway failed here; its log has the cause."))
 

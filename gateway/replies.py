@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 from starlette.datastructures import Headers
+from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import (
@@ -30,6 +31,7 @@ from gateway.protocol.sse import KEEP_ALIVE
 from gateway.tasks import end
 
 _WATCH_AFTER_SECONDS = 0.02
+_DISCARD_SECONDS = 5.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream"),
@@ -218,6 +220,42 @@ async def send_failure(
 def raw(headers: Mapping[str, str]) -> RawHeaders:
     """Headers as ASGI wants them."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+class Wire:
+    """One request's `receive` and `send`, watched.
+
+    A refusal that is sent while the body is still on its way would be lost: the server closes the connection, and a
+    proxy in between sees a reset instead of the answer. So a refused body is read to its end first, up to a bound.
+    """
+
+    def __init__(self, receive: Receive, send: Send, discard: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._discard = discard
+        self._complete = False
+        self.started = False
+
+    async def receive(self) -> AsgiMessage:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._complete = True
+        return message
+
+    async def send(self, message: AsgiMessage) -> None:
+        if not self.started:
+            self.started = True
+            if message["status"] >= 400 and not self._complete:
+                await self._read_rest()
+        await self._send(message)
+
+    async def _read_rest(self) -> None:
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while not self._complete and self._discard > 0:
+                    self._discard -= len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            pass  # too slow: the refusal goes out all the same
 
 
 class Answer:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from gateway.asgi import Application
 from gateway.protocol.messages import Message, Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
-from tests.fix_gateway import Servers
+from tests.fix_gateway import KEY, Servers
 
 pytestmark = pytest.mark.anyio
 SSE = {"accept": "text/event-stream"}
@@ -235,3 +236,21 @@ async def test_who_accepts_neither_json_nor_events_is_told_so(client: Client, re
         value = {"name": "echo"} if method == "POST" else None
         status, _, _ = await client.ask(method, path, value=value, headers={"accept": "text/html"})
         assert (status, path) == (406, path) if method == "GET" else status in (406,)
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+async def test_a_refused_body_is_read_to_its_end_so_that_the_refusal_arrives(app: Application, key: str | None) -> None:
+    left = [b"x" * (1 << 20)] * 8
+    order: list[str] = []
+
+    async def receive() -> Any:
+        order.append("receive")
+        return {"type": "http.request", "body": left.pop(), "more_body": bool(left)}
+
+    async def send(message: Any) -> None:
+        order.append(message["type"])
+
+    headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {key}".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/mcp/tools/call", "headers": headers, "query_string": b""}
+    await app(scope, receive, send)
+    assert order == ["receive"] * 8 + ["http.response.start", "http.response.body"]
