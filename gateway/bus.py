@@ -15,6 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from gateway.tasks import end
+
 _CHANNEL = "mcp-gateway:registry"
 _PING_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
@@ -74,14 +76,11 @@ class Bus:
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 await pubsub.subscribe(_CHANNEL)
-            async with asyncio.TaskGroup() as tasks:
-                pinging = tasks.create_task(self._ping(pubsub))
-                try:
-                    await self._read(pubsub, hint)
-                finally:
-                    pinging.cancel()
-        except* (TimeoutError, RedisError, OSError) as errors:
-            raise errors.exceptions[0] from None
+            pinging = asyncio.create_task(self._ping(pubsub))
+            try:
+                await self._read(pubsub, hint)
+            finally:
+                await end([pinging])
         finally:
             try:
                 async with asyncio.timeout(_SILENCE_SECONDS):
@@ -90,10 +89,14 @@ class Bus:
                 pass  # the connection is gone already
 
     async def _ping(self, pubsub: redis.client.PubSub) -> None:
-        while True:
-            await asyncio.sleep(_PING_SECONDS)
-            async with asyncio.timeout(_SILENCE_SECONDS):
-                await pubsub.ping()
+        """Make the server say something every second, so that silence means that it is gone."""
+        try:
+            while True:
+                await asyncio.sleep(_PING_SECONDS)
+                async with asyncio.timeout(_SILENCE_SECONDS):
+                    await pubsub.ping()
+        except (TimeoutError, RedisError, OSError):
+            pass  # the reader hears nothing any more, and says so
 
     async def _read(self, pubsub: redis.client.PubSub, hint: Callable[[], None]) -> None:
         while True:
