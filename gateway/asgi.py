@@ -23,6 +23,7 @@ from gateway.endpoint import Address
 from gateway.errors import (
     GatewayDisabled,
     GatewayError,
+    LoopDetected,
     MethodNotAllowed,
     NotFound,
     NotReady,
@@ -34,6 +35,7 @@ from gateway.model.doors import Doors
 from gateway.pool import Connect
 from gateway.replies import ClientLeft, Http, Wire, request_id, send_empty, send_failure, send_problem
 from gateway.settings import Settings
+from gateway.upstream.connect import Resolve, resolve
 
 _DISCARD_BODIES = 16  # times GATEWAY_MAX_BODY: what is read of a refused body, so that the refusal arrives
 
@@ -43,11 +45,19 @@ log = logging.getLogger("gateway.asgi")
 class Application:
     """One gateway as an ASGI 3 application; `async with app.lifespan():` where the host runs none."""
 
-    def __init__(self, settings: Settings, *, connect: Connect | None = None, worker: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connect: Connect | None = None,
+        resolve: Resolve = resolve,
+        worker: str | None = None,
+    ) -> None:
         settings.check()
         self._settings = settings
         self._doors = Doors.of(settings)
         self._connect = connect
+        self._resolve = resolve
         self._worker = worker
         self._gateway: Gateway | None = None
         self._opening: asyncio.Lock | None = None
@@ -104,7 +114,13 @@ class Application:
                 stack = AsyncExitStack()
                 self.draining.clear()
                 self._gateway = await stack.enter_async_context(
-                    open_gateway(self._settings, self.draining, connect=self._connect, worker=self._worker)
+                    open_gateway(
+                        self._settings,
+                        self.draining,
+                        connect=self._connect,
+                        resolve=self._resolve,
+                        worker=self._worker,
+                    )
                 )
                 self._stack = stack
             return self._gateway
@@ -133,6 +149,8 @@ class Application:
         if gateway is None:
             return
         self._doors.check_host(http.headers.get("host"))
+        if any(gateway.identity in passed for passed in http.headers.getlist("via")):
+            raise LoopDetected
         if path == "/v1/mcp/registry.json" or path == "/v0.1/servers" or path.startswith("/v0.1/servers/"):
             self._check_enabled()
             if http.method == "OPTIONS":

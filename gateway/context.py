@@ -20,6 +20,7 @@ from gateway.store import NameRules, Store
 from gateway.sync import Sync
 from gateway.tasks import end
 from gateway.telemetry import Telemetry
+from gateway.upstream.connect import Dialer, Resolve, Vetting, resolve
 from gateway.upstream.http import Limits
 
 
@@ -33,6 +34,8 @@ class Gateway:
     sync: Sync
     pool: Pool
     refresh: Refresh
+    vetting: Vetting
+    identity: str
     sessions: Sessions
     authenticator: Authenticator
     telemetry: Telemetry
@@ -43,11 +46,17 @@ class Gateway:
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, draining: asyncio.Event, *, connect: Connect | None = None, worker: str | None = None
+    settings: Settings,
+    draining: asyncio.Event,
+    *,
+    connect: Connect | None = None,
+    resolve: Resolve = resolve,
+    worker: str | None = None,
 ) -> AsyncIterator[Gateway]:
     """Open a gateway: connect, migrate, load the catalogue, start its loops; close it all at the end.
 
-    `connect` makes upstreams (by streamable HTTP unless told otherwise). Raises SettingsError or StoreUnavailable.
+    `connect` makes upstreams (over HTTP unless told otherwise), `resolve` finds the addresses of a name.
+    Raises SettingsError or StoreUnavailable.
     """
     if settings.master_key is None:
         raise SettingsError("GATEWAY_MASTER_KEY: not set; it is the key that clients send.")
@@ -61,8 +70,10 @@ async def open_gateway(
     try:
         keyring = await store.open(settings.secret)
         sync = Sync(store, bus, settings.poll_seconds, time.monotonic)
+        vetting = Vetting(allow_private=settings.allow_private_upstreams, resolve=resolve)
+        dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
         pool = Pool(
-            connect or over_http(Limits(settings.connect_seconds, 2 * settings.connect_seconds, settings.max_result)),
+            connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result)),
             Deadlines(settings.call_seconds, settings.call_cap_seconds),
             lambda server: refresh.changed(server),
         )
@@ -81,17 +92,19 @@ async def open_gateway(
         loops = [asyncio.create_task(loop) for loop in (bus.listen(sync.hint), sync.run(), refresh.run())]
         try:
             yield Gateway(
-                settings,
-                store,
-                bus,
-                sync,
-                pool,
-                refresh,
-                Sessions(keyring, settings.session_seconds),
-                Authenticator(settings.master_key),
-                telemetry,
-                draining,
-                worker,
+                settings=settings,
+                store=store,
+                bus=bus,
+                sync=sync,
+                pool=pool,
+                refresh=refresh,
+                vetting=vetting,
+                identity=keyring.identity,
+                sessions=Sessions(keyring, settings.session_seconds),
+                authenticator=Authenticator(settings.master_key),
+                telemetry=telemetry,
+                draining=draining,
+                worker=worker,
             )
         finally:
             await end(loops)

@@ -212,6 +212,17 @@ class Forbidden(GatewayError):
     title = "Forbidden"
 
 
+class LoopDetected(GatewayError):
+    """The request went through this gateway before: a server is registered that leads back here."""
+
+    code = -32058
+    status = 508
+    title = "Loop detected"
+
+    def __init__(self) -> None:
+        super().__init__("This request came through this gateway already: one of its servers leads back to it.")
+
+
 class SessionNotFound(GatewayError):
     """The session id is missing its signature, its owner or its life: all look alike."""
 

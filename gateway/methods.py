@@ -6,6 +6,7 @@ handlers; here they are dispatched by jsonrpcserver and their errors become JSON
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import inspect
@@ -14,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from jsonrpcserver import Result, Success
 from jsonrpcserver.async_dispatcher import dispatch_request
@@ -40,6 +42,7 @@ from gateway.pool import Tell, tell_nobody
 from gateway.protocol import versions
 from gateway.protocol.messages import Failure, Reply, Request
 from gateway.store import Change
+from gateway.upstream.connect import NotResolved
 
 _REGISTRATION_SECONDS = 2.0
 _CLAIM_SECONDS = 5.0
@@ -305,6 +308,7 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     if not read_fields(fields).get("name"):
         raise InvalidParams("The field 'name' is required.", "name")
     name = _server_name(fields)
+    await _vet(call, fields)
     if await call.gateway.store.put(name, change, _CLAIM_SECONDS):
         await call.gateway.sync.announce()
         if (await _current(call, name)).spec.enabled:
@@ -355,6 +359,18 @@ def listed(kind: str, catalogue: Catalogue, principal: Principal) -> dict[str, A
 
 def _with_server(kind: str, catalogue: Catalogue, principal: Principal) -> list[Any]:
     return [{**item, "server": server.name} for server, item in catalogue.items(kind, principal)]
+
+
+async def _vet(call: Call, fields: Mapping[str, Any]) -> None:
+    """Refuse a URL whose host has an address that a server must not have; an unknown name may come to be known."""
+    url = fields.get("url")
+    host = urlsplit(url).hostname if isinstance(url, str) else None
+    if host is not None:
+        try:
+            async with asyncio.timeout(_REGISTRATION_SECONDS):
+                await call.gateway.vetting.addresses(host)
+        except (NotResolved, TimeoutError):
+            pass
 
 
 async def _current(call: Call, name: str) -> Server:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from gateway.protocol.exchange import Answer, Changed, Done, Emit, Exchange, Han
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.tasks import end
 from gateway.upstream.base import Answering, Link, SessionExpired, Upstream
+from gateway.upstream.connect import Dialer
 from gateway.upstream.http import HttpUpstream, Limits
 
 Tell = Callable[[Answering | Notification], Awaitable[None]]
@@ -39,12 +39,11 @@ class Deadlines:
     cap_seconds: float
 
 
-def over_http(limits: Limits) -> Connect:
-    """Connect to servers by streamable HTTP; the TLS context is made once."""
-    tls = ssl.create_default_context()
+def over_http(dialer: Dialer, limits: Limits) -> Connect:
+    """Connect to servers by streamable HTTP."""
 
     def connect(spec: ServerSpec) -> Upstream:
-        return HttpUpstream(spec.name, spec.url, spec.headers, limits, tls)
+        return HttpUpstream(spec.name, spec.url, dialer.client(spec.headers), limits)
 
     return connect
 

@@ -104,6 +104,12 @@ class Settings:
         read=_list,
         doc="Host names let in beside loopback, the listening address and the public URL; `*` for any",
     )
+    allow_private_upstreams: bool = _setting(
+        False,
+        "GATEWAY_ALLOW_PRIVATE_UPSTREAMS",
+        read=_flag,
+        doc="true lets servers have private and loopback addresses; link-local and metadata stay refused",
+    )
     secret: tuple[str, ...] = _setting(
         (),
         "GATEWAY_SECRET",

@@ -43,7 +43,7 @@ def test_starlette_is_a_toolbox_and_libraries_have_one_importer(path: Path) -> N
     for library, importers in {
         "jsonrpcserver": {"methods.py"},
         "cryptography": {"model/seal.py"},
-        "httpx": {"upstream/http.py", "validate.py"},
+        "httpx": {"upstream/connect.py", "upstream/http.py", "validate.py"},
         "psycopg": {"store.py", "embedded.py"},
         "redis": {"bus.py", "embedded.py"},
     }.items():

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from gateway import version
+
 _KEY_ID = 4
 _NONCE = 12
 _MAC = 16
@@ -33,6 +35,11 @@ class Keyring:
         self._current = next(iter(self._secrets))
         self._random = random
         self._derived: dict[tuple[bytes, str], bytes] = {}
+
+    @property
+    def identity(self) -> str:
+        """A name of this gateway, the same on all its replicas, for `Via`."""
+        return f"{version.NAME}-{self._current.hex()}"
 
     def seal(self, purpose: str, text: bytes, context: str = "") -> bytes:
         """Encrypt and authenticate; the same purpose and context open it."""

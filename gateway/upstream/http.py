@@ -37,11 +37,9 @@ from gateway.protocol.messages import (
 )
 from gateway.protocol.sse import EventTooLarge, SseDecoder
 from gateway.upstream.base import Answering, Link, SessionExpired
+from gateway.upstream.connect import AddressRefused
 
-# Below the 5 s after which uvicorn and Node close an idle connection: a request never meets a closing one.
-_KEEPALIVE_SECONDS = 4.0
 _END_SECONDS = 1.0
-_MAX_CONNECTIONS = 256
 _CLIENT_INFO = {"name": version.NAME, "version": version.VERSION}
 
 
@@ -49,7 +47,6 @@ _CLIENT_INFO = {"name": version.NAME, "version": version.VERSION}
 class Limits:
     """Bounds of one upstream's wire; times in seconds, sizes in bytes."""
 
-    connect_seconds: float = 5.0
     handshake_seconds: float = 10.0
     max_result: int = 16 << 20
 
@@ -57,20 +54,11 @@ class Limits:
 class HttpUpstream:
     """One server behind one URL; its connections are pooled and kept alive."""
 
-    def __init__(self, server: str, url: str, headers: Mapping[str, str], limits: Limits, tls: ssl.SSLContext) -> None:
+    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: Limits) -> None:
         self._server = server
         self._url = url
+        self._client = client
         self._limits = limits
-        self._client = httpx.AsyncClient(
-            headers={**headers, "user-agent": f"{version.NAME}/{version.VERSION}", "accept-encoding": "identity"},
-            timeout=httpx.Timeout(None, connect=limits.connect_seconds, pool=limits.connect_seconds),
-            limits=httpx.Limits(
-                max_connections=_MAX_CONNECTIONS, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_SECONDS
-            ),
-            verify=tls,
-            follow_redirects=False,
-            trust_env=False,
-        )
 
     async def open(self) -> Link:
         request = exchange.initialize(0, _CLIENT_INFO, {})
@@ -144,6 +132,10 @@ class HttpUpstream:
                 yield response
             finally:
                 await response.aclose()
+        except AddressRefused as error:
+            raise UpstreamUnreachable(
+                self._server, f"Server {self._server!r} is not connected to. {error.detail}"
+            ) from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             raise UpstreamUnreachable(
                 self._server, f"Server {self._server!r} can't be reached: {_why(error)}."

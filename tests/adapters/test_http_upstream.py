@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from gateway.errors import (
 )
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.upstream.base import Answering, Link, SessionExpired
+from gateway.upstream.connect import Dialer, Vetting
 from gateway.upstream.http import HttpUpstream, Limits
 
 pytestmark = pytest.mark.anyio
@@ -90,7 +90,8 @@ async def wire() -> AsyncIterator[Wire]:
 
 @asynccontextmanager
 async def upstream(url: str, **limits: Any) -> AsyncIterator[HttpUpstream]:
-    one = HttpUpstream("s", url, {"x-key": "v"}, Limits(**limits), ssl.create_default_context())
+    dialer = Dialer(Vetting(allow_private=True), connect_seconds=5, via="us")
+    one = HttpUpstream("s", url, dialer.client({"x-key": "v"}), Limits(**limits))
     try:
         yield one
     finally:
@@ -120,6 +121,7 @@ async def test_the_handshake_is_made_and_repeated_in_headers(wire: Wire) -> None
     assert headers["mcp-session-id"] == "s1"
     assert headers["mcp-protocol-version"] == "2025-06-18"
     assert headers["x-key"] == "v"
+    assert headers["via"] == "1.1 us"
     assert "authorization" not in headers
     assert headers["accept"] == "application/json, text/event-stream"
 

@@ -254,3 +254,26 @@ async def test_a_refused_body_is_read_to_its_end_so_that_the_refusal_arrives(app
     scope = {"type": "http", "method": "POST", "path": "/mcp/tools/call", "headers": headers, "query_string": b""}
     await app(scope, receive, send)
     assert order == ["receive"] * 8 + ["http.response.start", "http.response.body"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/mcp",
+        "http://0x7f.1/",
+        "http://[::1]/",
+        "http://169.254.169.254/latest",
+        "http://db.inside.test/",
+    ],
+)
+async def test_an_address_inside_is_refused_at_registration(client: Client, url: str) -> None:
+    status, _, problem = await client.ask("POST", "/mcp/servers", value={"name": "a", "url": url})
+    assert (status, problem["field"], problem["title"]) == (422, "url", "Address refused")
+    assert (await client.ask("GET", "/mcp/servers/a"))[0] == 404
+
+
+async def test_a_loop_is_refused(client: Client, app: Application) -> None:
+    gateway = app._gateway
+    assert gateway is not None
+    status, _, problem = await client.ask("GET", "/mcp/tools", headers={"via": f"1.1 nginx, 1.1 {gateway.identity}"})
+    assert (status, problem["title"]) == (508, "Loop detected")
