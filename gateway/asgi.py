@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers
@@ -163,9 +163,11 @@ class Application:
             raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
         if path != "/metrics":
             self._check_enabled()
+        principal = _principal(gateway, http)
         gateway.telemetry.in_flight.inc()
         try:
-            await self._serve(gateway, http, _principal(gateway, http), path)
+            with nullcontext() if http.method in ("GET", "HEAD") else gateway.admission.request(principal):
+                await self._serve(gateway, http, principal, path)
         finally:
             gateway.telemetry.in_flight.dec()
 

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from gateway.admission import Admission
 from gateway.bus import Bus
 from gateway.errors import SettingsError
 from gateway.model.auth import Authenticator
 from gateway.model.sessions import Sessions
-from gateway.pool import Connect, Deadlines, Pool, over_http
+from gateway.pool import Bounds, Connect, Pool, over_http
 from gateway.refresh import Refresh
 from gateway.settings import Settings
 from gateway.store import NameRules, Store
@@ -39,6 +40,7 @@ class Gateway:
     sessions: Sessions
     authenticator: Authenticator
     telemetry: Telemetry
+    admission: Admission
     draining: asyncio.Event
     worker: str
     clock: Callable[[], float] = time.time
@@ -74,7 +76,13 @@ async def open_gateway(
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
         pool = Pool(
             connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result)),
-            Deadlines(settings.call_seconds, settings.call_cap_seconds),
+            Bounds(
+                settings.call_seconds,
+                settings.call_cap_seconds,
+                settings.max_server_calls,
+                settings.breaker_failures,
+                settings.breaker_seconds,
+            ),
             lambda server: refresh.changed(server),
         )
         refresh = Refresh(
@@ -103,6 +111,7 @@ async def open_gateway(
                 sessions=Sessions(keyring, settings.session_seconds),
                 authenticator=Authenticator(settings.master_key),
                 telemetry=telemetry,
+                admission=Admission(settings.max_in_flight, settings.max_streams),
                 draining=draining,
                 worker=worker,
             )

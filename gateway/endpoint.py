@@ -229,11 +229,8 @@ async def _listen(gateway: Gateway, http: Http, principal: Principal, address: A
                 yield encode_event(encode(note), name="message")
             catalogue = after
 
-    gateway.telemetry.streams.inc()
-    try:
+    with gateway.admission.stream(principal), gateway.telemetry.streams.track_inprogress():
         await stream(http, frames)
-    finally:
-        gateway.telemetry.streams.dec()
 
 
 async def wait_for_change(gateway: Gateway, catalogue: Catalogue) -> Catalogue | None:

@@ -6,6 +6,7 @@ three is shown, and in which shape, is the border's business (`methods.py` for J
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -223,6 +224,21 @@ class LoopDetected(GatewayError):
         super().__init__("This request came through this gateway already: one of its servers leads back to it.")
 
 
+class TooManyRequests(GatewayError):
+    """The principal has too much under way."""
+
+    code = -32059
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, retry_after=1)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": "1"}
+
+
 class SessionNotFound(GatewayError):
     """The session id is missing its signature, its owner or its life: all look alike."""
 
@@ -335,6 +351,44 @@ class UpstreamUnreachable(UpstreamError):
 
     code = -32050
     title = "Server unreachable"
+
+
+class UpstreamSuspended(UpstreamUnreachable):
+    """The server failed several times in a row, so it is left alone for a while: the call was not sent."""
+
+    title = "Server suspended"
+
+    def __init__(self, server: str, failures: int, reason: str, seconds: float) -> None:
+        self.seconds = max(1, math.ceil(seconds))
+        super().__init__(
+            server,
+            f"Server {server!r} failed {failures} times in a row, so it is not tried for {self.seconds} s. "
+            f"The last time: {reason}",
+            retry_after=self.seconds,
+        )
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": str(self.seconds)}
+
+
+class ServerBusy(UpstreamError):
+    """The server has its share of calls under way, so that it can't take the worker's: the call was not sent."""
+
+    code = -32059
+    status = 429
+    title = "Server busy"
+
+    def __init__(self, server: str, limit: int) -> None:
+        super().__init__(
+            server,
+            f"Server {server!r} has {limit} calls under way at this worker (GATEWAY_MAX_SERVER_CALLS); try again.",
+            retry_after=1,
+        )
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": "1"}
 
 
 class UpstreamTimeout(UpstreamError):

@@ -39,11 +39,8 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
             if {**before, "revision": 0} != {**document, "revision": 0}:
                 yield _event(kind, document)
 
-    gateway.telemetry.streams.inc()
-    try:
+    with gateway.admission.stream(principal), gateway.telemetry.streams.track_inprogress():
         await stream(http, frames)
-    finally:
-        gateway.telemetry.streams.dec()
 
 
 async def _document(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:

@@ -337,7 +337,8 @@ async def servers_refresh(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 async def servers_get(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Show one server."""
     name = _only_name(fields)
-    return (await call.find(lambda catalogue: catalogue.server(name, call.principal))).public()
+    server = await call.find(lambda catalogue: catalogue.server(name, call.principal))
+    return server.public() | {"breaker": call.gateway.pool.breakers().get(name, "closed")}
 
 
 async def servers_list(call: Call, /, **_: Any) -> Mapping[str, Any]:

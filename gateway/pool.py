@@ -13,7 +13,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import GatewayError, UpstreamProtocolError, UpstreamTimeout
+from gateway.errors import (
+    GatewayError,
+    ServerBusy,
+    UpstreamProtocolError,
+    UpstreamSuspended,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from gateway.model.breaker import Breaker
 from gateway.model.catalogue import Catalogue
 from gateway.model.servers import Server, ServerSpec
 from gateway.protocol.exchange import Answer, Changed, Done, Emit, Exchange, Handshake
@@ -32,11 +40,14 @@ log = logging.getLogger("gateway.pool")
 
 
 @dataclass(frozen=True, slots=True)
-class Deadlines:
-    """How long a call may take, in seconds: without progress, and at all."""
+class Bounds:
+    """How long a call may take, in seconds (without progress, and at all), and what one server may take of a worker."""
 
     call_seconds: float
     cap_seconds: float
+    max_calls: int = 64
+    breaker_failures: int = 5
+    breaker_seconds: float = 30.0
 
 
 def over_http(dialer: Dialer, limits: Limits) -> Connect:
@@ -55,12 +66,10 @@ async def tell_nobody(_: Answering | Notification) -> None:
 class Live:
     """The link to one server, shared by all callers of this worker."""
 
-    def __init__(
-        self, spec: ServerSpec, upstream: Upstream, deadlines: Deadlines, changed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, spec: ServerSpec, upstream: Upstream, bounds: Bounds, changed: Callable[[str], None]) -> None:
         self.spec = spec
         self._upstream = upstream
-        self._deadlines = deadlines
+        self._bounds = bounds
         self._changed = changed
         self._ids = itertools.count(1)
         self._link: Link | None = None
@@ -68,25 +77,57 @@ class Live:
         self._background: set[asyncio.Task[None]] = set()
         self._calls = 0
         self._retired = False
+        self._breaker = Breaker(bounds.breaker_failures, bounds.breaker_seconds)
 
     async def request(self, request: Request, tell: Tell, *, wants_progress: bool = False) -> Reply | Failure:
         """Carry one request upstream, telling what comes before its answer. Raises UpstreamError."""
+        self._admit()
         self._calls += 1
         try:
-            for _ in range(2):
-                link = await self._open()
-                try:
-                    return await self._talk(link, request, tell, wants_progress)
-                except SessionExpired:
-                    if self._link is link:
-                        self._link = None
-            raise UpstreamProtocolError(
-                self.spec.name, f"Server {self.spec.name!r} forgets its sessions as soon as it makes them."
-            )
+            answer = await self._carry(request, tell, wants_progress)
+        except (UpstreamUnreachable, UpstreamTimeout) as error:
+            self._breaker.failed(_now(), error.detail)
+            raise
+        except asyncio.CancelledError:
+            self._breaker.left()
+            raise
+        except GatewayError:
+            self._breaker.succeeded()  # somebody is there
+            raise
+        else:
+            self._breaker.succeeded()
+            return answer
         finally:
             self._calls -= 1
             if self._retired and not self._calls:
                 self._spawn(self._end())
+
+    def breaker(self) -> str:
+        """`closed`, `open` or `half-open`."""
+        return self._breaker.state(_now())
+
+    def revive(self) -> None:
+        """Another worker found the server well: try it again."""
+        self._breaker.succeeded()
+
+    def _admit(self) -> None:
+        """Keep to the server's share, and leave a failing one alone. Raises ServerBusy or UpstreamSuspended."""
+        if self._calls >= self._bounds.max_calls:
+            raise ServerBusy(self.spec.name, self._bounds.max_calls)
+        if (wait := self._breaker.wait(_now())) is not None:
+            raise UpstreamSuspended(self.spec.name, self._breaker.failures, self._breaker.reason, wait)
+
+    async def _carry(self, request: Request, tell: Tell, wants_progress: bool) -> Reply | Failure:
+        for _ in range(2):
+            link = await self._open()
+            try:
+                return await self._talk(link, request, tell, wants_progress)
+            except SessionExpired:
+                if self._link is link:
+                    self._link = None
+        raise UpstreamProtocolError(
+            self.spec.name, f"Server {self.spec.name!r} forgets its sessions as soon as it makes them."
+        )
 
     async def handshake(self) -> Handshake:
         """What the server says of itself. Raises UpstreamError."""
@@ -94,7 +135,9 @@ class Live:
 
     async def probe(self) -> Probe:
         """Open a link of its own, as discovery does. Raises UpstreamError."""
-        return Probe(self, await self._upstream.open())
+        probe = Probe(self, await self._upstream.open())
+        self._breaker.succeeded()
+        return probe
 
     def retire(self) -> None:
         """Close once the last call has ended."""
@@ -131,9 +174,8 @@ class Live:
 
     async def _talk(self, link: Link, request: Request, tell: Tell, wants_progress: bool) -> Reply | Failure:
         exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
-        seconds = self.spec.timeout_seconds or self._deadlines.call_seconds
-        now = asyncio.get_running_loop().time
-        cap = now() + max(seconds, self._deadlines.cap_seconds)
+        seconds = self.spec.timeout_seconds or self._bounds.call_seconds
+        cap = _now() + max(seconds, self._bounds.cap_seconds)
         try:
             async with (
                 asyncio.timeout(seconds) as deadline,
@@ -147,7 +189,7 @@ class Live:
                         case Done(answer):
                             return answer
                         case Emit(notification):
-                            deadline.reschedule(min(now() + seconds, cap))
+                            deadline.reschedule(min(_now() + seconds, cap))
                             await tell(notification)
                         case Changed():
                             self._changed(self.spec.name)
@@ -184,6 +226,10 @@ class Live:
         await self._upstream.close()
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 def _retrieve(task: asyncio.Task[Link]) -> None:
     if not task.cancelled():
         task.exception()
@@ -212,12 +258,13 @@ class Probe:
 class Pool:
     """The live links of this worker, one per server, made on first use."""
 
-    def __init__(self, connect: Connect, deadlines: Deadlines, changed: Callable[[str], None]) -> None:
+    def __init__(self, connect: Connect, bounds: Bounds, changed: Callable[[str], None]) -> None:
         self._connect = connect
-        self._deadlines = deadlines
+        self._bounds = bounds
         self._changed = changed
         self._live: dict[str, Live] = {}
         self._retired: set[Live] = set()
+        self._unreachable: set[str] = set()
 
     def __getitem__(self, server: Server | ServerSpec) -> Live:
         spec = server.spec if isinstance(server, Server) else server
@@ -226,15 +273,22 @@ class Pool:
             return live
         if live is not None:
             self._retire(live)
-        live = self._live[spec.name] = Live(spec, self._connect(spec), self._deadlines, self._changed)
+        live = self._live[spec.name] = Live(spec, self._connect(spec), self._bounds, self._changed)
         return live
 
     def reconcile(self, catalogue: Catalogue) -> None:
         """Let go of what is no longer registered, or is registered otherwise."""
         for name, live in list(self._live.items()):
             server = catalogue.servers.get(name)
+            if server is not None and server.state == "ready" and name in self._unreachable:
+                live.revive()
             if server is None or not server.spec.enabled or server.spec != live.spec:
                 self._retire(self._live.pop(name))
+        self._unreachable = {name for name, server in catalogue.servers.items() if server.state == "unreachable"}
+
+    def breakers(self) -> dict[str, str]:
+        """The state of each live server's circuit breaker, at this worker."""
+        return {name: live.breaker() for name, live in self._live.items()}
 
     async def close(self) -> None:
         """Say goodbye to every upstream, side by side, within a bound."""

@@ -141,6 +141,31 @@ class Settings:
     max_batch: int = _setting(
         50, "GATEWAY_MAX_BATCH", read=_between(1, 1000), doc="most messages in one JSON-RPC batch"
     )
+    max_in_flight: int = _setting(
+        1000,
+        "GATEWAY_MAX_IN_FLIGHT",
+        read=_between(1, 1_000_000),
+        doc="requests of one principal under way at one worker",
+    )
+    max_streams: int = _setting(
+        500, "GATEWAY_MAX_STREAMS", read=_between(1, 1_000_000), doc="open streams of one principal at one worker"
+    )
+    max_server_calls: int = _setting(
+        64, "GATEWAY_MAX_SERVER_CALLS", read=_between(1, 10_000), doc="calls under way to one server from one worker"
+    )
+    breaker_failures: int = _setting(
+        5,
+        "GATEWAY_BREAKER_FAILURES",
+        read=_between(1, 1000),
+        doc="failures in a row after which a server is left alone",
+    )
+    breaker_seconds: float = _setting(
+        30.0,
+        "GATEWAY_BREAKER_SECONDS",
+        read=_between(1, 3600, float),
+        doc="longest time that a failing server is left alone",
+        unit="seconds",
+    )
     body_seconds: float = _setting(
         30.0,
         "GATEWAY_BODY_SECONDS",

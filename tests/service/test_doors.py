@@ -1,0 +1,91 @@
+"""Bounds about load: a server's share, a principal's share, and the circuit breaker."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from gateway.protocol.messages import Request
+from gateway.upstream.memory import Emit, MemoryServer
+from tests.asgi import Client
+from tests.fix_gateway import Open, Servers
+
+pytestmark = pytest.mark.anyio
+SSE = {"accept": "text/event-stream"}
+
+
+class Hanging:
+    """A tool that never answers, and counts who waits."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.full = asyncio.Event()
+
+    async def __call__(self, request: Request, emit: Emit) -> Any:
+        self.waiting += 1
+        if self.waiting == 3:
+            self.full.set()
+        await asyncio.Event().wait()
+
+
+async def register(client: Client, servers: Servers, **made: MemoryServer) -> None:
+    servers |= made
+    for name in made:
+        await client.ask("POST", "/mcp/servers", value={"name": name, "url": f"http://{name}.test/mcp"})
+
+
+async def test_a_hanging_server_exhausts_its_own_share_only(open_app: Open, servers: Servers) -> None:
+    hang = Hanging()
+    async with open_app(max_server_calls=3) as (_, client), AsyncExitStack() as stack:
+        await register(client, servers, bad=MemoryServer(tools={"hang": hang}), good=MemoryServer())
+        for _ in range(3):
+            await stack.enter_async_context(client.open("POST", "/mcp/tools/call", value={"name": "hang"}, headers=SSE))
+        async with asyncio.timeout(10):
+            await hang.full.wait()
+        status, headers, problem = await client.ask("POST", "/mcp/tools/call", value={"name": "hang"})
+        assert (status, headers["retry-after"], problem["server"]) == (429, "1", "bad")
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": "good__echo"}))[0] == 200
+
+
+async def test_a_principal_has_a_share_of_requests_and_of_streams(open_app: Open, servers: Servers) -> None:
+    hang = Hanging()
+    async with open_app(max_in_flight=3, max_streams=2) as (_, client), AsyncExitStack() as stack:
+        await register(client, servers, bad=MemoryServer(tools={"hang": hang}))
+        for _ in range(3):
+            await stack.enter_async_context(client.open("POST", "/mcp/tools/call", value={"name": "hang"}, headers=SSE))
+        status, headers, _ = await client.ask("POST", "/mcp/tools/call", value={"name": "hang"})
+        assert (status, headers["retry-after"]) == (429, "1")
+        for _ in range(2):
+            await stack.enter_async_context(client.open("GET", "/mcp/tools", headers=SSE))
+        assert (await client.ask("GET", "/mcp/tools", headers=SSE))[0] == 429
+        document = {"accept": "application/json"}
+        assert (await client.ask("GET", "/mcp/tools", headers=document))[0] == 200
+
+
+async def test_places_are_given_back(open_app: Open, servers: Servers) -> None:
+    async with open_app(max_in_flight=1, max_streams=1) as (_, client):
+        await register(client, servers, good=MemoryServer())
+        for _ in range(3):
+            assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
+            assert (await client.ask("GET", "/mcp/tools"))[0] == 200
+
+
+async def test_a_server_that_fails_again_and_again_is_left_alone_and_tried_again(
+    open_app: Open, servers: Servers
+) -> None:
+    async with open_app(breaker_failures=3, retry_seconds=3600, refresh_seconds=3600) as (_, client):
+        await register(client, servers, flaky=MemoryServer())
+        servers["flaky"].forget_sessions()
+        servers["flaky"].down = "gone"
+        for _ in range(3):
+            status, _, problem = await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})
+            assert (status, problem["title"]) == (502, "Server unreachable")
+        status, headers, problem = await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})
+        assert (status, problem["title"], headers["retry-after"]) == (502, "Server suspended", "1")
+        assert "gone" in problem["detail"]
+        assert (await client.ask("GET", "/mcp/servers/flaky"))[2]["breaker"] == "open"
+        servers["flaky"].down = None
+        assert (await client.ask("POST", "/mcp/servers/flaky/refresh"))[2]["state"] == "ready"
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
+        assert (await client.ask("GET", "/mcp/servers/flaky"))[2]["breaker"] == "closed"
