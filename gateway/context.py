@@ -13,6 +13,7 @@ from gateway.admission import Admission
 from gateway.bus import Bus
 from gateway.errors import SettingsError
 from gateway.model.auth import Authenticator
+from gateway.model.schemas import ArgumentChecker
 from gateway.model.sessions import Sessions
 from gateway.pool import Bounds, Connect, Pool, over_http
 from gateway.refresh import Refresh
@@ -36,6 +37,7 @@ class Gateway:
     pool: Pool
     refresh: Refresh
     vetting: Vetting
+    arguments: ArgumentChecker
     identity: str
     sessions: Sessions
     authenticator: Authenticator
@@ -93,7 +95,9 @@ async def open_gateway(
             every_seconds=settings.refresh_seconds,
             retry_seconds=settings.retry_seconds,
         )
+        arguments = ArgumentChecker()
         sync.on_swap(pool.reconcile)
+        sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
         sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
         await sync.catch_up()
@@ -107,6 +111,7 @@ async def open_gateway(
                 pool=pool,
                 refresh=refresh,
                 vetting=vetting,
+                arguments=arguments,
                 identity=keyring.identity,
                 sessions=Sessions(keyring, settings.session_seconds),
                 authenticator=Authenticator(settings.master_key),

@@ -180,8 +180,23 @@ async def find_tool(call: Call, name: Any, arguments: Any) -> Target:
 
 
 async def call_tool(call: Call, target: Target) -> Reply:
-    """Send a tool call to where it leads."""
+    """Send a tool call to where it leads, if its arguments pass where the server wants them checked."""
+    if (refused := _check_arguments(call, target)) is not None:
+        return refused
     return await call.forward(target.server, {**call.request.params, "name": target.local})
+
+
+def _check_arguments(call: Call, target: Target) -> Reply | None:
+    """A tool error that names the fields, for servers registered with `validate_arguments`; else None."""
+    if not target.server.spec.validate_arguments:
+        return None
+    arguments = call.request.params.get("arguments")
+    given = arguments if isinstance(arguments, Mapping) else {}
+    wrong = call.gateway.arguments.wrong(target.server, target.local, given)
+    if not wrong:
+        return None
+    text = f"Invalid arguments for {target.local!r}: {'; '.join(wrong)}"
+    return Reply(call.request.id, {"content": [{"type": "text", "text": text}], "isError": True})
 
 
 async def prompts_get(call: Call, /, name: Any, arguments: Any = None, **_: Any) -> Reply:
@@ -255,6 +270,14 @@ async def server_initialize(
 async def server_forward(call: Call, /, **params: Any) -> Reply:
     """Pass a request on as it is."""
     return await call.forward(await _addressed(call), params)
+
+
+async def server_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
+    """Pass a tool call on, if its arguments pass where the server wants them checked."""
+    server = await _addressed(call)
+    if isinstance(name, str) and (refused := _check_arguments(call, Target(server, name))) is not None:
+        return refused
+    return await call.forward(server, call.request.params)
 
 
 def _server_listing(kind: str, key: str) -> Handler:
@@ -414,7 +437,7 @@ ONE_SERVER: Mapping[str, Handler] = {
     "initialize": server_initialize,
     "ping": ping,
     "tools/list": _server_listing("tools", "tools"),
-    "tools/call": server_forward,
+    "tools/call": server_call,
     "resources/list": _server_listing("resources", "resources"),
     "resources/templates/list": _server_listing("templates", "resourceTemplates"),
     "resources/read": server_forward,

@@ -30,6 +30,8 @@ from gateway.tasks import end
 from gateway.upstream.base import Answering, Link, SessionExpired, Upstream
 from gateway.upstream.connect import Dialer
 from gateway.upstream.http import HttpUpstream, Limits
+from gateway.upstream.probing import ProbingUpstream
+from gateway.upstream.rest import RestUpstream
 
 Tell = Callable[[Answering | Notification], Awaitable[None]]
 Connect = Callable[[ServerSpec], Upstream]
@@ -51,10 +53,14 @@ class Bounds:
 
 
 def over_http(dialer: Dialer, limits: Limits) -> Connect:
-    """Connect to servers by streamable HTTP."""
+    """Connect to servers by streamable HTTP, or by the plain REST face where that is named or all there is."""
 
     def connect(spec: ServerSpec) -> Upstream:
-        return HttpUpstream(spec.name, spec.url, dialer.client(spec.headers), limits)
+        client = dialer.client(spec.headers)
+        rest = RestUpstream(spec.name, spec.url, client, limits)
+        if spec.transport_type == "rest":
+            return rest
+        return ProbingUpstream(HttpUpstream(spec.name, spec.url, client, limits), rest)
 
     return connect
 

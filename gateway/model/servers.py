@@ -30,6 +30,7 @@ _TRANSPORTS = {
     "streamable-http": "streamable_http",
     "streamablehttp": "streamable_http",
     "http": "streamable_http",
+    "rest": "rest",
 }
 _RESERVED_HEADERS = frozenset(
     {
@@ -65,6 +66,7 @@ class ServerSpec:
     enabled: bool = True
     prefix: str | None = None
     timeout_seconds: float | None = None
+    validate_arguments: bool = False
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,6 +90,7 @@ class ServerSpec:
             "enabled": self.enabled,
             "prefix": self.prefix,
             "timeout_seconds": self.timeout_seconds,
+            "validate_arguments": self.validate_arguments,
             "tags": list(self.tags),
             "metadata": self.metadata,
         }
@@ -353,6 +356,7 @@ _READERS: Mapping[str, Any] = {
     "enabled": _read_flag,
     "prefix": _read_prefix,
     "timeout_seconds": _read_timeout,
+    "validate_arguments": _read_flag,
     "tags": _read_tags,
     "metadata": _read_metadata,
 }

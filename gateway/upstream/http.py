@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -126,26 +126,12 @@ class HttpUpstream:
                 **headers,
             },
         )
-        try:
+        with foreign(self._server):
             response = await self._client.send(request, stream=True)
             try:
                 yield response
             finally:
                 await response.aclose()
-        except AddressRefused as error:
-            raise UpstreamUnreachable(
-                self._server, f"Server {self._server!r} is not connected to. {error.detail}"
-            ) from None
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            raise UpstreamUnreachable(
-                self._server, f"Server {self._server!r} can't be reached: {_why(error)}."
-            ) from None
-        except httpx.HTTPError as error:
-            raise OutcomeUnknown(
-                self._server,
-                f"The connection to server {self._server!r} was lost ({_why(error)}); "
-                "it may or may not have carried the request out.",
-            ) from None
 
     async def _check(self, response: httpx.Response, *, session: bool) -> None:
         """Let a 2xx pass. Raises SessionExpired or what else the status means."""
@@ -205,7 +191,7 @@ class HttpUpstream:
                     "stream; is the URL that of its MCP endpoint?",
                 )
         except EventTooLarge:
-            raise self._too_large() from None
+            raise too_large(self._server, self._limits.max_result) from None
         except UpstreamError:
             raise
         except GatewayError as error:
@@ -214,23 +200,44 @@ class HttpUpstream:
             ) from None
 
     async def _body(self, response: httpx.Response) -> bytes:
-        if response.is_stream_consumed:
-            return response.content
-        chunks, size = [], 0
-        async for chunk in response.aiter_raw():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > self._limits.max_result:
-                raise self._too_large()
-        response._content = b"".join(chunks)
-        return response._content
+        if not response.is_stream_consumed:
+            response._content = await read_bounded(self._server, response, self._limits.max_result)
+        return response.content
 
-    def _too_large(self) -> UpstreamProtocolError:
-        return UpstreamProtocolError(
-            self._server,
-            f"Server {self._server!r} sent a message of more than {self._limits.max_result} bytes "
-            "(GATEWAY_MAX_RESULT).",
-        )
+
+@contextmanager
+def foreign(server: str) -> Iterator[None]:
+    """The border that turns the HTTP client's exceptions into ours, naming the server."""
+    try:
+        yield
+    except AddressRefused as error:
+        raise UpstreamUnreachable(server, f"Server {server!r} is not connected to. {error.detail}") from None
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+        raise UpstreamUnreachable(server, f"Server {server!r} can't be reached: {_why(error)}.") from None
+    except httpx.HTTPError as error:
+        raise OutcomeUnknown(
+            server,
+            f"The connection to server {server!r} was lost ({_why(error)}); "
+            "it may or may not have carried the request out.",
+        ) from None
+
+
+async def read_bounded(server: str, response: httpx.Response, limit: int) -> bytes:
+    """Read a whole body. Raises UpstreamProtocolError when it is larger than `limit` bytes."""
+    chunks, size = [], 0
+    async for chunk in response.aiter_raw():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise too_large(server, limit)
+    return b"".join(chunks)
+
+
+def too_large(server: str, limit: int) -> UpstreamProtocolError:
+    """What a server that sends too much has done."""
+    return UpstreamProtocolError(
+        server, f"Server {server!r} sent a message of more than {limit} bytes (GATEWAY_MAX_RESULT)."
+    )
 
 
 def _headers(link: Link) -> dict[str, str]:

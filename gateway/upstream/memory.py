@@ -33,6 +33,7 @@ class MemoryServer:
     prompts: list[dict[str, Any]] = field(default_factory=list)
     resources: list[dict[str, Any]] = field(default_factory=list)
     templates: list[dict[str, Any]] = field(default_factory=list)
+    schemas: dict[str, dict[str, Any]] = field(default_factory=dict)
     down: str | None = None
     page_size: int = 1000
     requests: list[Request] = field(default_factory=list)
@@ -47,8 +48,10 @@ class MemoryServer:
     async def answer(self, request: Request, emit: Emit) -> Reply | Failure:
         """Carry out one request."""
         self.requests.append(request)
+        plain = {"type": "object"}
+        tools = [{"name": name, "inputSchema": self.schemas.get(name, plain)} for name in self.tools]
         lists: dict[str, tuple[str, list[dict[str, Any]]]] = {
-            "tools/list": ("tools", [{"name": name, "inputSchema": {"type": "object"}} for name in self.tools]),
+            "tools/list": ("tools", tools),
             "prompts/list": ("prompts", self.prompts),
             "resources/list": ("resources", self.resources),
             "resources/templates/list": ("resourceTemplates", self.templates),

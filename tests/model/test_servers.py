@@ -41,6 +41,7 @@ def test_a_specification_is_read_with_its_aliases() -> None:
         ({"headers": {"X-A": REDACTED}}, "headers.X-A"),
         ({"headers": []}, "headers"),
         ({"enabled": "yes"}, "enabled"),
+        ({"validate_arguments": 1}, "validate_arguments"),
         ({"prefix": "a b"}, "prefix"),
         ({"timeout_seconds": 0}, "timeout_seconds"),
         ({"timeout_seconds": True}, "timeout_seconds"),

@@ -1,0 +1,136 @@
+"""The plain REST face as an upstream: `GET {url}/tools`, `GET {url}/resources`, `POST {url}/tools/call`.
+
+What the validation's own stub spoke. It has no handshake, no sessions, no progress: its tools become MCP's, its
+answers tool results, its 4xx and 5xx a tool's own errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import httpx
+import orjson
+
+from gateway.errors import ParseError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
+from gateway.protocol.exchange import Handshake
+from gateway.protocol.messages import Failure, Message, Notification, Reply, Request, parse
+from gateway.upstream.base import Answering, Link
+from gateway.upstream.http import Limits, foreign, read_bounded
+
+VERSION = "rest"
+"""What stands for a protocol version with a server that has none."""
+
+
+class RestUpstream:
+    """One server with a plain REST face."""
+
+    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: Limits) -> None:
+        self._server = server
+        self._url = url.rstrip("/")
+        self._client = client
+        self._limits = limits
+
+    async def open(self) -> Link:
+        """See whether the face is there."""
+        seconds = self._limits.handshake_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._tools()
+        except TimeoutError:
+            raise UpstreamTimeout(
+                self._server, f"Server {self._server!r} did not list its tools in {seconds:g} s."
+            ) from None
+        capabilities: dict[str, Any] = {"tools": {}, "resources": {}}
+        return Link(Handshake(VERSION, capabilities, {"name": self._server, "version": "unknown"}, None), None)
+
+    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+        match request.method:
+            case "tools/list":
+                result: dict[str, Any] = {"tools": await self._tools()}
+            case "resources/list":
+                result = {"resources": await self._resources()}
+            case "tools/call":
+                result = await self._call(request.params)
+            case method:
+                yield Failure(request.id, -32601, f"Server {self._server!r} has a REST face only, without {method}.")
+                return
+        yield Answering(streaming=False)
+        yield Reply(request.id, result)
+
+    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+        """There is nobody to tell."""
+
+    async def end(self, link: Link) -> None:
+        """There is no session."""
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _tools(self) -> list[dict[str, Any]]:
+        found = await self._list("tools", required=True)
+        return [
+            {"name": tool.get("name"), "description": tool.get("description") or "", "inputSchema": _schema(tool)}
+            for tool in found
+        ]
+
+    async def _resources(self) -> list[dict[str, Any]]:
+        found = await self._list("resources", required=False)
+        return [resource if "uri" in resource else {**resource, "uri": str(resource.get("name"))} for resource in found]
+
+    async def _list(self, kind: str, *, required: bool) -> list[dict[str, Any]]:
+        status, value = await self._ask("GET", f"/{kind}")
+        if status == 404 and not required:
+            return []
+        items = value.get(kind) if isinstance(value, dict) else value
+        if status != 200 or not isinstance(items, list):
+            raise UpstreamProtocolError(
+                self._server, f"Server {self._server!r} has no REST face: GET {kind} answered HTTP {status}."
+            )
+        return [item for item in items if isinstance(item, dict)]
+
+    async def _call(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        body = {"tool_name": params.get("name"), "arguments": params.get("arguments") or {}}
+        status, value = await self._ask("POST", "/tools/call", body)
+        if status >= 400:
+            return _text(f"HTTP {status}: {_readable(value)}") | {"isError": True}
+        if isinstance(value, dict) and set(value) == {"result"}:
+            value = value["result"]
+        if isinstance(value, dict) and isinstance(value.get("content"), list):
+            return value  # a tool result already
+        return _text(_readable(value)) | ({"structuredContent": value} if isinstance(value, dict) else {})
+
+    async def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        content = None if body is None else orjson.dumps(body)
+        headers = {"accept": "application/json"} | ({} if body is None else {"content-type": "application/json"})
+        request = self._client.build_request(method, self._url + path, content=content, headers=headers)
+        with foreign(self._server):
+            response = await self._client.send(request, stream=True)
+            try:
+                data = await read_bounded(self._server, response, self._limits.max_result)
+            finally:
+                await response.aclose()
+        if response.status_code in (401, 403):
+            raise UpstreamRefused(self._server, f"Server {self._server!r} answered {response.status_code}.")
+        try:
+            return response.status_code, parse(data)
+        except ParseError:
+            if response.status_code < 400:
+                raise UpstreamProtocolError(
+                    self._server, f"Server {self._server!r} answered {path} with something that is not JSON."
+                ) from None
+            return response.status_code, data.decode(errors="replace")[:1000]
+
+
+def _schema(tool: Mapping[str, Any]) -> Any:
+    schema = tool.get("inputSchema", tool.get("input_schema"))
+    return {"type": "object"} if schema is None else schema
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}]}
+
+
+def _readable(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

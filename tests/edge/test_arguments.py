@@ -1,0 +1,73 @@
+from typing import Any
+
+import pytest
+
+from gateway.upstream.memory import MemoryServer
+from tests.asgi import Client
+from tests.edge.test_mcp import ask, initialize
+from tests.fix_gateway import Servers
+
+pytestmark = pytest.mark.anyio
+
+NUMBERS = {
+    "type": "object",
+    "properties": {"values": {"type": "array", "items": {"$ref": "#/$defs/number"}}},
+    "required": ["values"],
+    "$defs": {"number": {"type": "number"}},
+}
+
+
+async def register(client: Client, servers: Servers, schema: dict[str, Any], **fields: Any) -> MemoryServer:
+    servers["a"] = MemoryServer(schemas={"echo": schema})
+    await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp", **fields})
+    servers["a"].requests.clear()
+    return servers["a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [({}, "values"), ({"values": ["x"]}, "values.0"), ({"values": 3}, "values"), (None, "values")],
+)
+async def test_wrong_arguments_are_a_tool_error_that_names_the_field(
+    client: Client, servers: Servers, arguments: Any, named: str
+) -> None:
+    server = await register(client, servers, NUMBERS, validate_arguments=True)
+    body = {"name": "a__echo"} | ({} if arguments is None else {"arguments": arguments})
+    status, _, answer = await client.ask("POST", "/mcp/tools/call", value=body)
+    assert (status, answer["result"]["isError"]) == (200, True)
+    assert named in answer["result"]["content"][0]["text"]
+    session = await initialize(client, "/mcp/servers/a/mcp")
+    params = {"name": "echo"} | ({} if arguments is None else {"arguments": arguments})
+    assert (await ask(client, "/mcp/servers/a/mcp", session, "tools/call", **params))["isError"] is True
+    assert server.requests == []
+
+
+async def test_right_arguments_pass(client: Client, servers: Servers) -> None:
+    await register(client, servers, NUMBERS, validate_arguments=True)
+    body = {"name": "a__echo", "arguments": {"values": [1, 2.5], "more": True}}
+    assert "isError" not in (await client.ask("POST", "/mcp/tools/call", value=body))[2]["result"]
+
+
+async def test_without_the_option_the_server_judges(client: Client, servers: Servers) -> None:
+    server = await register(client, servers, NUMBERS)
+    await client.ask("POST", "/mcp/tools/call", value={"name": "a__echo", "arguments": {"values": "x"}})
+    assert server.requests[-1].params["arguments"] == {"values": "x"}
+
+
+@pytest.mark.parametrize(
+    "schema", [{"$ref": "http://127.0.0.1:1/x"}, {"$ref": "file:///etc/passwd"}, {"type": "bogus"}]
+)
+async def test_a_schema_that_can_not_be_compiled_checks_nothing_and_fetches_nothing(
+    client: Client, servers: Servers, schema: dict[str, Any]
+) -> None:
+    await register(client, servers, schema, validate_arguments=True)
+    assert (await client.ask("POST", "/mcp/tools/call", value={"name": "a__echo"}))[0] == 200
+
+
+async def test_a_changed_schema_is_compiled_anew(client: Client, servers: Servers) -> None:
+    server = await register(client, servers, {"type": "object", "required": ["x"]}, validate_arguments=True)
+    body = {"name": "a__echo", "arguments": {"y": 1}}
+    assert (await client.ask("POST", "/mcp/tools/call", value=body))[2]["result"]["isError"] is True
+    server.schemas["echo"] = {"type": "object", "required": ["y"]}
+    await client.ask("POST", "/mcp/servers/a/refresh")
+    assert "isError" not in (await client.ask("POST", "/mcp/tools/call", value=body))[2]["result"]
