@@ -5,6 +5,7 @@ Each face reads a plain JSON object, calls the same handler as JSON-RPC does, an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,9 +14,8 @@ import orjson
 from gateway import endpoint, lists, methods
 from gateway.context import Gateway
 from gateway.errors import GatewayError, InvalidParams, MethodNotAllowed
-from gateway.methods import Call, measured
+from gateway.methods import Call
 from gateway.model.auth import Principal
-from gateway.model.catalogue import Target
 from gateway.protocol.messages import Notification, Reply, Request, parse
 from gateway.protocol.sse import encode_event
 from gateway.replies import (
@@ -26,11 +26,13 @@ from gateway.replies import (
     problem,
     read_body,
     send_bytes,
-    send_json,
     send_problem,
     to_bytes,
 )
 from gateway.upstream.base import Answering
+
+Document = tuple[Reply, Any]
+"""What a call gave, and how it is shown."""
 
 _ID = "rest"  # REST has no request ids; upstream ids are the gateway's own
 _EVENTS = {"notifications/progress": "progress", "notifications/message": "log"}
@@ -45,8 +47,8 @@ async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
         return
     fields = await _fields(gateway, http, principal, "servers")
     if fields is not None:
-        call = _call(gateway, principal, "mcp.servers.register", fields)
-        await send_json(http.send, await measured(call, methods.servers_register(call, **fields)))
+        call = _call(gateway, http, principal, "mcp.servers.register", fields)
+        await _managed(http, call, methods.servers_register)
 
 
 async def server(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
@@ -68,19 +70,26 @@ async def server(gateway: Gateway, http: Http, principal: Principal, name: str) 
         raise InvalidParams("The name in the body is not the one in the address.", "name")
     fields["name"] = name
     method, handler = handlers[http.method]
-    call = _call(gateway, principal, method, fields)
-    shown = await measured(call, handler(call, **fields))
-    if http.method == "HEAD":
-        await send_bytes(http.send, 200, b"")
-    else:
-        await send_json(http.send, shown)
+    await _managed(http, _call(gateway, http, principal, method, fields), handler)
 
 
 async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """`/mcp/servers/{name}/refresh`: ask the upstream now."""
     _only_post(http)
-    call = _call(gateway, principal, "mcp.servers.refresh", {"name": name})
-    await send_json(http.send, await measured(call, methods.servers_refresh(call, name=name)))
+    await _managed(
+        http, _call(gateway, http, principal, "mcp.servers.refresh", {"name": name}), methods.servers_refresh
+    )
+
+
+async def _managed(http: Http, call: Call, handler: methods.Handler) -> None:
+    """Carry out one change or question about the registry, and answer with its document."""
+    try:
+        body = to_bytes(await handler(call, **call.request.params))
+    except GatewayError as error:
+        call.done(str(methods.wire_error(error)[0]), 0)
+        raise
+    call.done("ok", len(body))
+    await send_bytes(http.send, 200, b"" if http.method == "HEAD" else body)
 
 
 async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -91,22 +100,13 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
         return
     params = _tool_params(fields)
 
-    async def carry_out(call: Call) -> dict[str, Any]:
-        reply, target = await _call_tool(call, params)
+    async def carry_out(call: Call) -> Document:
+        target = await methods.find_tool(call, params["name"], params.get("arguments"))
+        reply = await methods.call_tool(call, target)
         public = target.server.names["tools"][target.local]
-        return {"server": target.server.name, "tool": public, "result": _json(reply)}
+        return reply, {"server": target.server.name, "tool": public, "result": _json(reply)}
 
-    await _answer(gateway, http, _call(gateway, principal, "tools/call", params), carry_out)
-
-
-async def _call_tool(call: Call, params: Mapping[str, Any]) -> tuple[Reply, Target]:
-    found: list[Target] = []
-
-    async def work() -> Reply:
-        found.append(await methods.find_tool(call, params["name"], params.get("arguments")))
-        return await methods.call_tool(call, found[0])
-
-    return await measured(call, work()), found[0]
+    await _answer(gateway, http, _call(gateway, http, principal, "tools/call", params), carry_out)
 
 
 async def resources_read(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -129,13 +129,14 @@ async def _plain(
     if required not in fields:
         raise InvalidParams(f"The field {required!r} is required.", required)
 
-    async def carry_out(call: Call) -> Any:
-        return _json(await measured(call, handler(call, **fields)))
+    async def carry_out(call: Call) -> Document:
+        reply = await handler(call, **fields)
+        return reply, _json(reply)
 
-    await _answer(gateway, http, _call(gateway, principal, method, fields), carry_out)
+    await _answer(gateway, http, _call(gateway, http, principal, method, fields), carry_out)
 
 
-async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[[Call], Awaitable[Any]]) -> None:
+async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[[Call], Awaitable[Document]]) -> None:
     """Answer a call as one document, or as events: `progress` and `log`, then `result` or `error`."""
     how = accepts(http.headers)
     call.wants_progress = how is not Accepts.JSON
@@ -147,9 +148,15 @@ async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[
 
         call.tell = tell
         try:
-            body = to_bytes(await carry_out(call))
+            reply, document = await carry_out(call)
+            body = to_bytes(document)
+            call.done(methods.outcome_of(reply), len(body))
+        except asyncio.CancelledError:
+            call.done("cancelled", 0)
+            raise
         except GatewayError as error:
             shown = error
+            call.done(str(methods.wire_error(error)[0]), 0)
             await answer.finish(
                 lambda: encode_event(to_bytes(problem(shown)), name="error"), lambda: send_problem(http.send, shown)
             )
@@ -195,8 +202,9 @@ def _json(reply: Reply) -> Any:
     return reply.result if reply.raw is None else orjson.Fragment(reply.raw)
 
 
-def _call(gateway: Gateway, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:
-    return Call(gateway, principal, gateway.sync.catalogue, Request(_ID, method, params))
+def _call(gateway: Gateway, http: Http, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:
+    request = Request(_ID, method, params)
+    return Call(gateway, principal, gateway.sync.catalogue, request, request_id=http.request_id)
 
 
 def _only_post(http: Http) -> None:

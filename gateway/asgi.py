@@ -126,8 +126,10 @@ class Application:
             return self._gateway
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wire = Wire(receive, self._marked(send, Headers(scope=scope)), _DISCARD_BODIES * self._settings.max_body)
-        http = Http(scope, wire.receive, wire.send, Headers(scope=scope))
+        headers = Headers(scope=scope)
+        id = request_id(headers)
+        wire = Wire(receive, self._marked(send, id), _DISCARD_BODIES * self._settings.max_body)
+        http = Http(scope, wire.receive, wire.send, headers, id)
         path = _path(scope)
         try:
             await self._route(http, path)
@@ -229,18 +231,14 @@ class Application:
         else:
             await send_problem(http.send, error, headers=cors)
 
-    def _marked(self, send: Send, headers: Headers) -> Send:
-        """Repeat the caller's request id; on the way out ask for no further request on this connection."""
-        repeated = request_id(headers)
-        if repeated is None and not self.draining.is_set():
-            return send
+    def _marked(self, send: Send, id: str) -> Send:
+        """Say the request's id with the answer; on the way out ask for no further request on this connection."""
+        added = [(b"x-request-id", id.encode())]
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [] if repeated is None else [(b"x-request-id", repeated.encode())]
-                if self.draining.is_set():
-                    added.append((b"connection", b"close"))
-                message = {**message, "headers": [*message["headers"], *added]}
+                closing = [(b"connection", b"close")] if self.draining.is_set() else []
+                message = {**message, "headers": [*message["headers"], *added, *closing]}
             await send(message)
 
         return marked

@@ -69,7 +69,7 @@ async def open_gateway(
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL: not set; `mcp-gateway serve` runs a Redis of its own without it.")
     worker = worker or str(os.getpid())
-    telemetry = Telemetry(settings.replica_name, worker)
+    telemetry = Telemetry(settings.replica_name)
     store, bus = Store(settings.database_url), Bus(settings.redis_url)
     try:
         keyring = await store.open(settings.secret)
@@ -86,6 +86,7 @@ async def open_gateway(
                 settings.breaker_seconds,
             ),
             lambda server: refresh.changed(server),
+            telemetry.breaker,
         )
         refresh = Refresh(
             store,
@@ -100,6 +101,7 @@ async def open_gateway(
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
         sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
+        sync.on_read(lambda: _show(telemetry, store, bus))
         await sync.catch_up()
         loops = [asyncio.create_task(loop) for loop in (bus.listen(sync.hint), sync.run(), refresh.run())]
         try:
@@ -126,3 +128,10 @@ async def open_gateway(
     finally:
         await bus.close()
         await store.close()
+
+
+def _show(telemetry: Telemetry, store: Store, bus: Bus) -> None:
+    """The figures that follow the registry's reader, every few seconds."""
+    telemetry.read_at.set_to_current_time()
+    telemetry.connections.set(store.connections)
+    telemetry.redis.set(int(bus.connected))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.context import Gateway
 from gateway.errors import (
@@ -18,7 +18,7 @@ from gateway.errors import (
     SessionNotFound,
     UnsupportedMediaType,
 )
-from gateway.methods import METHODS, Call, dispatch
+from gateway.methods import METHODS, Call, answered, dispatch, outcome_of
 from gateway.model.auth import Principal
 from gateway.model.catalogue import Catalogue
 from gateway.model.sessions import Session
@@ -102,10 +102,11 @@ async def rpc(gateway: Gateway, http: Http, principal: Principal, table: str, bo
         await send_failure(http.send, error)
         return
     if isinstance(message, Request):
-        call = Call(gateway, principal, gateway.sync.catalogue, message)
+        call = Call(gateway, principal, gateway.sync.catalogue, message, request_id=http.request_id)
         await _answer(http, how, table, call, cancels=True)
     elif isinstance(message, Batch):
-        await _answer_batch(http, how, table, Call(gateway, principal, gateway.sync.catalogue, _NOBODY), message)
+        call = Call(gateway, principal, gateway.sync.catalogue, _NOBODY, request_id=http.request_id)
+        await _answer_batch(http, how, table, call, message)
     else:
         await send_empty(http.send, 202)
 
@@ -124,7 +125,7 @@ async def _post(gateway: Gateway, http: Http, principal: Principal, address: Add
         failure = Failure(_id(message), inbound.code, inbound.message, inbound.data)
         await send_bytes(http.send, inbound.status, encode(failure))
         return
-    call = Call(gateway, principal, gateway.sync.catalogue, _NOBODY, server=address.server)
+    call = Call(gateway, principal, gateway.sync.catalogue, _NOBODY, server=address.server, request_id=http.request_id)
     if inbound.opens and isinstance(message, Request):
         call.request = message
         await _open(http, how, call, address)
@@ -153,7 +154,9 @@ async def _open(http: Http, how: Accepts, call: Call, address: Address) -> None:
             call.principal, address.name, answer.result["protocolVersion"], call.gateway.clock()
         )
         headers.append((_SESSION, session.id.encode()))
+        call.gateway.telemetry.sessions.inc()
     payload = encode(answer)
+    call.done(outcome_of(answer), len(payload))
     if how is Accepts.STREAM:
         payload = encode_event(payload, name="message")
     await send_bytes(
@@ -164,26 +167,25 @@ async def _open(http: Http, how: Accepts, call: Call, address: Address) -> None:
 async def _answer(http: Http, how: Accepts, table: str, call: Call, *, cancels: bool) -> None:
     async with Answer(http, how, call.gateway.settings.keepalive_seconds, cancels=cancels) as answer:
         call.tell = _teller(answer, mirrors=call.server is not None)
-        payload = encode(await dispatch(METHODS[table], call))
+        payload = await answered(METHODS[table], call)
         await answer.finish(lambda: encode_event(payload, name="message"), lambda: send_bytes(http.send, 200, payload))
 
 
 async def _answer_batch(http: Http, how: Accepts, table: str, call: Call, batch: Batch) -> None:
     """Carry out a batch side by side; notifications have no answer, an empty rest is 202."""
 
-    async def one(entry: Message | InvalidRequest) -> Reply | Failure | None:
+    async def one(entry: Message | InvalidRequest) -> bytes | None:
         if isinstance(entry, InvalidRequest):
-            return Failure(entry.id, entry.code, entry.detail)
+            return encode(Failure(entry.id, entry.code, entry.detail))
         if not isinstance(entry, Request):
             return None
-        each = Call(call.gateway, call.principal, call.catalogue, entry, call.version, call.server, call.tell)
-        return await dispatch(METHODS[table], each)
+        return await answered(METHODS[table], replace(call, request=entry))
 
     async with Answer(http, how, call.gateway.settings.keepalive_seconds, cancels=call.version is None) as answer:
         call.tell = _teller(answer, mirrors=False)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(one(entry)) for entry in batch.entries]
-        payloads = [encode(result) for task in running if (result := task.result()) is not None]
+        payloads = [payload for task in running if (payload := task.result()) is not None]
         await answer.finish(
             lambda: b"".join(encode_event(payload, name="message") for payload in payloads),
             lambda: (

@@ -42,7 +42,6 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
 
 
 async def metrics(gateway: Gateway, http: Http) -> None:
-    """The figures of the worker that happens to answer, labelled with its name."""
-    gateway.telemetry.lag.set(gateway.sync.lag or 0)
+    """The figures of all workers of this replica."""
     body = gateway.telemetry.exposition()
     await send_bytes(http.send, 200, body, b"text/plain; version=0.0.4; charset=utf-8")

@@ -13,7 +13,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ from jsonrpcserver.exceptions import JsonRpcError
 from jsonrpcserver.request import Request as LibraryRequest
 from oslash.either import Left
 
-from gateway import version
+from gateway import logs, version
 from gateway.context import Gateway
 from gateway.errors import (
     GatewayError,
@@ -40,7 +40,7 @@ from gateway.model.catalogue import Catalogue, Target
 from gateway.model.servers import Server, ServerSpec, parse_spec, patch_spec, read_fields
 from gateway.pool import Tell, tell_nobody
 from gateway.protocol import versions
-from gateway.protocol.messages import Failure, Reply, Request
+from gateway.protocol.messages import Failure, Reply, Request, encode
 from gateway.store import Change
 from gateway.upstream.connect import NotResolved
 
@@ -51,6 +51,7 @@ _UNREACHABLE_META = "io.mcp-gateway/unreachable"
 MASKED = "Internal error; the gateway's log has the cause."
 
 log = logging.getLogger("gateway.methods")
+calls = logging.getLogger("gateway.calls")
 
 Found = TypeVar("Found")
 Handler = Callable[..., Awaitable[Any]]
@@ -71,6 +72,10 @@ class Call:
     server: str | None = None
     tell: Tell = tell_nobody
     wants_progress: bool = False
+    request_id: str = ""
+    started: float = field(default_factory=time.perf_counter)
+    reached: str | None = None
+    upstream_seconds: float | None = None
 
     async def find(self, look: Callable[[Catalogue], Found]) -> Found:
         """Look something up; what is unknown may have been registered a moment ago at another worker."""
@@ -84,12 +89,38 @@ class Call:
 
     async def forward(self, server: Server, params: Mapping[str, Any]) -> Reply:
         """Ask the upstream. Raises UpstreamError, or UpstreamFailure with its own error."""
-        answer = await self.gateway.pool[server].request(
-            replace(self.request, params=params), self.tell, wants_progress=self.wants_progress
-        )
+        self.reached = server.name
+        asked = time.perf_counter()
+        try:
+            answer = await self.gateway.pool[server].request(
+                replace(self.request, params=params), self.tell, wants_progress=self.wants_progress
+            )
+        finally:
+            self.upstream_seconds = time.perf_counter() - asked
         if isinstance(answer, Failure):
             raise UpstreamFailure(server.name, answer.code, answer.message, answer.data)
         return answer
+
+    def done(self, outcome: str, size: int) -> None:
+        """Count this call and log its line; `size` is the answer's in bytes. No argument, no header, no key."""
+        seconds = time.perf_counter() - self.started
+        method = self.request.method if self.request.method in _KNOWN else "unknown"
+        self.gateway.telemetry.called(method, outcome, seconds, self.upstream_seconds)
+        if calls.isEnabledFor(logging.INFO):
+            upstream = self.upstream_seconds
+            named = self.request.params.get("name", self.request.params.get("uri"))
+            fields = {
+                "principal": self.principal.name,
+                "method": method,
+                "server": self.reached or self.server,
+                "name": named[:128] if isinstance(named, str) else None,
+                "outcome": outcome,
+                "ms": round((seconds - (upstream or 0)) * 1e3, 2),
+                "upstream_ms": None if upstream is None else round(upstream * 1e3, 2),
+                "bytes": size,
+                "request_id": self.request_id,
+            }
+            calls.info("call", extra={logs.FIELDS: fields})
 
 
 # --- MCP at the aggregate -------------------------------------------------------------------------------------
@@ -412,9 +443,9 @@ def _server_name(fields: Mapping[str, Any]) -> str:
 
 
 def _only_name(fields: Mapping[str, Any]) -> str:
-    for field in fields:
-        if field not in ("name", "server_id", "_meta"):
-            raise InvalidParams(f"There is no parameter {field[:64]!r}; send the server's 'name'.", field[:64])
+    for each in fields:
+        if each not in ("name", "server_id", "_meta"):
+            raise InvalidParams(f"There is no parameter {each[:64]!r}; send the server's 'name'.", each[:64])
     return _server_name(fields)
 
 
@@ -501,6 +532,9 @@ METHODS: Mapping[str, dict[str, Handler]] = {
 """Every method, by the kind of address that serves it."""
 
 
+_KNOWN = frozenset(METHODS["rpc"]) | {"mcp.servers.replace"}
+
+
 def wire_error(error: GatewayError) -> tuple[int, str, Any]:
     """The code, message and data of an error in JSON-RPC."""
     if isinstance(error, UpstreamFailure):
@@ -510,17 +544,24 @@ def wire_error(error: GatewayError) -> tuple[int, str, Any]:
 
 async def dispatch(table: dict[str, Handler], call: Call) -> Reply | Failure:
     """Carry out one request; whatever happens becomes its answer."""
-    request, started = call.request, time.perf_counter()
+    request = call.request
     if call.version is not None and not versions.allows(request.method, call.version):
-        answer: Reply | Failure = Failure(request.id, *wire_error(MethodNotFound(request.method)))
-    else:
-        _, outcome = await dispatch_request(
-            table, call, LibraryRequest(request.method, dict(request.params), request.id)
-        )
-        answer = _answer(request, outcome)
-    method = request.method if request.method in table else "unknown"
-    call.gateway.telemetry.called(method, _outcome(answer), time.perf_counter() - started)
-    return answer
+        return Failure(request.id, *wire_error(MethodNotFound(request.method)))
+    try:
+        asked = LibraryRequest(request.method, dict(request.params), request.id)
+        _, outcome = await dispatch_request(table, call, asked)
+    except asyncio.CancelledError:
+        call.done("cancelled", 0)
+        raise
+    return _answer(request, outcome)
+
+
+async def answered(table: dict[str, Handler], call: Call) -> bytes:
+    """Carry out one request, count and log it; return its answer as JSON."""
+    answer = await dispatch(table, call)
+    payload = encode(answer)
+    call.done(outcome_of(answer), len(payload))
+    return payload
 
 
 def _answer(request: Request, outcome: Any) -> Reply | Failure:
@@ -535,21 +576,8 @@ def _answer(request: Request, outcome: Any) -> Reply | Failure:
     return Failure(request.id, error.code, f"{error.message}: {error.data}.")
 
 
-async def measured(call: Call, work: Awaitable[Any]) -> Any:
-    """Carry out a handler for a REST face, and count it as `dispatch` does."""
-    started, outcome = time.perf_counter(), "cancelled"
-    try:
-        result = await work
-        outcome = _outcome(result if isinstance(result, Reply) else Reply("", result))
-        return result
-    except GatewayError as error:
-        outcome = str(wire_error(error)[0])
-        raise
-    finally:
-        call.gateway.telemetry.called(call.request.method, outcome, time.perf_counter() - started)
-
-
-def _outcome(answer: Reply | Failure) -> str:
+def outcome_of(answer: Reply | Failure) -> str:
+    """`ok`, `tool_error` or an error code, as figures and log lines name it."""
     if isinstance(answer, Failure):
         return str(answer.code)
     return "tool_error" if isinstance(answer.result, dict) and answer.result.get("isError") is True else "ok"

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.errors import (
     GatewayError,
@@ -35,6 +35,13 @@ from gateway.upstream.rest import RestUpstream
 
 Tell = Callable[[Answering | Notification], Awaitable[None]]
 Connect = Callable[[ServerSpec], Upstream]
+
+
+class ShowBreaker(Protocol):
+    """Told whether a server's circuit breaker is open, when that changes."""
+
+    def __call__(self, server: str, *, is_open: bool) -> None: ...
+
 
 _FAREWELL_SECONDS = 2.0
 
@@ -72,7 +79,14 @@ async def tell_nobody(_: Answering | Notification) -> None:
 class Live:
     """The link to one server, shared by all callers of this worker."""
 
-    def __init__(self, spec: ServerSpec, upstream: Upstream, bounds: Bounds, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        spec: ServerSpec,
+        upstream: Upstream,
+        bounds: Bounds,
+        changed: Callable[[str], None],
+        show_breaker: ShowBreaker,
+    ) -> None:
         self.spec = spec
         self._upstream = upstream
         self._bounds = bounds
@@ -84,6 +98,8 @@ class Live:
         self._calls = 0
         self._retired = False
         self._breaker = Breaker(bounds.breaker_failures, bounds.breaker_seconds)
+        self._show_breaker = show_breaker
+        self._shown_open = False
 
     async def request(self, request: Request, tell: Tell, *, wants_progress: bool = False) -> Reply | Failure:
         """Carry one request upstream, telling what comes before its answer. Raises UpstreamError."""
@@ -93,15 +109,16 @@ class Live:
             answer = await self._carry(request, tell, wants_progress)
         except (UpstreamUnreachable, UpstreamTimeout) as error:
             self._breaker.failed(_now(), error.detail)
+            self._show()
             raise
         except asyncio.CancelledError:
             self._breaker.left()
             raise
         except GatewayError:
-            self._breaker.succeeded()  # somebody is there
+            self.revive()  # somebody is there
             raise
         else:
-            self._breaker.succeeded()
+            self.revive()
             return answer
         finally:
             self._calls -= 1
@@ -113,8 +130,15 @@ class Live:
         return self._breaker.state(_now())
 
     def revive(self) -> None:
-        """Another worker found the server well: try it again."""
+        """The server is there: close the breaker."""
         self._breaker.succeeded()
+        self._show()
+
+    def _show(self) -> None:
+        is_open = self.breaker() != "closed"
+        if is_open is not self._shown_open:
+            self._shown_open = is_open
+            self._show_breaker(self.spec.name, is_open=is_open)
 
     def _admit(self) -> None:
         """Keep to the server's share, and leave a failing one alone. Raises ServerBusy or UpstreamSuspended."""
@@ -142,12 +166,14 @@ class Live:
     async def probe(self) -> Probe:
         """Open a link of its own, as discovery does. Raises UpstreamError."""
         probe = Probe(self, await self._upstream.open())
-        self._breaker.succeeded()
+        self.revive()
         return probe
 
     def retire(self) -> None:
         """Close once the last call has ended."""
         self._retired = True
+        if self._shown_open:
+            self._show_breaker(self.spec.name, is_open=False)
         if not self._calls:
             self._spawn(self._end())
 
@@ -264,10 +290,13 @@ class Probe:
 class Pool:
     """The live links of this worker, one per server, made on first use."""
 
-    def __init__(self, connect: Connect, bounds: Bounds, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self, connect: Connect, bounds: Bounds, changed: Callable[[str], None], show_breaker: ShowBreaker
+    ) -> None:
         self._connect = connect
         self._bounds = bounds
         self._changed = changed
+        self._show_breaker = show_breaker
         self._live: dict[str, Live] = {}
         self._retired: set[Live] = set()
         self._unreachable: set[str] = set()
@@ -279,7 +308,7 @@ class Pool:
             return live
         if live is not None:
             self._retire(live)
-        live = self._live[spec.name] = Live(spec, self._connect(spec), self._bounds, self._changed)
+        live = self._live[spec.name] = Live(spec, self._connect(spec), self._bounds, self._changed, self._show_breaker)
         return live
 
     def reconcile(self, catalogue: Catalogue) -> None:

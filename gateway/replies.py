@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Http:
     receive: Receive
     send: Send
     headers: Headers
+    request_id: str = ""
 
     @property
     def method(self) -> str:
@@ -145,10 +147,10 @@ async def read_body(http: Http, limit: int, seconds: float) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def request_id(headers: Headers) -> str | None:
-    """The caller's X-Request-Id, if it is one that may be repeated."""
+def request_id(headers: Headers) -> str:
+    """The caller's X-Request-Id, if it is one that may be repeated, else a new one."""
     value = headers.get("x-request-id", "")
-    return value if _REQUEST_ID.fullmatch(value) else None
+    return value if _REQUEST_ID.fullmatch(value) else secrets.token_hex(8)
 
 
 async def send_bytes(

@@ -42,6 +42,15 @@ def _between(low: float, high: float, number: Callable[[str], Any] = int) -> Cal
     return read
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"expected one of {', '.join(words)}")
+        return text.lower()
+
+    return read
+
+
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part for part in (part.strip() for part in text.split(",")) if part)
 
@@ -109,6 +118,15 @@ class Settings:
         "GATEWAY_ALLOW_PRIVATE_UPSTREAMS",
         read=_flag,
         doc="true lets servers have private and loopback addresses; link-local and metadata stay refused",
+    )
+    log_format: str = _setting(
+        "text", "GATEWAY_LOG_FORMAT", read=_one_of("text", "json"), doc="how lines are written to standard error"
+    )
+    log_level: str = _setting(
+        "info",
+        "GATEWAY_LOG_LEVEL",
+        read=_one_of("debug", "info", "warning", "error"),
+        doc="the least important lines that are written; a call is `info`",
     )
     secret: tuple[str, ...] = _setting(
         (),

@@ -124,6 +124,11 @@ class Store:
                     applied.append(file.name)
         return applied
 
+    @property
+    def connections(self) -> int:
+        """Connections that the pool holds now."""
+        return self._pool.get_stats().get("pool_size", 0)
+
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def revision(self) -> int:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from gateway.errors import SettingsError
 from gateway.settings import Settings
+from gateway.telemetry import SHARED_FOLDER
 
 _BACKLOG = 1024
 _STEADY_SECONDS = 5.0
@@ -50,6 +55,8 @@ class Supervisor:
     def run(self) -> int:
         """Bind, start, watch, drain. Raises SettingsError when the address is taken."""
         listener = bind(self._settings.host, self._settings.port)
+        figures = tempfile.mkdtemp(prefix="mcp-gateway-figures-")
+        self._environment[SHARED_FOLDER] = figures
         alive, parent = os.pipe()  # the children hold one end: they see it close when we die
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -63,6 +70,7 @@ class Supervisor:
             self._drain()
             os.close(alive)
             os.close(parent)
+            shutil.rmtree(figures, ignore_errors=True)
         return 0
 
     def _on_signal(self, number: int, _: object) -> None:
@@ -81,6 +89,7 @@ class Supervisor:
         now = time.monotonic()
         for worker in self._workers:
             if worker.process is not None and (code := worker.process.poll()) is not None:
+                mark_process_dead(worker.process.pid, self._environment[SHARED_FOLDER])  # type: ignore[no-untyped-call]  # the library leaves it bare
                 worker.process = None
                 steady = now - worker.started > _STEADY_SECONDS
                 worker.failures = 0 if steady else worker.failures + 1

@@ -36,6 +36,7 @@ class Sync:
         self._look = asyncio.Event()
         self._changed = asyncio.Event()
         self._swapped: list[Callable[[Catalogue], None]] = []
+        self._read_calls: list[Callable[[], None]] = []
         self._sessions_read = 0
         self._forget_above = _FORGET_ABOVE
         self._looked_for_caller = 0.0
@@ -47,6 +48,10 @@ class Sync:
     def on_swap(self, call: Callable[[Catalogue], None]) -> None:
         """Have `call` told of each new catalogue, before anybody else sees it change."""
         self._swapped.append(call)
+
+    def on_read(self, call: Callable[[], None]) -> None:
+        """Have `call` told each time the registry was read."""
+        self._read_calls.append(call)
 
     @property
     def lag(self) -> float | None:
@@ -122,6 +127,8 @@ class Sync:
             log.info("registry available again")
             self.degraded = None
         self.read_at = self._clock()
+        for call in self._read_calls:
+            call()
         if len(self.ended_sessions) > self._forget_above:
             self._forget_expired()
         if changes is not None:

@@ -1,49 +1,76 @@
-"""Counts of one worker, on a registry of its own.
+"""Figures of one worker, shown over all workers of its replica.
 
-Knows figures only; `health.py` shows them.
+Under `serve` the supervisor sets PROMETHEUS_MULTIPROC_DIR, and the workers keep their figures in files there, so that
+whichever worker is asked shows the sum. Elsewhere (embedded, tests) each instance has a registry of its own.
 """
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Telemetry:
-    """The figures of one worker; each is labelled with its replica and worker when shown."""
+    """The figures; every one is labelled with the replica."""
 
-    def __init__(self, replica: str, worker: str) -> None:
+    def __init__(self, replica: str) -> None:
         self._registry = CollectorRegistry()
-        self._labels = {"replica": replica, "worker": worker}
-        names = tuple(self._labels)
+        self._replica = replica
         self._calls = Counter(
             "gateway_calls",
-            "JSON-RPC methods carried out, by outcome.",
-            (*names, "method", "outcome"),
+            "Methods carried out; outcome is ok, tool_error, cancelled or an error code.",
+            ("replica", "method", "outcome"),
             registry=self._registry,
         )
-        self._seconds = Histogram(
-            "gateway_call_seconds",
-            "Time from request to answer.",
-            (*names, "method"),
-            buckets=_BUCKETS,
-            registry=self._registry,
+        self._seconds = self._histogram("gateway_call_seconds", "From request to answer.")
+        self._upstream_seconds = self._histogram("gateway_upstream_seconds", "Of that, waiting for the server.")
+        self.sessions = Counter(
+            "gateway_sessions_opened", "MCP sessions opened.", ("replica",), registry=self._registry
+        ).labels(replica)
+        self.in_flight = self._gauge("gateway_in_flight", "Requests being answered now.", "livesum")
+        self.streams = self._gauge("gateway_streams", "Event streams open now.", "livesum")
+        self.servers = self._gauge("gateway_servers", "Registered servers.", "livemax")
+        self.revision = self._gauge("gateway_registry_revision", "Registry revision served, the oldest.", "livemin")
+        self.read_at = self._gauge(
+            "gateway_registry_read_timestamp_seconds", "When the registry was last read, the longest ago.", "livemin"
         )
-        self.in_flight = self._gauge("gateway_in_flight", "Requests being answered now.")
-        self.streams = self._gauge("gateway_streams", "Event streams open now.")
-        self.revision = self._gauge("gateway_registry_revision", "Registry revision this worker serves.")
-        self.lag = self._gauge("gateway_registry_lag_seconds", "Seconds since the registry was last read.")
-        self.servers = self._gauge("gateway_servers", "Registered servers.")
+        self.connections = self._gauge("gateway_database_connections", "Connections to Postgres.", "livesum")
+        self.redis = self._gauge("gateway_redis_connected", "Workers that hear Redis.", "livesum")
+        self._breakers = Gauge(
+            "gateway_breaker_open",
+            "Workers that leave a server alone because it failed.",
+            ("replica", "server"),
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, tuple(self._labels), registry=self._registry).labels(**self._labels)
+    def _gauge(self, name: str, text: str, mode: str) -> Gauge:
+        gauge = Gauge(name, text, ("replica",), registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]  # a literal there
+        return gauge.labels(self._replica)
 
-    def called(self, method: str, outcome: str, seconds: float) -> None:
-        """Count one carried-out method; `outcome` is ok, tool_error or an error code."""
-        self._calls.labels(**self._labels, method=method, outcome=outcome).inc()
-        self._seconds.labels(**self._labels, method=method).observe(seconds)
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, ("replica", "method"), buckets=_BUCKETS, registry=self._registry)
+
+    def called(self, method: str, outcome: str, seconds: float, upstream_seconds: float | None) -> None:
+        """Count one carried-out method."""
+        self._calls.labels(self._replica, method, outcome).inc()
+        self._seconds.labels(self._replica, method).observe(seconds)
+        if upstream_seconds is not None:
+            self._upstream_seconds.labels(self._replica, method).observe(upstream_seconds)
+
+    def breaker(self, server: str, *, is_open: bool) -> None:
+        """Show whether a server's circuit breaker lets nothing through."""
+        self._breakers.labels(self._replica, server).set(int(is_open))
 
     def exposition(self) -> bytes:
         """Return the figures in Prometheus' text format."""
-        return generate_latest(self._registry)
+        if not os.environ.get(SHARED_FOLDER):
+            return generate_latest(self._registry)
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]  # the library leaves it bare
+        return generate_latest(everybody)

@@ -17,6 +17,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
+from gateway import logs
 from gateway.asgi import Application
 from gateway.errors import SettingsError
 from gateway.settings import Settings
@@ -58,11 +59,9 @@ async def run(settings: Settings, descriptor: int, parent: int, name: str) -> No
 def main() -> int:
     """`python -m gateway.worker SOCKET PIPE NAME`; settings come from the environment."""
     descriptor, parent, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s worker {name} %(levelname)s %(name)s: %(message)s")
-    for quiet in ("httpx", "httpcore", "psycopg.pool"):
-        logging.getLogger(quiet).setLevel(logging.ERROR)
     try:
         settings = Settings.from_environment(os.environ)
+        logs.configure(settings.log_format, settings.log_level, replica=settings.replica_name, worker=name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings, descriptor, parent, name))
     except (SettingsError, LifespanFailureError) as error:

@@ -97,6 +97,19 @@ def test_progress_comes_through_nginx_while_the_call_runs(stack: Running) -> Non
     assert arrived["result"] - arrived["progress"] > whole / 3
 
 
+def test_metrics_are_those_of_all_workers_of_a_replica(stack: Running) -> None:
+    def calls() -> list[int]:
+        found = []
+        for replica in stack.replicas:
+            with stack.client(base_url=replica) as client:
+                found.append(figure(client.get("/metrics").text, "gateway_call_seconds_count"))
+        return found
+
+    before = calls()
+    each_worker(stack, lambda client: client.post("/rpc", json={"jsonrpc": "2.0", "id": 1, "method": "ping"}))
+    assert [after - earlier for after, earlier in zip(calls(), before, strict=True)] == [2, 2]
+
+
 @pytest.mark.parametrize("megabytes", [4.5, 6])
 def test_a_large_body_is_refused_in_the_callers_protocol_by_whoever_sees_it_first(
     stack: Running, megabytes: float
@@ -312,15 +325,16 @@ def status(url: str) -> int:
 
 
 def calls_in_flight(stack: Running) -> int:
-    """Calls that reached the stub and are not answered yet, as the gateway's workers count them."""
+    """Requests that the gateway's workers are answering now, but for the one that asks."""
     total = 0
     for replica in stack.replicas:
-        for _ in range(4):
-            with stack.client(base_url=replica) as client:
-                for line in client.get("/metrics").text.splitlines():
-                    if line.startswith("gateway_in_flight{"):
-                        total += int(float(line.rpartition(" ")[2])) - 1
+        with stack.client(base_url=replica) as client:
+            total += figure(client.get("/metrics").text, "gateway_in_flight") - 1
     return total
+
+
+def figure(text: str, name: str) -> int:
+    return sum(int(float(line.rpartition(" ")[2])) for line in text.splitlines() if line.startswith(f"{name}{{"))
 
 
 def command_line(pid: int) -> str:
