@@ -16,7 +16,7 @@ from gateway.context import Gateway
 from gateway.errors import GatewayError, InvalidParams, MethodNotAllowed
 from gateway.methods import Call
 from gateway.model.auth import Principal
-from gateway.protocol.messages import Notification, Reply, Request, parse
+from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
 from gateway.protocol.sse import encode_event
 from gateway.replies import (
     Accepts,
@@ -86,7 +86,7 @@ async def _managed(http: Http, call: Call, handler: methods.Handler) -> None:
     try:
         body = to_bytes(await handler(call, **call.request.params))
     except GatewayError as error:
-        call.done(str(methods.wire_error(error)[0]), 0)
+        call.done(methods.outcome_of(Failure(None, *methods.wire_error(error))), 0)
         raise
     call.done("ok", len(body))
     await send_bytes(http.send, 200, b"" if http.method == "HEAD" else body)
@@ -156,7 +156,7 @@ async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[
             raise
         except GatewayError as error:
             shown = error
-            call.done(str(methods.wire_error(error)[0]), 0)
+            call.done(methods.outcome_of(Failure(None, *methods.wire_error(error))), 0)
             await answer.finish(
                 lambda: encode_event(to_bytes(problem(shown)), name="error"), lambda: send_problem(http.send, shown)
             )

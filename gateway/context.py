@@ -20,7 +20,7 @@ from gateway.refresh import Refresh
 from gateway.settings import Settings
 from gateway.store import NameRules, Store
 from gateway.sync import Sync
-from gateway.tasks import end
+from gateway.tasks import end, keep
 from gateway.telemetry import Telemetry
 from gateway.upstream.connect import Dialer, Resolve, Vetting, resolve
 from gateway.upstream.http import Limits
@@ -103,7 +103,11 @@ async def open_gateway(
         sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
         sync.on_read(lambda: _show(telemetry, store, bus))
         await sync.catch_up()
-        loops = [asyncio.create_task(loop) for loop in (bus.listen(sync.hint), sync.run(), refresh.run())]
+        loops = [
+            asyncio.create_task(keep("bus", lambda: bus.listen(sync.hint))),
+            asyncio.create_task(keep("sync", sync.run)),
+            asyncio.create_task(keep("refresh", refresh.run)),
+        ]
         try:
             yield Gateway(
                 settings=settings,
@@ -124,6 +128,7 @@ async def open_gateway(
             )
         finally:
             await end(loops)
+            await sync.close()
             await pool.close()
     finally:
         await bus.close()

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+_SHOWN = 256  # characters of a name that is repeated in an error
+
 
 class GatewayError(Exception):
     """A condition that the caller can be told about.
@@ -69,7 +71,7 @@ class MethodNotFound(GatewayError):
     title = "Unknown method"
 
     def __init__(self, method: str) -> None:
-        super().__init__(f"There is no method {method!r} at this address.")
+        super().__init__(f"There is no method {method[:_SHOWN]!r} at this address.")
 
 
 class InvalidParams(GatewayError):
@@ -95,7 +97,8 @@ class UnknownName(GatewayError):
     listing: ClassVar[str] = ""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"There is no {self.kind} {name!r}. {self.listing}", **{self.kind: name})
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+        super().__init__(f"There is no {self.kind} {shown!r}. {self.listing}", **{self.kind: shown})
 
 
 class UnknownTool(UnknownName):
@@ -132,7 +135,7 @@ class UnknownResource(UnknownName):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        self.facts = {"uri": uri}
+        self.facts = {"uri": self.facts[self.kind]}
 
 
 class AmbiguousName(GatewayError):
@@ -171,6 +174,21 @@ class ServerDisabled(GatewayError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f'Server {name!r} is disabled; PATCH it with {{"enabled": true}}.', server=name)
+
+
+class ServerSealed(GatewayError):
+    """The server's secrets were stored with a GATEWAY_SECRET that this gateway does not have."""
+
+    code = -32056
+    status = 409
+    title = "Server sealed"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The headers of server {name!r} were stored with another GATEWAY_SECRET: add that secret to "
+            "GATEWAY_SECRET, or DELETE the server and register it again.",
+            server=name,
+        )
 
 
 # --- the door -------------------------------------------------------------------------------------------------

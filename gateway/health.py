@@ -29,6 +29,8 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
     if not gateway.bus.connected:
         degraded.append("Redis does not answer; changes arrive by polling")
     lag = gateway.sync.lag
+    if lag is not None and lag > max(5.0, 3 * gateway.settings.poll_seconds) and not degraded:
+        degraded.append(f"the registry was last read {lag:.0f} s ago")
     return {
         "status": "draining" if gateway.draining.is_set() else "ready",
         "degraded": degraded,

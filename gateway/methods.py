@@ -29,15 +29,18 @@ from gateway.errors import (
     GatewayError,
     InvalidParams,
     MethodNotFound,
+    OutcomeUnknown,
     ServerExists,
     UnknownName,
     UnknownServer,
     UpstreamFailure,
+    UpstreamProtocolError,
+    UpstreamTimeout,
     UpstreamUnreachable,
 )
 from gateway.model.auth import Principal, require_administrator
 from gateway.model.catalogue import Catalogue, Target
-from gateway.model.servers import Server, ServerSpec, parse_spec, patch_spec, read_fields
+from gateway.model.servers import Server, ServerSpec, is_name, parse_spec, patch_spec, read_fields
 from gateway.pool import Tell, tell_nobody
 from gateway.protocol import versions
 from gateway.protocol.messages import Failure, Reply, Request, encode
@@ -82,13 +85,16 @@ class Call:
         try:
             return look(self.catalogue)
         except UnknownName:
-            if not await self.gateway.sync.catch_up_for_caller():
+            if not await self.gateway.sync.catch_up_for_caller(self.catalogue):
                 raise
             self.catalogue = self.gateway.sync.catalogue
             return look(self.catalogue)
 
     async def forward(self, server: Server, params: Mapping[str, Any]) -> Reply:
         """Ask the upstream. Raises UpstreamError, or UpstreamFailure with its own error."""
+        meta = params.get("_meta")
+        if not (meta is None or isinstance(meta, Mapping)):
+            raise InvalidParams("'_meta' must be an object.", "_meta")
         self.reached = server.name
         asked = time.perf_counter()
         try:
@@ -214,7 +220,15 @@ async def call_tool(call: Call, target: Target) -> Reply:
     """Send a tool call to where it leads, if its arguments pass where the server wants them checked."""
     if (refused := _check_arguments(call, target)) is not None:
         return refused
-    return await call.forward(target.server, {**call.request.params, "name": target.local})
+    return await call.forward(target.server, _renamed_params(call, target))
+
+
+def _renamed_params(call: Call, target: Target) -> Mapping[str, Any]:
+    """The caller's params with the local name; `arguments` that are null are as good as none."""
+    params = {**call.request.params, "name": target.local}
+    if params.get("arguments", ...) is None:
+        del params["arguments"]
+    return params
 
 
 def _check_arguments(call: Call, target: Target) -> Reply | None:
@@ -237,7 +251,7 @@ async def prompts_get(call: Call, /, name: Any, arguments: Any = None, **_: Any)
     if not (arguments is None or isinstance(arguments, dict)):
         raise InvalidParams("'arguments' must be an object.", "arguments")
     target = await call.find(lambda catalogue: catalogue.prompt(name, call.principal))
-    return await call.forward(target.server, {**call.request.params, "name": target.local})
+    return await call.forward(target.server, _renamed_params(call, target))
 
 
 async def resources_read(call: Call, /, uri: Any, **_: Any) -> Reply:
@@ -316,7 +330,7 @@ def _server_listing(kind: str, key: str) -> Handler:
         server = await _addressed(call)
         try:
             return await call.forward(server, params)
-        except UpstreamUnreachable:
+        except (UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError, OutcomeUnknown):
             if not server.offers.version or params.get("cursor"):
                 raise
             meta = {_UNREACHABLE_META: _unreachable([replace(server, state="unreachable")])}
@@ -446,7 +460,10 @@ def _only_name(fields: Mapping[str, Any]) -> str:
     for each in fields:
         if each not in ("name", "server_id", "_meta"):
             raise InvalidParams(f"There is no parameter {each[:64]!r}; send the server's 'name'.", each[:64])
-    return _server_name(fields)
+    name = _server_name(fields)
+    if not is_name(name):
+        raise UnknownServer(name)
+    return name
 
 
 # --- the table ------------------------------------------------------------------------------------------------
@@ -535,6 +552,10 @@ METHODS: Mapping[str, dict[str, Handler]] = {
 _KNOWN = frozenset(METHODS["rpc"]) | {"mcp.servers.replace"}
 
 
+_CODES = frozenset({-32700, -32600, -32601, -32602, -32603, *range(-32099, -32000)})
+"""The codes that figures are labelled with: an upstream may answer with any number."""
+
+
 def wire_error(error: GatewayError) -> tuple[int, str, Any]:
     """The code, message and data of an error in JSON-RPC."""
     if isinstance(error, UpstreamFailure):
@@ -579,5 +600,5 @@ def _answer(request: Request, outcome: Any) -> Reply | Failure:
 def outcome_of(answer: Reply | Failure) -> str:
     """`ok`, `tool_error` or an error code, as figures and log lines name it."""
     if isinstance(answer, Failure):
-        return str(answer.code)
+        return str(answer.code) if answer.code in _CODES else "other_error"
     return "tool_error" if isinstance(answer.result, dict) and answer.result.get("isError") is True else "ok"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ class ShowBreaker(Protocol):
 
 
 _FAREWELL_SECONDS = 2.0
+_MAX_ASKED = 100  # requests of a server during one call
 
 log = logging.getLogger("gateway.pool")
 
@@ -104,22 +105,44 @@ class Live:
     async def request(self, request: Request, tell: Tell, *, wants_progress: bool = False) -> Reply | Failure:
         """Carry one request upstream, telling what comes before its answer. Raises UpstreamError."""
         self._admit()
-        self._calls += 1
-        try:
-            answer = await self._carry(request, tell, wants_progress)
-        except (UpstreamUnreachable, UpstreamTimeout) as error:
-            self._breaker.failed(_now(), error.detail)
-            self._show()
-            raise
-        except asyncio.CancelledError:
-            self._breaker.left()
-            raise
-        except GatewayError:
-            self.revive()  # somebody is there
-            raise
-        else:
+        with self._held():
+            try:
+                answer = await self._carry(request, tell, wants_progress)
+            except (UpstreamUnreachable, UpstreamTimeout) as error:
+                self._breaker.failed(_now(), error.detail)
+                self._show()
+                raise
+            except asyncio.CancelledError:
+                self._breaker.left()
+                raise
+            except GatewayError:
+                self.revive()  # somebody is there
+                raise
             self.revive()
             return answer
+
+    async def handshake(self) -> Handshake:
+        """What the server says of itself. Raises UpstreamError."""
+        with self._held():
+            return (await self._open()).handshake
+
+    @asynccontextmanager
+    async def probe(self) -> AsyncIterator[Probe]:
+        """A link of its own for the time of the block, as discovery wants it. Raises UpstreamError."""
+        with self._held():
+            link = await self._upstream.open()
+            self.revive()
+            try:
+                yield Probe(self, link)
+            finally:
+                await self._upstream.end(link)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Count a use of the connections: a retired link closes after the last one."""
+        self._calls += 1
+        try:
+            yield
         finally:
             self._calls -= 1
             if self._retired and not self._calls:
@@ -148,26 +171,19 @@ class Live:
             raise UpstreamSuspended(self.spec.name, self._breaker.failures, self._breaker.reason, wait)
 
     async def _carry(self, request: Request, tell: Tell, wants_progress: bool) -> Reply | Failure:
+        reason = ""
         for _ in range(2):
             link = await self._open()
             try:
                 return await self._talk(link, request, tell, wants_progress)
-            except SessionExpired:
+            except SessionExpired as error:
+                reason = str(error)
                 if self._link is link:
                     self._link = None
+                    self._spawn(self._upstream.end(link))
         raise UpstreamProtocolError(
-            self.spec.name, f"Server {self.spec.name!r} forgets its sessions as soon as it makes them."
+            self.spec.name, f"Server {self.spec.name!r} does not know the session that it just made: {reason}."
         )
-
-    async def handshake(self) -> Handshake:
-        """What the server says of itself. Raises UpstreamError."""
-        return (await self._open()).handshake
-
-    async def probe(self) -> Probe:
-        """Open a link of its own, as discovery does. Raises UpstreamError."""
-        probe = Probe(self, await self._upstream.open())
-        self.revive()
-        return probe
 
     def retire(self) -> None:
         """Close once the last call has ended."""
@@ -206,6 +222,7 @@ class Live:
 
     async def _talk(self, link: Link, request: Request, tell: Tell, wants_progress: bool) -> Reply | Failure:
         exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
+        asked = 0
         seconds = self.spec.timeout_seconds or self._bounds.call_seconds
         cap = _now() + max(seconds, self._bounds.cap_seconds)
         try:
@@ -221,12 +238,18 @@ class Live:
                         case Done(answer):
                             return answer
                         case Emit(notification):
-                            deadline.reschedule(min(_now() + seconds, cap))
                             await tell(notification)
-                        case Changed():
+                            deadline.reschedule(min(_now() + seconds, cap))
+                        case Changed() if not request.method.endswith("/list"):
                             self._changed(self.spec.name)
                         case Answer(message):
-                            self._spawn(self._upstream.post(link, message))
+                            asked += 1
+                            if asked > _MAX_ASKED:
+                                raise UpstreamProtocolError(
+                                    self.spec.name,
+                                    f"Server {self.spec.name!r} sent more than {_MAX_ASKED} requests during one call.",
+                                )
+                            await self._upstream.post(link, message)
         except TimeoutError:
             self._spawn(self._upstream.post(link, exchange.cancelled("deadline exceeded")))
             raise UpstreamTimeout(
@@ -268,7 +291,7 @@ def _retrieve(task: asyncio.Task[Link]) -> None:
 
 
 class Probe:
-    """A link of one's own to a server, for asking what it offers; `end` it."""
+    """A link of one's own to a server, for asking what it offers."""
 
     def __init__(self, live: Live, link: Link) -> None:
         self._live = live
@@ -282,9 +305,6 @@ class Probe:
         except SessionExpired:
             name = self._live.spec.name
             raise UpstreamProtocolError(name, f"Server {name!r} forgot its session at once.") from None
-
-    async def end(self) -> None:
-        await self._live._upstream.end(self._link)
 
 
 class Pool:

@@ -23,7 +23,8 @@ _DISCOVERY_SECONDS = 20.0
 _CLAIM_SECONDS = _DISCOVERY_SECONDS + 10
 _LOOK_SECONDS = 1.0
 _FIRST_PAUSE = 0.5
-_MAX_ITEMS = 20_000
+_MAX_ITEMS = 10_000
+_MAX_BYTES = 16 << 20
 _MAX_PAGES = 2_000
 
 _LISTS = (
@@ -51,6 +52,7 @@ class Refresh:
         self._retry_seconds = retry_seconds
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: set[str] = set()
+        self._told: dict[str, float] = {}
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -75,7 +77,8 @@ class Refresh:
     def changed(self, server: str) -> None:
         """Ask for a server soon: it said that its lists changed."""
         self._due.add(server)
-        self._wake.set()
+        if server not in self._told:
+            self._wake.set()
 
     async def discover(self, name: str, wait_seconds: float) -> None:
         """Ask a server at once; come back when it answered, or after `wait_seconds` while it goes on.
@@ -86,9 +89,13 @@ class Refresh:
         await asyncio.wait({task}, timeout=wait_seconds)
 
     async def _make_due(self) -> None:
-        while self._due:
-            await self._store.make_due(next(iter(self._due)))
-            self._due.pop()
+        """Pass on what upstreams said, once a second per server at most."""
+        now = asyncio.get_running_loop().time()
+        self._told = {name: at for name, at in self._told.items() if now - at < _LOOK_SECONDS}
+        for name in self._due - self._told.keys():
+            await self._store.make_due(name)
+            self._told[name] = now
+            self._due.discard(name)
 
     def _start(self, claim: Claim) -> asyncio.Task[None]:
         task = asyncio.create_task(self._refresh(claim))
@@ -105,6 +112,9 @@ class Refresh:
                 await self._failed(claim, f"It did not tell what it offers within {_DISCOVERY_SECONDS:g} s.")
             except GatewayError as error:
                 await self._failed(claim, error.detail)
+            except Exception as error:
+                log.exception("asking server %s failed", claim.spec.name)
+                await self._failed(claim, f"The gateway could not take its answer ({type(error).__name__}).")
             else:
                 pause = self._every_seconds * random.uniform(0.9, 1.1)  # noqa: S311
                 if await self._store.record_offers(claim, offers, self._rules, pause):
@@ -117,6 +127,7 @@ class Refresh:
 
     async def _failed(self, claim: Claim, reason: str) -> None:
         pause = min(self._retry_seconds, _FIRST_PAUSE * 2 ** min(claim.failures, 16))
+        reason = reason.replace("\0", "").strip()[:1000]
         if await self._store.record_failure(claim, reason, pause):
             log.warning("server %s is unreachable: %s", claim.spec.name, reason)
             await self._sync.announce()
@@ -124,8 +135,7 @@ class Refresh:
 
 async def ask(pool: Pool, spec: ServerSpec) -> Offers:
     """Shake hands with a server and read all its lists, over a link of its own. Raises UpstreamError."""
-    probe = await pool[spec].probe()
-    try:
+    async with pool[spec].probe() as probe:
         capabilities = probe.handshake.capabilities
         lists: dict[str, Any] = {}
         for kind, capability, method, key, identity in _LISTS:
@@ -138,14 +148,13 @@ async def ask(pool: Pool, spec: ServerSpec) -> Offers:
             instructions=probe.handshake.instructions,
             **lists,
         )
-    finally:
-        await probe.end()
 
 
 async def _items(probe: Probe, server: str, method: str, key: str, identity: str) -> tuple[Mapping[str, Any], ...]:
     """All pages of one list; an item without its identity is left out."""
     items: list[Mapping[str, Any]] = []
     cursor: str | None = None
+    size = 0
     for page in range(_MAX_PAGES):
         answer = await probe.request(Request(page, method, {} if cursor is None else {"cursor": cursor}))
         if isinstance(answer, Failure):
@@ -156,10 +165,17 @@ async def _items(probe: Probe, server: str, method: str, key: str, identity: str
         if not isinstance(result, dict) or not isinstance(found := result.get(key), list):
             raise UpstreamProtocolError(server, f"Server {server!r} answered {method} without {key!r}.")
         items += [item for item in found if _usable(item, identity, method)]
+        size += len(answer.raw or b"") or 100 * len(found)
+        if len(items) > _MAX_ITEMS or size > _MAX_BYTES:
+            raise UpstreamProtocolError(
+                server,
+                f"Server {server!r} lists too much with {method}: more than {_MAX_ITEMS} items "
+                f"or {_MAX_BYTES >> 20} MiB.",
+            )
         after = result.get("nextCursor")
         if not isinstance(after, str):
             return tuple(items)
-        if after == cursor or len(items) > _MAX_ITEMS:
+        if after == cursor:
             break
         cursor = after
     raise UpstreamProtocolError(

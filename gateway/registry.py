@@ -53,7 +53,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, path: str) -
 def _page(entries: list[Entry], query: str) -> dict[str, Any]:
     asked = {name: values[-1] for name, values in parse_qs(query).items()}
     limit = asked.get("limit", "30")
-    if not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_PAGE:
+    if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= _MAX_PAGE:
         raise InvalidParams(f"'limit' must be a number from 1 to {_MAX_PAGE}.", "limit")
     found = [entry for entry in entries if asked.get("search", "").lower() in entry["server"]["name"].lower()]
     names = [entry["server"]["name"] for entry in found]

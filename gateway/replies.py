@@ -33,6 +33,8 @@ from gateway.tasks import end
 
 _WATCH_AFTER_SECONDS = 0.02
 _DISCARD_SECONDS = 5.0
+_SEND_SECONDS = 30.0
+_PIECE = 256 << 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream"),
@@ -127,7 +129,7 @@ def list_as(headers: Headers) -> ListAs:
 async def read_body(http: Http, limit: int, seconds: float) -> bytes:
     """Read the whole body. Raises BodyTooLarge, BodyTimeout or ClientLeft."""
     declared = http.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > limit:
+    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise BodyTooLarge(limit)
     chunks: list[bytes] = []
     size, more = 0, True
@@ -161,17 +163,11 @@ async def send_bytes(
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send a whole answer."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", content_type),
-                (b"content-length", str(len(body)).encode()),
-                *headers,
-            ],
-        }
-    )
+    fixed = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
+    while len(body) > _PIECE:  # so that a client that stops reading holds no more than a piece of it
+        piece, body = body[:_PIECE], body[_PIECE:]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -249,7 +245,11 @@ class Wire:
             self.started = True
             if message["status"] >= 400 and not self._complete:
                 await self._read_rest()
-        await self._send(message)
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientLeft from None  # it is there, but does not read
 
     async def _read_rest(self) -> None:
         try:
@@ -295,10 +295,7 @@ class Answer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        if self._tasks:
-            await end(self._tasks)
+        await self._stop()
         try:
             await self._hang_up.__aexit__(kind, error, trace)
         except TimeoutError:
@@ -321,11 +318,19 @@ class Answer:
 
     async def finish(self, frame: Callable[[], bytes], body: Callable[[], Awaitable[None]]) -> None:
         """Send the result: as the last event if this is a stream by now, else by `body`."""
+        await self._stop()
         if not self.streaming:
             await body()
             return
         await self._write(frame())
         await self._send({"type": "http.response.body", "body": b""})
+
+    async def _stop(self) -> None:
+        """From here on nobody else writes, and a hang-up cancels nothing."""
+        for timer in self._timers:
+            timer.cancel()
+        if self._tasks:
+            await end(self._tasks)
 
     async def _write(self, frame: bytes) -> None:
         self._wrote = asyncio.get_running_loop().time()

@@ -6,11 +6,13 @@ StoreUnavailable when Postgres does not answer; knows SQL and seals, nothing of 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
@@ -20,18 +22,45 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from gateway.errors import StoreUnavailable, UnknownServer
+from gateway.errors import ServerSealed, StoreUnavailable, UnknownServer
 from gateway.model import names
 from gateway.model.seal import Keyring, SealBroken
 from gateway.model.servers import NO_OFFERS, Offers, Server, ServerSpec
 
 _SEAL = "server secrets"
 _SEALED_AWAY = "its headers were stored with another GATEWAY_SECRET; add that secret, or register it again"
+_SPEC_FIELDS = frozenset(each.name for each in fields(ServerSpec))
+_CLAIM = (
+    "UPDATE servers SET claim = claim + 1, claimed = true, due_again = false, "
+    "next_refresh = now() + make_interval(secs => %s)"
+)
+_NEXT = (
+    "claimed = false, due_again = false, "
+    "next_refresh = now() + CASE WHEN due_again THEN interval '1 second' ELSE make_interval(secs => %s) END"
+)
 _MIGRATION_LOCK = 0x6D63702D6777
-_DISCONNECTED = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, OSError)
+_TRANSACTION_SECONDS = 5.0
+_DISCONNECTED = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,  # among them: a read-only standby
+    PoolTimeout,
+    OSError,
+)
+
+log = logging.getLogger("gateway.store")
 
 Change = Callable[[ServerSpec | None], ServerSpec]
-Connection = psycopg.AsyncConnection[dict[str, Any]]
+
+
+class Connection(psycopg.AsyncConnection[dict[str, Any]]):
+    """A connection that is thrown away when a query on it is cancelled.
+
+    psycopg would ask the server to stop the query and wait for that, five seconds each: a frozen server never answers.
+    """
+
+    async def _try_cancel(self, *, timeout: float = 5.0) -> None:
+        self.pgconn.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +77,7 @@ class Claim:
     """A server whose lists this worker is to ask for; nobody else does until the claim runs out."""
 
     spec: ServerSpec
-    spec_revision: int
+    number: int
     failures: int
 
 
@@ -75,6 +104,7 @@ class Store:
             timeout=2,
             reconnect_timeout=5,
             check=AsyncConnectionPool.check_connection,
+            connection_class=Connection,
             kwargs={
                 "row_factory": dict_row,
                 "connect_timeout": 2,
@@ -108,7 +138,6 @@ class Store:
         """Bring the schema up to date; return the files applied. Safe to run from many workers at once."""
         applied: list[str] = []
         async with self._transaction() as connection:
-            await connection.execute("SET LOCAL lock_timeout = 0")
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
             await connection.execute(
                 "CREATE TABLE IF NOT EXISTS schema_versions "
@@ -146,7 +175,7 @@ class Store:
             if current < revision:  # another database stands behind the same address: begin anew
                 revision = -1
             cursor = await connection.execute("SELECT * FROM servers WHERE revision > %s", (revision,))
-            servers = tuple([self._server(row) async for row in cursor])
+            servers = tuple([server async for row in cursor if (server := self._readable(row)) is not None])
             rows = await (await connection.execute("SELECT name FROM servers")).fetchall()
             return Changes(current, servers, frozenset(row["name"] for row in rows))
 
@@ -170,6 +199,8 @@ class Store:
             revision = await _bump(connection)
             row = await (await connection.execute("SELECT * FROM servers WHERE name = %s", (name,))).fetchone()
             stored = None if row is None else self._spec(row)
+            if stored is not None and stored.sealed_away:
+                raise ServerSealed(name)
             spec = change(stored)
             if spec == stored:
                 await connection.rollback()
@@ -189,6 +220,8 @@ class Store:
     async def end_session(self, id: str, expires: float) -> None:
         """Record that a session is over, for every worker to read."""
         async with self._transaction() as connection:
+            # numbers must become visible in their order, or a reader that saw a later one misses an earlier one
+            await connection.execute("SELECT revision FROM registry FOR UPDATE")
             await connection.execute(
                 "INSERT INTO ended_sessions (id, expires) VALUES (%s, %s)",
                 (id, datetime.fromtimestamp(expires, UTC)),
@@ -201,52 +234,57 @@ class Store:
         """Take servers that are due; they are ours until the claim runs out."""
         async with self._transaction() as connection:
             cursor = await connection.execute(
-                "UPDATE servers SET next_refresh = now() + make_interval(secs => %s) WHERE name IN "
+                f"{_CLAIM} WHERE name IN "
                 "(SELECT name FROM servers WHERE enabled AND next_refresh <= now() "
                 " ORDER BY next_refresh LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING *",
                 (claim_seconds, limit),
             )
-            return [Claim(self._spec(row), row["spec_revision"], row["failures"]) async for row in cursor]
+            claims = [Claim(self._spec(row), row["claim"], row["failures"]) async for row in cursor]
+        return [claim for claim in claims if not claim.spec.sealed_away]
 
     async def claim(self, name: str, claim_seconds: float) -> Claim:
         """Take one server, due or not. Raises UnknownServer."""
         async with self._transaction() as connection:
             cursor = await connection.execute(
-                "UPDATE servers SET next_refresh = now() + make_interval(secs => %s) WHERE name = %s RETURNING *",
+                f"{_CLAIM} WHERE name = %s RETURNING *",
                 (claim_seconds, name),
             )
             row = await cursor.fetchone()
         if row is None:
             raise UnknownServer(name)
-        return Claim(self._spec(row), row["spec_revision"], row["failures"])
+        claim = Claim(self._spec(row), row["claim"], row["failures"])
+        if claim.spec.sealed_away:
+            raise ServerSealed(name)
+        return claim
 
     async def make_due(self, name: str) -> None:
         """Ask that a server be looked at soon."""
         async with self._transaction() as connection:
             await connection.execute(
-                "UPDATE servers SET next_refresh = now() WHERE name = %s AND next_refresh > now()", (name,)
+                "UPDATE servers SET due_again = true, "
+                "next_refresh = CASE WHEN claimed THEN next_refresh ELSE now() END WHERE name = %s",
+                (name,),
             )
 
     async def record_offers(self, claim: Claim, offers: Offers, rules: NameRules, next_seconds: float) -> bool:
         """Store what a server offers and name it; True if the registry changed, so that others must read.
 
-        Does nothing when the specification changed since the claim.
+        Does nothing when somebody claimed the server since, or changed its specification.
         """
         data = offers.to_bytes()
         digest = hashlib.sha256(data).hexdigest()
         async with self._transaction() as connection:
             cursor = await connection.execute(
-                "UPDATE servers SET discovered_at = now(), failures = 0, "
-                "next_refresh = now() + make_interval(secs => %s) "
-                "WHERE name = %s AND spec_revision = %s AND digest = %s AND state = 'ready' RETURNING name",
-                (next_seconds, claim.spec.name, claim.spec_revision, digest),
+                f"UPDATE servers SET discovered_at = now(), failures = 0, {_NEXT} "
+                "WHERE name = %s AND claim = %s AND digest = %s AND state = 'ready' RETURNING name",
+                (next_seconds, claim.spec.name, claim.number, digest),
             )
             if await cursor.fetchone():
                 return False
             revision = await _bump(connection)
             cursor = await connection.execute(
-                "SELECT names FROM servers WHERE name = %s AND spec_revision = %s AND enabled FOR UPDATE",
-                (claim.spec.name, claim.spec_revision),
+                "SELECT names FROM servers WHERE name = %s AND claim = %s AND enabled FOR UPDATE",
+                (claim.spec.name, claim.number),
             )
             if (await cursor.fetchone()) is None:
                 await connection.rollback()
@@ -255,7 +293,7 @@ class Store:
             await connection.execute(
                 "UPDATE servers SET offers = %s, digest = %s, names = %s, state = 'ready', reason = NULL, "
                 "unreachable_since = NULL, discovered_at = now(), failures = 0, revision = %s, "
-                "next_refresh = now() + make_interval(secs => %s) WHERE name = %s",
+                f"{_NEXT} WHERE name = %s",
                 (data, digest, orjson.dumps(assigned), revision, next_seconds, claim.spec.name),
             )
             return True
@@ -264,9 +302,9 @@ class Store:
         """Store why a server could not be asked; True if that is news."""
         async with self._transaction() as connection:
             cursor = await connection.execute(
-                "UPDATE servers SET failures = failures + 1, next_refresh = now() + make_interval(secs => %s) "
-                "WHERE name = %s AND spec_revision = %s RETURNING state, reason, enabled",
-                (next_seconds, claim.spec.name, claim.spec_revision),
+                f"UPDATE servers SET failures = failures + 1, {_NEXT} "
+                "WHERE name = %s AND claim = %s RETURNING state, reason, enabled",
+                (next_seconds, claim.spec.name, claim.number),
             )
             row = await cursor.fetchone()
             if row is None or not row["enabled"] or (row["state"], row["reason"]) == ("unreachable", reason):
@@ -276,8 +314,8 @@ class Store:
             await connection.execute(
                 "UPDATE servers SET state = 'unreachable', reason = %s, "
                 "unreachable_since = coalesce(unreachable_since, now()), revision = %s "
-                "WHERE name = %s AND spec_revision = %s",
-                (reason, revision, claim.spec.name, claim.spec_revision),
+                "WHERE name = %s AND claim = %s",
+                (reason, revision, claim.spec.name, claim.number),
             )
             return True
 
@@ -287,9 +325,9 @@ class Store:
     async def _transaction(self) -> AsyncIterator[Connection]:
         self.queries += 1
         try:
-            async with self._pool.connection() as connection:
+            async with asyncio.timeout(_TRANSACTION_SECONDS), self._pool.connection() as connection:
                 yield connection
-        except _DISCONNECTED as error:
+        except (TimeoutError, *_DISCONNECTED) as error:
             raise StoreUnavailable from error
 
     async def _own_secret(self) -> bytes:
@@ -321,12 +359,21 @@ class Store:
         try:
             values |= orjson.loads(self._keyring.open(_SEAL, bytes(row["sealed"]), row["name"]))
         except SealBroken:
-            values |= {"headers": {}, "enabled": False}
-        return ServerSpec(**values | {"tags": tuple(values["tags"])})
+            values |= {"headers": {}, "sealed_away": True}
+        known = {name: value for name, value in values.items() if name in _SPEC_FIELDS}
+        return ServerSpec(**known | {"tags": tuple(known["tags"])})
+
+    def _readable(self, row: Mapping[str, Any]) -> Server | None:
+        """A row as a server; one that we can't read (of a newer version, say) must not hide the others."""
+        try:
+            return self._server(row)
+        except Exception:
+            log.exception("the row of server %s can't be read", row["name"])
+            return None
 
     def _server(self, row: Mapping[str, Any]) -> Server:
         spec = self._spec(row)
-        if row["enabled"] and not spec.enabled:
+        if spec.sealed_away:
             row = {**row, "state": "unreachable", "reason": _SEALED_AWAY}
         return Server(
             spec=spec,
@@ -356,8 +403,8 @@ async def _bump(connection: Connection) -> int:
 
 async def _insert(connection: Connection, values: Mapping[str, Any]) -> None:
     await connection.execute(
-        "INSERT INTO servers (name, spec, sealed, spec_revision, revision, enabled, state, reason, next_refresh) "
-        "VALUES (%(name)s, %(spec)s, %(sealed)s, %(revision)s, %(revision)s, %(enabled)s, %(state)s, %(reason)s, "
+        "INSERT INTO servers (name, spec, sealed, revision, enabled, state, reason, next_refresh) "
+        "VALUES (%(name)s, %(spec)s, %(sealed)s, %(revision)s, %(enabled)s, %(state)s, %(reason)s, "
         "now() + make_interval(secs => %(claim)s))",
         values,
     )
@@ -365,16 +412,29 @@ async def _insert(connection: Connection, values: Mapping[str, Any]) -> None:
 
 async def _update(connection: Connection, stored: ServerSpec, spec: ServerSpec, values: Mapping[str, Any]) -> None:
     if stored.fingerprint != spec.fingerprint:  # another upstream: what the old one offered says nothing
-        await connection.execute("UPDATE servers SET offers = NULL, names = '{}' WHERE name = %s", (spec.name,))
+        await connection.execute(
+            "UPDATE servers SET offers = NULL, digest = '', names = '{}' WHERE name = %s", (spec.name,)
+        )
     if stored.prefix != spec.prefix:
         await connection.execute("DELETE FROM names WHERE server = %s AND kind IN ('tools', 'prompts')", (spec.name,))
+        await connection.execute("UPDATE servers SET digest = '' WHERE name = %s", (spec.name,))
+    if _reached_as(stored) != _reached_as(spec):
+        await connection.execute(
+            "UPDATE servers SET state = %(state)s, reason = %(reason)s, unreachable_since = NULL, failures = 0 "
+            "WHERE name = %(name)s",
+            values,
+        )
     await connection.execute(
-        "UPDATE servers SET spec = %(spec)s, sealed = %(sealed)s, spec_revision = %(revision)s, "
-        "revision = %(revision)s, enabled = %(enabled)s, state = %(state)s, reason = %(reason)s, digest = '', "
-        "unreachable_since = NULL, failures = 0, updated_at = now(), "
+        "UPDATE servers SET spec = %(spec)s, sealed = %(sealed)s, revision = %(revision)s, enabled = %(enabled)s, "
+        "updated_at = now(), claim = claim + 1, claimed = true, "
         "next_refresh = now() + make_interval(secs => %(claim)s) WHERE name = %(name)s",
         values,
     )
+
+
+def _reached_as(spec: ServerSpec) -> tuple[object, ...]:
+    """What decides whether a server's state still means something."""
+    return spec.fingerprint, spec.transport_type, spec.enabled
 
 
 async def _assign(connection: Connection, naming: names.Naming, offers: Offers) -> dict[str, dict[str, str]]:
@@ -394,15 +454,16 @@ async def _assign(connection: Connection, naming: names.Naming, offers: Offers) 
         )
         taken = {row["public"] async for row in cursor}
         assigned[kind] = names.assign(naming, kind, locals, kept, taken.__contains__)
-        async with connection.cursor() as many:
-            await many.executemany(
-                "INSERT INTO names (kind, digest, public, server, local) VALUES (%s, %s, %s, %s, %s)",
-                [
-                    (kind, _digest(public), public, naming.server, local)
-                    for local, public in assigned[kind].items()
-                    if local not in kept
-                ],
-            )
+        made = [(local, public) for local, public in assigned[kind].items() if local not in kept]
+        await connection.execute(
+            "INSERT INTO names (kind, digest, public, server, local) "
+            "SELECT %s, digest, public, %s, local FROM unnest(%s::bytea[], %s::text[], %s::text[]) "
+            "AS made (digest, public, local)",
+            (
+                kind, naming.server, [_digest(public) for _, public in made], [public for _, public in made],
+                [local for local, _ in made],
+            ),
+        )  # fmt: skip
     return assigned
 
 

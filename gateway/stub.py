@@ -223,7 +223,8 @@ class Stub:
         """Answer a tool call as an event stream, so that the tool may say something before its result."""
         params = message.get("params") or {}
         name, arguments = params.get("name"), params.get("arguments") or {}
-        token = (params.get("_meta") or {}).get("progressToken")
+        meta = params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
         if name not in {"stub.progress", "stub.slow", "stub.sample", "stub.elicit"}:
             answer = await _outcome_of(message["id"], self._call(name, arguments, token, session, _nowhere))
             await _json(send, 200, answer)

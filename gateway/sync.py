@@ -14,9 +14,11 @@ from gateway.bus import Bus
 from gateway.errors import StoreUnavailable
 from gateway.model.catalogue import Catalogue
 from gateway.store import Store
+from gateway.tasks import end
 
 _LOOK_AT_MOST_EVERY = 0.25  # seconds, for looks that callers with unknown names cause
 
+_CALLER_SECONDS = 1.0
 _FORGET_ABOVE = 1_000  # ended sessions
 
 log = logging.getLogger("gateway.sync")
@@ -36,6 +38,7 @@ class Sync:
         self._look = asyncio.Event()
         self._changed = asyncio.Event()
         self._swapped: list[Callable[[Catalogue], None]] = []
+        self._telling: set[asyncio.Task[bool]] = set()
         self._read_calls: list[Callable[[], None]] = []
         self._sessions_read = 0
         self._forget_above = _FORGET_ABOVE
@@ -87,16 +90,22 @@ class Sync:
             await self._read()
             self._served = serving
 
-    async def catch_up_for_caller(self) -> bool:
-        """Look because a caller named something unknown; rate-limited. True if the catalogue changed."""
-        before = self.catalogue
-        if self._clock() - self._looked_for_caller >= _LOOK_AT_MOST_EVERY or self._lock.locked():
+    async def catch_up_for_caller(self, seen: Catalogue) -> bool:
+        """Look because a caller named something that is unknown in `seen`; True if there is another catalogue.
+
+        Rate-limited, and bounded: whoever asks for nonsense must not wait for a database that is gone.
+        """
+        if self.catalogue is not seen:
+            return True
+        due = self._clock() - self._looked_for_caller >= _LOOK_AT_MOST_EVERY
+        if self.degraded is None and (due or self._lock.locked()):
             self._looked_for_caller = self._clock()
             try:
-                await self.catch_up()
-            except StoreUnavailable:
+                async with asyncio.timeout(_CALLER_SECONDS):
+                    await self.catch_up()
+            except (StoreUnavailable, TimeoutError):
                 return False
-        return self.catalogue is not before
+        return self.catalogue is not seen
 
     async def changed_since(self, catalogue: Catalogue) -> Catalogue:
         """Wait until the catalogue is another one than this; return it."""
@@ -105,12 +114,18 @@ class Sync:
         return self.catalogue
 
     async def announce(self) -> None:
-        """After a write of our own: read it, and tell the others."""
-        await self._bus.publish()
+        """After a write of our own: tell the others, and read it."""
+        telling = asyncio.create_task(self._bus.publish())  # a frozen Redis must not hold up the writer
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
         try:
             await self.catch_up()
         except StoreUnavailable:
             self.hint()  # written it is; the loop reads it when Postgres is back
+
+    async def close(self) -> None:
+        """Let go of what is still being told."""
+        await end(self._telling)
 
     async def _read(self) -> None:
         try:
@@ -131,6 +146,8 @@ class Sync:
             call()
         if len(self.ended_sessions) > self._forget_above:
             self._forget_expired()
+        if changes is not None and changes.revision < self.catalogue.revision:
+            self._sessions_read = 0  # another database stands behind the same address
         if changes is not None:
             self._swap(self.catalogue.apply(changes.revision, changes.servers, changes.names))
 

@@ -13,6 +13,7 @@ from typing import Any
 from gateway.errors import (
     AmbiguousName,
     ServerDisabled,
+    ServerSealed,
     UnknownName,
     UnknownPrompt,
     UnknownResource,
@@ -59,6 +60,8 @@ class Catalogue:
     def enabled_server(self, name: str, principal: Principal) -> Server:
         """Find a server that takes calls. Raises UnknownServer or ServerDisabled."""
         server = self.server(name, principal)
+        if server.spec.sealed_away:
+            raise ServerSealed(name)
         if not server.spec.enabled:
             raise ServerDisabled(name)
         return server
@@ -109,9 +112,9 @@ class Catalogue:
         return offered[0]
 
     def _explicit(self, uri: str) -> Target | None:
-        if (named := server_of_uri(uri)) and (server := self.servers.get(named[0])) and server.spec.enabled:
-            return Target(server, named[1])
-        return None
+        named = server_of_uri(uri)
+        server = self.servers.get(named[0]) if named else None
+        return Target(server, named[1]) if named and server and server in self._enabled else None
 
     def _by_template(self, uri: str, principal: Principal) -> Target | None:
         for pattern, target in self._patterns:
@@ -121,7 +124,7 @@ class Catalogue:
 
     @cached_property
     def _enabled(self) -> list[Server]:
-        return [server for server in self.servers.values() if server.spec.enabled]
+        return [server for server in self.servers.values() if server.spec.enabled and not server.spec.sealed_away]
 
     @cached_property
     def _public(self) -> Mapping[str, Mapping[str, Target]]:

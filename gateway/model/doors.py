@@ -5,6 +5,7 @@ Source: MCP 2025-11-25, transports, security warning (DNS rebinding).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from gateway.errors import Forbidden
 from gateway.settings import Settings
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 
 
@@ -34,7 +36,9 @@ class Doors:
         return cls(None if anybody else frozenset(hosts | _LOOPBACK | {settings.host.lower()}), frozenset(origins))
 
     def check_host(self, host: str | None) -> None:
-        """Refuse a Host that is not ours. Raises Forbidden (MCP: 421 or 403)."""
+        """Refuse a Host that is none, or not ours. Raises Forbidden (MCP: 421 or 403)."""
+        if host is not None and not _HOST.fullmatch(host):
+            raise Forbidden(f"The Host header {host[:100]!r} is malformed.")
         if self.hosts is not None and host is not None and _name(host) not in self.hosts:
             raise Forbidden(
                 f"The host {host[:100]!r} is not one of this gateway's; add it to GATEWAY_ALLOWED_HOSTS "

@@ -25,6 +25,12 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,63}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff\t]*[\x21-\x7e\x80-\xff])?")
 _SECRET_QUERY = re.compile(r"key|token|secret|passw|signature|sig$|auth|credential", re.IGNORECASE)
+_READ_ONLY = frozenset(
+    {
+        "state", "reason", "discovered_at", "unreachable_since", "created_at", "updated_at", "protocol_version",
+        "server_info", "counts", "renamed", "breaker",
+    }
+)  # fmt: skip
 _TRANSPORTS = {
     "streamable_http": "streamable_http",
     "streamable-http": "streamable_http",
@@ -34,23 +40,12 @@ _TRANSPORTS = {
 }
 _RESERVED_HEADERS = frozenset(
     {
-        "accept",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "last-event-id",
-        "mcp-method",
-        "mcp-name",
-        "mcp-protocol-version",
-        "mcp-session-id",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "via",
+        "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
+        "host", "keep-alive", "last-event-id", "mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id",
+        "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding",
+        "upgrade", "via",
     }
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +64,8 @@ class ServerSpec:
     validate_arguments: bool = False
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    sealed_away: bool = False
+    """Its secrets were stored with a GATEWAY_SECRET that we don't have: it is shown, and not called."""
 
     @property
     def fingerprint(self) -> str:
@@ -222,6 +219,8 @@ def read_fields(params: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for sent, value in params.items():
         name = aliases.get(sent, sent)
+        if name in _READ_ONLY:
+            continue  # what GET shows may be PUT back
         if name not in _READERS:
             known = ", ".join(_READERS)
             raise InvalidParams(f"There is no field {sent[:64]!r}; the fields are {known}.", sent[:64])
@@ -360,6 +359,11 @@ _READERS: Mapping[str, Any] = {
     "tags": _read_tags,
     "metadata": _read_metadata,
 }
+
+
+def is_name(value: str) -> bool:
+    """Tell whether a server can have this name at all."""
+    return _NAME.fullmatch(value) is not None
 
 
 def redact_url(url: str) -> str:

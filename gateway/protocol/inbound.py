@@ -77,7 +77,7 @@ def _modern_meta(message: Message) -> str | None:
     if isinstance(message, Request | Notification):
         meta = message.params.get("_meta")
         if isinstance(meta, Mapping) and isinstance(version := meta.get(_VERSION_META), str):
-            return version
+            return None if version in versions.HANDSHAKE else version
     return None
 
 

@@ -77,6 +77,7 @@ _TAIL_TYPESCRIPT = re.compile(
 )
 _END = re.compile(rb"\s*\}\s*\Z")
 _TAIL_WINDOW = 400
+_DEPTH = 246
 _TIMES = orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS
 _LONG_DIGITS = re.compile(rb"[0-9]{19}")
 
@@ -89,6 +90,7 @@ def parse(body: bytes) -> Any:
         raise ParseError(f"The body is not valid JSON: {error}.") from None
     if _LONG_DIGITS.search(body):
         _refuse_large_integers(body)
+    _refuse_depth(body, value)
     return value
 
 
@@ -200,9 +202,20 @@ def _cut_reply(body: bytes) -> Reply | None:
     if b"\n" in raw or b"\r" in raw or _LONG_DIGITS.search(raw):
         return None
     try:
-        return Reply(orjson.loads(id), orjson.loads(raw), raw)
+        result = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
+    _refuse_depth(raw, result)
+    return Reply(orjson.loads(id), result, raw)
+
+
+def _refuse_depth(body: bytes, value: Any) -> None:
+    """Refuse what could be read but not written again: orjson writes 254 levels, and ours come on top."""
+    if body.count(b"[") + body.count(b"{") > _DEPTH:
+        try:
+            orjson.dumps([[[[[[[[value]]]]]]]])
+        except orjson.JSONEncodeError:
+            raise ParseError(f"The body is nested more than {_DEPTH} levels deep.") from None
 
 
 def _refuse_large_integers(body: bytes) -> None:

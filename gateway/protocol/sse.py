@@ -105,7 +105,7 @@ class SseDecoder:
 
     def _keep(self, value: bytes) -> None:
         self._data.append(value)
-        self._size += len(value)
+        self._size += len(value) + 1
         if self._size > self._limit:
             raise EventTooLarge(self._limit)
 

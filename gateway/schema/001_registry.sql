@@ -17,7 +17,6 @@ CREATE TABLE servers (
     name              text        PRIMARY KEY,
     spec              bytea       NOT NULL,              -- JSON, secrets redacted
     sealed            bytea       NOT NULL,              -- url and headers, sealed
-    spec_revision     bigint      NOT NULL,              -- when spec last changed
     revision          bigint      NOT NULL,              -- when anything shown last changed
     enabled           boolean     NOT NULL,
     created_at        timestamptz NOT NULL DEFAULT now(),
@@ -30,6 +29,9 @@ CREATE TABLE servers (
     digest            text        NOT NULL DEFAULT '',
     names             bytea       NOT NULL DEFAULT '{}',
     failures          integer     NOT NULL DEFAULT 0,
+    claim             bigint      NOT NULL DEFAULT 1,    -- counts who asks it: only the latest may record
+    claimed           boolean     NOT NULL DEFAULT true, -- somebody is asking it now, until next_refresh
+    due_again         boolean     NOT NULL DEFAULT false,-- it said that its lists changed meanwhile
     next_refresh      timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX servers_revision ON servers (revision);

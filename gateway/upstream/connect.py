@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address
 from typing import Any
 
@@ -121,17 +122,19 @@ class Dialer:
             "via": f"1.1 {self._via}",
         }
         sent = httpx.Headers(own)
-        sent.update(headers)
+        sent.update({name.encode(): value.encode("latin-1") for name, value in headers.items()})
         limits = httpx.Limits(
             max_connections=_MAX_CONNECTIONS, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_SECONDS
         )
-        return httpx.AsyncClient(
+        client = httpx.AsyncClient(
             headers=sent,
             timeout=httpx.Timeout(None, connect=self._connect_seconds, pool=self._connect_seconds),
             transport=_transport(self._vetting, self._tls, limits),
             follow_redirects=False,
             trust_env=False,
         )
+        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # callers share it: it keeps nothing
+        return client
 
 
 def _transport(vetting: Vetting, tls: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:

@@ -36,10 +36,14 @@ from gateway.protocol.messages import (
     encode,
 )
 from gateway.protocol.sse import EventTooLarge, SseDecoder
+from gateway.tasks import end
 from gateway.upstream.base import Answering, Link, SessionExpired
 from gateway.upstream.connect import AddressRefused
 
 _END_SECONDS = 1.0
+_DRAIN_SECONDS = 0.5
+_DRAIN_BYTES = 64 << 10
+_POST = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 _CLIENT_INFO = {"name": version.NAME, "version": version.VERSION}
 
 
@@ -59,6 +63,7 @@ class HttpUpstream:
         self._url = url
         self._client = client
         self._limits = limits
+        self._draining: set[asyncio.Task[None]] = set()
 
     async def open(self) -> Link:
         request = exchange.initialize(0, _CLIENT_INFO, {})
@@ -80,12 +85,18 @@ class HttpUpstream:
             ) from None
 
     async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
-        async with self._post(request, _headers(link)) as response:
-            await self._check(response, session=link.session_id is not None)
-            yield Answering(_media_type(response) == "text/event-stream")
-            async with aclosing(self._messages(response)) as messages:
-                async for message in messages:
-                    yield message
+        response = await self._sent(request, _headers(link))
+        chunks, answered = response.aiter_raw(), False
+        try:
+            with foreign(self._server):
+                await self._check(response, session=link.session_id is not None)
+                yield Answering(_media_type(response) == "text/event-stream")
+                async with aclosing(self._messages(response, chunks)) as messages:
+                    async for message in messages:
+                        answered = isinstance(message, Reply | Failure) and message.id == request.id
+                        yield message
+        finally:
+            await self._let_go(response, chunks if answered else None)
         raise OutcomeUnknown(
             self._server, f"Server {self._server!r} ended its answer without a result; it may have carried it out."
         )
@@ -101,14 +112,15 @@ class HttpUpstream:
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await self._client.delete(self._url, headers=_headers(link))
-        except (TimeoutError, httpx.HTTPError):
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, AddressRefused, RuntimeError):
             pass  # it expires upstream by itself
 
     async def close(self) -> None:
+        await end(self._draining)
         await self._client.aclose()
 
     async def _first_answer(self, response: httpx.Response) -> Reply | Failure:
-        async with aclosing(self._messages(response)) as messages:
+        async with aclosing(self._messages(response, response.aiter_raw())) as messages:
             async for message in messages:
                 if isinstance(message, Reply | Failure):
                     return message
@@ -116,30 +128,41 @@ class HttpUpstream:
 
     @asynccontextmanager
     async def _post(self, message: Message, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
-        request = self._client.build_request(
-            "POST",
-            self._url,
-            content=encode(message),
-            headers={
-                "content-type": "application/json",
-                "accept": "application/json, text/event-stream",
-                **headers,
-            },
-        )
-        with foreign(self._server):
-            response = await self._client.send(request, stream=True)
-            try:
+        response = await self._sent(message, headers)
+        try:
+            with foreign(self._server):
                 yield response
-            finally:
-                await response.aclose()
+        finally:
+            await self._let_go(response, response.aiter_raw())
+
+    async def _sent(self, message: Message, headers: Mapping[str, str]) -> httpx.Response:
+        """Send a message; the response head is here, its body is to be read and let go of."""
+        with foreign(self._server):
+            request = self._client.build_request(
+                "POST", self._url, content=encode(message), headers={**_POST, **headers}
+            )
+            return await self._client.send(request, stream=True)
+
+    async def _let_go(self, response: httpx.Response, chunks: AsyncIterator[bytes] | None) -> None:
+        """Close a response; one of which only the end is to come is read to it, so that its connection serves on."""
+        if response.is_closed or chunks is None:
+            await response.aclose()
+            return
+        task = asyncio.create_task(_drain(response, chunks))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
 
     async def _check(self, response: httpx.Response, *, session: bool) -> None:
         """Let a 2xx pass. Raises SessionExpired or what else the status means."""
-        status = response.status_code
+        status, coding = response.status_code, response.headers.get("content-encoding", "identity")
+        if coding.strip().lower() not in ("", "identity"):
+            raise UpstreamProtocolError(
+                self._server, f"Server {self._server!r} answered with Content-Encoding {coding[:40]!r}, unasked."
+            )
         if status == 200:
             return
         if status == 404 and session:
-            raise SessionExpired
+            raise SessionExpired("it answered 404")
         if status in (401, 403):
             raise UpstreamRefused(
                 self._server,
@@ -149,8 +172,8 @@ class HttpUpstream:
         failure = await self._failure(response)
         if failure is not None and failure.id is not None:
             return
-        if status == 400 and session:  # what the SDKs' examples answer instead of 404
-            raise SessionExpired
+        if status == 400 and session and failure is not None and "session" in failure.message.lower():
+            raise SessionExpired(failure.message[:200])  # what the SDKs' examples answer instead of 404
         said = f" ({failure.message[:200]})" if failure is not None else ""
         where = " Redirects are not followed." if 300 <= status < 400 else ""
         retry = response.headers.get("retry-after", "")
@@ -158,7 +181,7 @@ class HttpUpstream:
             self._server,
             f"Server {self._server!r} answered HTTP {status}{said}.{where}",
             upstream_status=status,
-            retry_after=int(retry) if retry.isdigit() and len(retry) < 6 else None,
+            retry_after=int(retry) if retry.isascii() and retry.isdigit() and len(retry) < 6 else None,
         )
 
     async def _failure(self, response: httpx.Response) -> Failure | None:
@@ -171,12 +194,12 @@ class HttpUpstream:
             return None
         return message if isinstance(message, Failure) else None
 
-    async def _messages(self, response: httpx.Response) -> AsyncGenerator[Message, None]:
+    async def _messages(self, response: httpx.Response, chunks: AsyncIterator[bytes]) -> AsyncGenerator[Message, None]:
         media_type = _media_type(response)
         try:
             if media_type == "text/event-stream":
                 decoder = SseDecoder(self._limits.max_result)
-                async for chunk in response.aiter_raw():
+                async for chunk in chunks:
                     for event in decoder.feed(chunk):
                         if event.name == "message" and event.data:
                             for message in _flat(decode_answer(event.data)):
@@ -205,6 +228,21 @@ class HttpUpstream:
         return response.content
 
 
+async def _drain(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+    """Read the little that is left of a response, within bounds, and close it."""
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            left = _DRAIN_BYTES
+            async for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
+                    break
+    except (TimeoutError, httpx.HTTPError, httpx.StreamError, RuntimeError):
+        pass  # then its connection is closed
+    finally:
+        await response.aclose()
+
+
 @contextmanager
 def foreign(server: str) -> Iterator[None]:
     """The border that turns the HTTP client's exceptions into ours, naming the server."""
@@ -212,6 +250,8 @@ def foreign(server: str) -> Iterator[None]:
         yield
     except AddressRefused as error:
         raise UpstreamUnreachable(server, f"Server {server!r} is not connected to. {error.detail}") from None
+    except (httpx.InvalidURL, UnicodeError, RuntimeError) as error:
+        raise UpstreamUnreachable(server, f"Server {server!r} can't be reached: {_why(error)}.") from None
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
         raise UpstreamUnreachable(server, f"Server {server!r} can't be reached: {_why(error)}.") from None
     except httpx.HTTPError as error:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -37,10 +37,12 @@ class Wire:
             "initialize": http(200, "application/json", reply(0, HELLO), "mcp-session-id: s1\r\n"),
             "notifications/initialized": http(202, "", b""),
         }
+        self.connections = 0
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 first, *lines = head.decode().strip().split("\r\n")
@@ -53,7 +55,7 @@ class Wire:
                     return
                 writer.write(answer)
                 await writer.drain()
-                if answer is CUT or b"content-length" not in answer:
+                if answer is CUT or not (b"content-length" in answer or b"chunked" in answer):
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -65,7 +67,7 @@ def http(status: int, media_type: str, body: bytes, more: str = "", *, length: b
     head = f"HTTP/1.1 {status} X\r\n{more}"
     head += f"content-type: {media_type}\r\n" if media_type else ""
     head += f"content-length: {len(body)}\r\n" if length else "connection: close\r\n"
-    return head.encode() + b"\r\n" + body
+    return head.encode("latin-1") + b"\r\n" + body
 
 
 def reply(id: object, result: object) -> bytes:
@@ -160,6 +162,8 @@ NOT_MCP: list[tuple[bytes | None, type[UpstreamError]]] = [
     (CUT, OutcomeUnknown),
     (b"nonsense\r\n\r\n", OutcomeUnknown),
     (None, OutcomeUnknown),
+    (http(200, "application/json", b"x", "content-encoding: gzip\r\n"), UpstreamProtocolError),
+    (http(429, "", b"", "retry-after: \xb2\r\n"), UpstreamProtocolError),
 ]  # fmt: skip
 
 
@@ -177,6 +181,39 @@ async def test_how_long_to_wait_is_passed_on(wire: Wire) -> None:
     with pytest.raises(UpstreamProtocolError) as refusal:
         await talk(wire, http(429, "", b"", "retry-after: 7\r\n"))
     assert refusal.value.facts["retry_after"] == 7
+
+
+async def test_a_400_that_does_not_speak_of_sessions_is_not_repeated(wire: Wire) -> None:
+    with pytest.raises(UpstreamProtocolError, match="HTTP 400"):
+        await talk(wire, http(400, "text/plain", b"bad arguments"))
+    assert [message.get("method") for _, _, message in wire.seen].count("tools/call") == 1
+
+
+async def test_a_stream_that_ended_with_the_answer_leaves_its_connection_usable(wire: Wire) -> None:
+    body = event(reply(1, {}))
+    chunked = b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    wire.answers["tools/call"] = chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    async with upstream(wire.url) as one, asyncio.timeout(10):
+        link = await one.open()
+        for _ in range(10):
+            async with aclosing(one.send(link, CALL)) as messages:
+                async for message in messages:
+                    if isinstance(message, Reply):
+                        break
+            await asyncio.sleep(0)
+            await asyncio.gather(*one._draining)
+    assert wire.connections <= 2
+
+
+async def test_cookies_are_not_kept(wire: Wire) -> None:
+    wire.answers["tools/call"] = http(200, "application/json", reply(1, {}), "set-cookie: a=b\r\n")
+    async with upstream(wire.url) as one:
+        link = await one.open()
+        for _ in range(2):
+            async for message in one.send(link, CALL):
+                if isinstance(message, Reply):
+                    break
+    assert "cookie" not in wire.seen[-1][1]
 
 
 @pytest.mark.parametrize("status", [404, 400])

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ServerExists, StoreUnavailable, UnknownServer
+from gateway.errors import ServerExists, ServerSealed, StoreUnavailable, UnknownServer
 from gateway.model.servers import Offers, ServerSpec, parse_spec
-from gateway.store import Changes, NameRules, Store
+from gateway.store import Changes, Claim, NameRules, Store
 from tests.fix_proxy import Start
 
 pytestmark = pytest.mark.anyio
@@ -112,8 +112,14 @@ async def test_a_lost_secret_costs_the_headers_and_nothing_else(database_url: st
     other = Store(database_url)
     await other.open(["x" * 32])
     [server] = (await read(other)).servers
+    with pytest.raises(ServerSealed):
+        await other.put("a", always(spec("a", tags=["x"])), 30)
+    with pytest.raises(ServerSealed):
+        await other.claim("a", 30)
     await other.close()
-    assert (server.state, server.spec.enabled, server.spec.headers) == ("unreachable", False, {})
+    [kept] = (await read(store)).servers
+    assert kept.spec.headers == {"X-Key": "v"}
+    assert (server.state, server.spec.sealed_away, server.spec.headers) == ("unreachable", True, {})
     assert "GATEWAY_SECRET" in (server.reason or "")
 
 
@@ -131,8 +137,6 @@ async def test_a_claim_that_ran_out_is_taken_by_the_next(store: Store) -> None:
     assert len(await store.claim_due(0)) == 1
     assert len(await store.claim_due(30)) == 1
     assert await store.claim_due(30) == []
-    await store.make_due("a")
-    assert len(await store.claim_due(30)) == 1
 
 
 async def test_the_same_offers_again_are_no_news(store: Store) -> None:
@@ -195,6 +199,75 @@ async def test_uris_longer_than_an_index_entry_are_stored(store: Store) -> None:
     long = "file:///" + "x" * 4000
     await store.put("a", always(spec("a")), 30)
     assert await record(store, "a", offers("t", resources=({"uri": long, "name": "long"},)))
+
+
+async def test_an_older_look_does_not_overwrite_a_newer_one(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    older = await store.claim("a", 30)
+    newer = await store.claim("a", 30)
+    assert await store.record_offers(newer, offers("new"), RULES, 60)
+    assert not await store.record_offers(older, offers("old"), RULES, 60)
+    assert not await store.record_failure(older, "gone", 60)
+    [server] = (await read(store)).servers
+    assert [tool["name"] for tool in server.offers.tools] == ["new"]
+
+
+async def test_what_changes_during_a_look_is_looked_at_again(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    claim = await store.claim("a", 30)
+    await store.make_due("a")
+    assert await store.claim_due(30) == [], "one at a time"
+    await store.record_offers(claim, offers("x"), RULES, 3600)
+    claims: list[Claim] = []
+    async with asyncio.timeout(20):
+        while not claims:
+            claims = await store.claim_due(30)
+            await asyncio.sleep(0.05)
+
+
+async def test_a_change_of_a_tag_leaves_the_state_alone(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    await record(store, "a", offers("x"))
+    await store.put("a", always(spec("a", tags=["new"])), 30)
+    [server] = (await read(store)).servers
+    assert (server.state, server.spec.tags) == ("ready", ("new",))
+
+
+async def test_a_read_only_standby_is_an_unavailable_store(store: Store, database_url: str) -> None:
+    async with store._transaction() as connection:
+        await connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(StoreUnavailable):
+        await asyncio.gather(*(store.put(f"s{number}", always(spec(f"s{number}")), 30) for number in range(8)))
+
+
+async def test_no_ended_session_is_missed_however_many_end_at_once(store: Store) -> None:
+    seen: set[str] = set()
+
+    async def watch() -> None:
+        last = 0
+        while len(seen) < 60:
+            for number, id, _ in await store.sessions_ended_since(last):
+                last = number
+                seen.add(id)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(watch(), *(store.end_session(f"s{number}", 4_000_000_000) for number in range(60)))
+
+
+async def test_a_frozen_postgres_is_noticed_in_bounded_time(database_url: str, proxy: Start) -> None:
+    folder = database_url.partition("host=")[2].replace("%2F", "/")
+    link = await proxy(f"{folder}/.s.PGSQL.5432")
+    path = database_url.partition("/gateway_test")[2].partition("?")[0]
+    store = Store(f"postgresql://postgres@127.0.0.1:{link.port}/gateway_test{path}")
+    await store.open()
+    link.stall()
+    async with asyncio.timeout(15):
+        with pytest.raises(StoreUnavailable):
+            await store.revision()
+    link.restore()
+    async with asyncio.timeout(15):
+        assert await store.revision() == 0
+    await store.close()
 
 
 async def test_ended_sessions_are_read_in_order_until_they_expire(store: Store) -> None:

@@ -61,6 +61,8 @@ async def test_the_official_paths_show_the_same_data(client: Client, registered:
     [
         ("/v0.1/servers?limit=0", 422),
         ("/v0.1/servers?limit=x", 422),
+        ("/v0.1/servers?limit=%C2%B2", 422),
+        ("/v0.1/servers?limit=000000001" + "0" * 5000, 422),
         ("/v0.1/servers?cursor=nobody", 422),
         ("/v0.1/servers/localhost%2Fnobody/versions", 404),
         ("/v0.1/servers/localhost%2Fgateway/versions/9.9.9", 404),

@@ -277,3 +277,32 @@ async def test_a_loop_is_refused(client: Client, app: Application) -> None:
     assert gateway is not None
     status, _, problem = await client.ask("GET", "/mcp/tools", headers={"via": f"1.1 nginx, 1.1 {gateway.identity}"})
     assert (status, problem["title"]) == (508, "Loop detected")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"name": "echo", "arguments": None}, 200),
+        ({"name": "echo", "_meta": 5}, 422),
+        ({"name": "x" * 100_000}, 404),
+    ],
+)
+async def test_odd_values_are_taken_or_refused(
+    client: Client, registered: MemoryServer, body: dict[str, Any], status: int
+) -> None:
+    got, _, answer = await client.ask("POST", "/mcp/tools/call", value=body)
+    assert got == status
+    assert len(str(answer)) < 2000
+    assert all("arguments" not in request.params for request in registered.requests)
+
+
+@pytest.mark.parametrize("depth", [200, 300, 900])
+async def test_deep_arguments_pass_or_are_refused(client: Client, registered: MemoryServer, depth: int) -> None:
+    body = b'{"name": "echo", "arguments": {"a": ' + b"[" * depth + b"]" * depth + b"}}"
+    status, _, _ = await client.ask("POST", "/mcp/tools/call", body=body)
+    assert status == (200 if depth == 200 else 400)
+
+
+async def test_a_name_that_no_server_can_have_is_404(client: Client) -> None:
+    for method in ("GET", "DELETE"):
+        assert (await client.ask(method, "/mcp/servers/a%00b"))[0] == 404

@@ -15,7 +15,9 @@ def test_our_own_names_are_let_in(host: str | None) -> None:
     DOORS.check_host(host)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "[::2]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "", "[::2]", "[::1", "localhost:999999", "localhost:<script>"]
+)
 def test_other_names_are_not(host: str) -> None:
     with pytest.raises(Forbidden):
         DOORS.check_host(host)

@@ -1,9 +1,10 @@
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from gateway.errors import InvalidParams
-from gateway.model.servers import REDACTED, Offers, ServerSpec, parse_spec, patch_spec, redact_url
+from gateway.model.servers import REDACTED, Offers, Server, ServerSpec, parse_spec, patch_spec, redact_url
 
 GOOD = {"name": "demo", "url": "https://example.org/mcp"}
 
@@ -70,6 +71,12 @@ def test_no_secret_is_shown() -> None:
 def test_a_redacted_value_sent_back_means_unchanged() -> None:
     stored = parse_spec(GOOD | {"url": "https://h/mcp?token=t", "headers": {"X-Key": "v"}})
     assert parse_spec(stored.public(), stored) == stored
+
+
+def test_what_is_shown_can_be_sent_back() -> None:
+    stored = parse_spec(GOOD)
+    born = datetime(2026, 1, 1, tzinfo=UTC)
+    assert parse_spec(Server(stored, 1, born, born).public(), stored) == stored
 
 
 def test_another_origin_never_gets_the_stored_headers() -> None:

@@ -67,6 +67,17 @@ def test_what_is_no_json_for_us_is_refused(body: bytes) -> None:
         decode(body)
 
 
+def test_what_could_not_be_written_again_is_refused() -> None:
+    for depth, fits in ((200, True), (300, False)):
+        body = b'{"jsonrpc":"2.0","id":1,"result":{"a":' + b"[" * depth + b"]" * depth + b"}}"
+        for read in (decode, decode_answer):
+            if fits:
+                assert encode(read(body))  # type: ignore[arg-type]  # a reply, no batch
+            else:
+                with pytest.raises(ParseError, match="nested"):
+                    read(body)
+
+
 @pytest.mark.parametrize("number", ["18446744073709551615", "-9223372036854775808", '"18446744073709551616"', "1e22"])
 def test_what_fits_into_64_bits_passes_unaltered(number: str) -> None:
     message = decode(f'{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"n":{number}}}}}'.encode())

@@ -31,7 +31,7 @@ def test_an_unfinished_event_is_not_dispatched() -> None:
     assert SseDecoder().feed(b"data: half\n") == []
 
 
-@pytest.mark.parametrize("wire", [b"data: " + b"x" * 200, b"data: xxxxxxxxxx\n" * 20, b"x" * 200])
+@pytest.mark.parametrize("wire", [b"data: " + b"x" * 200, b"data: xxxxxxxxxx\n" * 20, b"x" * 200, b"data:\n" * 200])
 def test_an_endless_event_is_refused(wire: bytes) -> None:
     decoder = SseDecoder(limit=100)
     with pytest.raises(EventTooLarge):

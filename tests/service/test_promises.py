@@ -8,7 +8,8 @@ import pytest
 from gateway.asgi import Application
 from gateway.context import Gateway
 from gateway.errors import StoreUnavailable
-from gateway.upstream.memory import MemoryServer
+from gateway.protocol.messages import Notification, Request
+from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
 from tests.edge.test_mcp import ask, initialize
 from tests.fix_gateway import Open, Servers
@@ -157,3 +158,60 @@ async def test_many_waiters_share_one_failing_handshake(client: Client, register
     registered.down = "gone"
     answers = await asyncio.gather(*(client.ask("POST", "/mcp/tools/call", value={"name": "echo"}) for _ in range(10)))
     assert [status for status, _, _ in answers] == [502] * 10
+
+
+async def test_a_flood_of_requests_ends_the_call_and_nothing_else(client: Client, registered: MemoryServer) -> None:
+    async def flood(request: Request, emit: Emit) -> Any:
+        for number in range(5000):
+            await emit(Request(number, "ping"))
+        return {}
+
+    registered.tools["flood"] = flood
+    await client.ask("POST", "/mcp/servers/demo/refresh")
+    status, _, problem = await client.ask("POST", "/mcp/tools/call", value={"name": "flood"})
+    assert status == 502
+    assert "100 requests" in problem["detail"]
+    assert len(registered.posted) <= 101
+    assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
+
+
+async def test_a_server_that_changes_its_list_whenever_it_is_asked_is_not_asked_for_ever(
+    open_app: Open, servers: Servers
+) -> None:
+    async def listed(request: Request, emit: Emit) -> Any:
+        return {}
+
+    class Restless(MemoryServer):
+        async def answer(self, request: Request, emit: Emit) -> Any:
+            await emit(Notification("notifications/tools/list_changed"))
+            return await super().answer(request, emit)
+
+    servers["restless"] = Restless(tools={"t": listed})
+    async with open_app() as (_, client):
+        await client.ask("POST", "/mcp/servers", value={"name": "r", "url": "http://restless.test/mcp"})
+        opened = servers["restless"].opened
+        await asyncio.sleep(1.5)
+        assert servers["restless"].opened == opened
+
+
+async def test_a_loop_that_meets_a_surprise_goes_on(
+    open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers["a"] = MemoryServer(down="not yet")
+    async with open_app(retry_seconds=0.1) as (app, client):
+        await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
+
+        def surprise(*_: Any) -> Any:
+            raise RuntimeError("nobody expected this")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("gateway.store.Store.claim_due", surprise)
+            await asyncio.sleep(1.2)
+        servers["a"].down = None
+        await until(lambda: inside(app).sync.catalogue.servers["a"].state == "ready")
+
+
+async def test_what_can_not_be_taken_is_a_reason_and_no_silence(client: Client, servers: Servers) -> None:
+    servers["odd"] = MemoryServer(down="a \0 zero")
+    _, _, stored = await client.ask("POST", "/mcp/servers", value={"name": "odd", "url": "http://odd.test/mcp"})
+    assert (stored["state"], stored["reason"]) == ("unreachable", "a  zero")
