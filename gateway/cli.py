@@ -1,4 +1,4 @@
-"""The command line: `mcp-gateway serve` and `migrate`; `run` and `ha` for trying it out."""
+"""The command line: `serve` and `migrate`; `run` and `ha` for trying it out; the rest asks a running gateway."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gateway import version
+from gateway import commands, version
 from gateway.embedded import Stores
 from gateway.errors import SettingsError, StoreUnavailable
 from gateway.settings import Settings
@@ -21,6 +21,9 @@ from gateway.store import Store
 from gateway.supervise import Supervisor
 
 cli = typer.Typer(name="mcp-gateway", no_args_is_help=True, help="A micro-gateway for the Model Context Protocol.")
+cli.add_typer(commands.servers, name="servers")
+cli.add_typer(commands.tools, name="tools")
+cli.command(name="check")(commands.check)
 
 
 @cli.command()

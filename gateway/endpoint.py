@@ -52,6 +52,7 @@ from gateway.tasks import end
 from gateway.upstream.base import Answering
 
 _SESSION = b"mcp-session-id"
+_SECOND_SECONDS = 0.2
 _LISTS = {"tools": "tools", "prompts": "prompts", "resources": "resources", "templates": "resources"}
 
 
@@ -221,6 +222,8 @@ async def _listen(gateway: Gateway, http: Http, principal: Principal, address: A
     async def frames() -> AsyncGenerator[bytes, None]:
         catalogue = gateway.sync.catalogue
         yield KEEP_ALIVE  # so that the client sees the stream open
+        await asyncio.sleep(_SECOND_SECONDS)
+        yield KEEP_ALIVE  # a buffering proxy lets the first pass with the head: this one shows it (`check`)
         while session.id not in gateway.sync.ended_sessions and not gateway.draining.is_set():
             after = await wait_for_change(gateway, catalogue)
             if after is None:

@@ -39,6 +39,7 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
         "revision": gateway.sync.catalogue.revision,
         "lag_seconds": None if lag is None else round(lag, 3),
         "servers": len(gateway.sync.catalogue.servers),
+        "max_body": gateway.settings.max_body,
         "version": version.VERSION,
     }
 

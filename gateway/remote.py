@@ -1,0 +1,119 @@
+"""A running gateway from the command line's side: requests over HTTP, errors as exit codes.
+
+Knows the REST faces only; nothing of the gateway's inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from gateway.settings import DEMO_KEY, LOOPBACK
+
+_SECONDS = 30.0
+
+
+class Exit(IntEnum):
+    """What the command line's exit codes mean."""
+
+    DONE = 0
+    FAILED = 1  # the gateway refused, the tool failed, or a check found something
+    USAGE = 2
+    UNREACHABLE = 3
+    UNAUTHORIZED = 4
+
+
+class Refused(Exception):
+    """The gateway did not do it; the text says why, `code` what to exit with."""
+
+    def __init__(self, text: str, code: Exit, problem: Mapping[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.problem = problem or {"detail": text}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event with its JSON."""
+
+    name: str
+    data: Any
+
+
+class Remote:
+    """One gateway at a URL."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self.url = url.rstrip("/")
+        if key is None and urlsplit(self.url).hostname in LOOPBACK:
+            key = DEMO_KEY  # what `make run` and `make ha` serve with
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self.http = httpx.Client(headers=headers, timeout=_SECONDS, trust_env=False)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Send one request and return its JSON. Raises Refused."""
+        with self._errors():
+            answer = self.http.request(method, self.url + path, json=body, headers={"accept": "application/json"})
+        return _checked(answer)
+
+    def events(self, path: str, body: Any) -> Iterator[Event]:
+        """Send one request and yield its events as they come. Raises Refused."""
+        headers = {"accept": "text/event-stream"}
+        with (
+            self._errors(),
+            self.http.stream("POST", self.url + path, json=body, headers=headers, timeout=None) as answer,
+        ):
+            if answer.status_code != 200:
+                answer.read()
+                _checked(answer)
+            yield from read_events(answer)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Refused(
+                f"There is no gateway at {self.url} ({error}). Is it running? --url or GATEWAY_URL says where it is.",
+                Exit.UNREACHABLE,
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Refused(f"{self.url} did not answer properly: {error}", Exit.UNREACHABLE) from None
+
+
+def read_events(answer: httpx.Response) -> Iterator[Event]:
+    """The events of a stream, as they come."""
+    name, data = "message", ""
+    for line in answer.iter_lines():
+        field, _, value = line.partition(":")
+        if field == "event":
+            name = value.strip()
+        elif field == "data":
+            data += value.removeprefix(" ")
+        elif not line and data:
+            yield Event(name, json.loads(data))
+            name, data = "message", ""
+
+
+def _checked(answer: httpx.Response) -> Any:
+    try:
+        value = answer.json()
+    except ValueError:
+        value = None
+    if answer.status_code == 401:
+        raise Refused(
+            "The gateway does not know this key. --key or GATEWAY_MASTER_KEY is what it takes.", Exit.UNAUTHORIZED
+        )
+    if answer.status_code >= 400:
+        detail = value.get("detail") if isinstance(value, dict) else None
+        raise Refused(str(detail or f"HTTP {answer.status_code}"), Exit.FAILED, value if detail else None)
+    if value is None:
+        raise Refused("The answer is not that of a gateway; is the URL right?", Exit.UNREACHABLE)
+    return value

@@ -1,0 +1,160 @@
+"""The command line against a running stack, as a person and as a script would use it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gateway.embedded import nginx_binary
+from tests.fix_stack import Running, free_ports
+
+pytestmark = pytest.mark.system
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(stack: Running) -> Iterator[Run]:
+    """Run a command against the stack; the server it may have added is gone afterwards."""
+
+    def run(*words: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        known = {"PATH": os.environ["PATH"], "GATEWAY_URL": stack.url, "TERM": "dumb", **environment}
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", *words],
+            env=known,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    yield run
+    with stack.client() as client:
+        client.delete("/mcp/servers/cli")
+
+
+def test_a_server_is_added_listed_shown_refreshed_and_removed(run: Run, stack: Running) -> None:
+    added = run("servers", "add", "cli", stack.stub, "--description", "mine", "--header", "X-Key: v", "--tag", "a")
+    assert added.stdout.strip() == "cli is ready with 9 tools"
+    assert "cli" in run("servers", "list").stdout
+    shown = json.loads(run("servers", "show", "cli", "--json").stdout)
+    assert (shown["description"], shown["headers"], shown["tags"]) == ("mine", {"X-Key": "[redacted]"}, ["a"])
+    assert "mine" in run("servers", "show", "cli").stdout
+    assert "ready" in run("servers", "refresh", "cli").stdout
+    again = run("servers", "add", "cli", stack.stub, "--description", "other", code=1)
+    assert "different server" in again.stderr
+    run("servers", "add", "cli", stack.stub, "--description", "other", "--replace")
+    assert run("servers", "remove", "cli").stdout.strip() == "cli is removed"
+    assert "GET /mcp/servers lists" in run("servers", "show", "cli", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["text=hello", "n=3"], {"text": "hello", "n": 3}),
+        (['{"text": "x=y"}'], {"text": "x=y"}),
+        (["list=[1, 2]", "flag=true"], {"list": [1, 2], "flag": True}),
+    ],
+)
+def test_a_tool_is_called_with_arguments(run: Run, stack: Running, arguments: list[str], said: Any) -> None:
+    run("servers", "add", "cli", stack.stub)
+    assert json.loads(run("tools", "call", "cli__stub.echo", *arguments).stdout) == said
+    answer = json.loads(run("tools", "call", "cli__stub.echo", *arguments, "--json").stdout)
+    assert answer["result"]["structuredContent"] == said
+
+
+def test_tools_are_listed_and_progress_does_not_disturb_scripts(run: Run, stack: Running) -> None:
+    run("servers", "add", "cli", stack.stub)
+    assert "values*" in run("tools", "list", "--server", "cli").stdout
+    names = [tool["name"] for tool in json.loads(run("tools", "list", "--server", "cli", "--json").stdout)["tools"]]
+    assert len(names) == 9
+    done = run("tools", "call", "cli__stub.progress", "steps=3", "seconds=0.3")
+    assert done.stdout == "3 steps done\n"
+    assert "step 1" in done.stderr
+
+
+def test_exit_codes_mean_something(run: Run, stack: Running) -> None:
+    run("servers", "add", "cli", stack.stub)
+    assert "always fails" in run("tools", "call", "cli__stub.fail", code=1).stdout
+    assert "nope" in run("tools", "call", "nope", code=1).stderr
+    assert json.loads(run("tools", "call", "nope", "--json", code=1).stdout)["status"] == 404
+    run("tools", "call", "nope", "not-a-pair", code=2)
+    run("servers", "list", code=4, GATEWAY_MASTER_KEY="a-wrong-key")
+    [port] = free_ports(1)
+    assert "--url" in run("servers", "list", code=3, GATEWAY_URL=f"http://localhost:{port}").stderr
+
+
+def test_check_finds_everything_well_through_nginx(run: Run, stack: Running) -> None:
+    run("servers", "add", "cli", stack.stub)
+    found = {each["what"]: each for each in json.loads(run("check", "--json").stdout)}
+    assert {"gateway", "database, Redis", "key", "server cli", "stream", "session header", "body size"} <= set(found)
+    assert all(each["well"] for each in found.values())
+    assert "ok" in run("check").stdout
+
+
+def test_check_names_what_is_wrong_and_what_to_do(run: Run, stack: Running) -> None:
+    [port] = free_ports(1)
+    run("servers", "add", "cli", f"http://127.0.0.1:{port}/mcp")
+    done = run("check", "--json", code=1, DATABASE_URL=f"postgresql://postgres@127.0.0.1:{port}/x")
+    wrong = {each["what"]: each for each in json.loads(done.stdout) if not each["well"]}
+    assert set(wrong) == {"server cli", "DATABASE_URL"}
+    assert "refused" in wrong["server cli"]["said"]
+    assert wrong["DATABASE_URL"]["fix"].startswith("correct DATABASE_URL")
+
+
+BUFFERING = """
+daemon off; pid nginx.pid; error_log stderr crit; {user}
+events {{}}
+http {{
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi; access_log off; client_max_body_size 1m; client_body_buffer_size 2m;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass {upstream}; proxy_set_header Host localhost;
+            {lines}
+        }}
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("gzip on; gzip_types text/event-stream; gzip_min_length 0; gzip_proxied any;", {"stream", "body size"}),
+        (
+            'proxy_set_header X-Request-Id ""; proxy_set_header Mcp-Session-Id "";',
+            {"request id", "session header", "body size"},
+        ),
+    ],
+)
+def test_check_sees_a_load_balancer_that_buffers_strips_and_limits(
+    run: Run, stack: Running, tmp_path: Any, lines: str, named: set[str]
+) -> None:
+    [port] = free_ports(1)
+    user = "user root;" if os.geteuid() == 0 else ""
+    (tmp_path / "nginx.conf").write_text(
+        BUFFERING.format(port=port, upstream=stack.replicas[0], user=user, lines=lines)
+    )
+    for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi", "logs"):
+        (tmp_path / name).mkdir()
+    command = [str(nginx_binary()), "-p", f"{tmp_path}/", "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"]
+    process = subprocess.Popen(command)
+    try:
+        done = run("check", "--json", code=1, GATEWAY_URL=f"http://localhost:{port}", GATEWAY_MASTER_KEY=_key(stack))
+    finally:
+        process.terminate()
+        process.wait(10)
+    wrong = {each["what"]: each["fix"] for each in json.loads(done.stdout) if not each["well"]}
+    assert set(wrong) == named
+    assert "client_max_body_size" in wrong["body size"]
+
+
+def _key(stack: Running) -> str:
+    return stack.environment.get("GATEWAY_MASTER_KEY", "sk-master-key-change-me")
