@@ -127,7 +127,11 @@ http {{
 @pytest.mark.parametrize(
     ("lines", "named"),
     [
-        ("gzip on; gzip_types text/event-stream; gzip_min_length 0; gzip_proxied any;", {"stream", "body size"}),
+        (
+            "proxy_ignore_headers X-Accel-Buffering; gzip on; gzip_types text/event-stream; gzip_min_length 0; "
+            "gzip_proxied any;",
+            {"stream", "body size"},
+        ),
         (
             'proxy_set_header X-Request-Id ""; proxy_set_header Mcp-Session-Id "";',
             {"request id", "session header", "body size"},
