@@ -10,6 +10,7 @@ import asyncio
 import functools
 import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ from urllib.parse import unquote
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import admin, endpoint, health, lists, registry
+from gateway import admin, endpoint, health, lists, openapi, registry
 from gateway.context import Gateway, open_gateway
 from gateway.endpoint import Address
 from gateway.errors import (
@@ -33,10 +34,11 @@ from gateway.errors import (
 from gateway.model.auth import Principal
 from gateway.model.doors import Doors
 from gateway.pool import Connect
-from gateway.replies import ClientLeft, Http, Wire, request_id, send_empty, send_failure, send_problem
+from gateway.replies import ClientLeft, Http, Wire, request_id, send_empty, send_failure, send_json, send_problem
 from gateway.settings import Settings
 from gateway.upstream.connect import Resolve, resolve
 
+_OPEN_AGAIN_SECONDS = 1.0
 _DISCARD_BODIES = 16  # times GATEWAY_MAX_BODY: what is read of a refused body, so that the refusal arrives
 
 log = logging.getLogger("gateway.asgi")
@@ -62,6 +64,7 @@ class Application:
         self._gateway: Gateway | None = None
         self._opening: asyncio.Lock | None = None
         self._stack: AsyncExitStack | None = None
+        self._failed: tuple[float, Exception] | None = None
         self.draining = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,21 +110,27 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _open(self) -> Gateway:
+        """Open once; whoever comes shortly after a failure gets the same. Raises SettingsError, StoreUnavailable."""
         if self._opening is None:
             self._opening = asyncio.Lock()
         async with self._opening:
             if self._gateway is None:
+                if self._failed is not None and time.monotonic() - self._failed[0] < _OPEN_AGAIN_SECONDS:
+                    raise self._failed[1]
                 stack = AsyncExitStack()
                 self.draining.clear()
-                self._gateway = await stack.enter_async_context(
-                    open_gateway(
-                        self._settings,
-                        self.draining,
-                        connect=self._connect,
-                        resolve=self._resolve,
-                        worker=self._worker,
-                    )
+                opening = open_gateway(
+                    self._settings,
+                    self.draining,
+                    connect=self._connect,
+                    resolve=self._resolve,
+                    worker=self._worker,
                 )
+                try:
+                    self._gateway = await stack.enter_async_context(opening)
+                except (SettingsError, StoreUnavailable) as error:
+                    self._failed = time.monotonic(), error
+                    raise
                 self._stack = stack
             return self._gateway
 
@@ -199,6 +208,8 @@ class Application:
                 await admin.prompts_get(gateway, http, who)
             case ["metrics"]:
                 await health.metrics(gateway, http)
+            case ["openapi.json"] if http.method in ("GET", "HEAD"):
+                await send_json(http.send, openapi.document(http.base_url(self._settings.public_url)))
             case _:
                 raise NotFound(f"There is nothing at {path[:200]}; the README lists the addresses.")
 

@@ -52,7 +52,8 @@ class Stores:
         self._postgres = postgres
         self._valkey = valkey
         self._lock: IO[str] | None = None
-        self._children: list[tuple[subprocess.Popen[bytes], signal.Signals]] = []
+        self._children: dict[str, tuple[subprocess.Popen[bytes], signal.Signals]] = {}
+        self.urls: Urls | None = None
         self._runtime: Path | None = None
 
     def start(self) -> Urls:
@@ -70,15 +71,30 @@ class Stores:
         urls = Urls(database_url, redis_url)
         state = {"pid": os.getpid(), "database_url": urls.database_url, "redis_url": urls.redis_url}
         _write(self._root / "state.json", json.dumps(state))
+        self.urls = urls
         return urls
+
+    def start_one(self, name: str) -> None:
+        """Start one of the stores (`postgres`, `valkey`) again."""
+        self._start_postgres() if name == "postgres" else self._start_valkey()
+
+    def stop_one(self, name: str) -> None:
+        """Stop one of the stores and leave the other running."""
+        child, gently = self._children.pop(name)
+        child.send_signal(gently)
+        child.wait(_STOP_SECONDS)
+
+    def pid(self, name: str) -> int:
+        """The process of one of the stores."""
+        return self._children[name][0].pid
 
     def stop(self) -> None:
         """Stop what we started, gently first."""
-        for child, gently in reversed(self._children):
+        for child, gently in self._children.values():
             if child.poll() is None:
                 child.send_signal(gently)
         deadline = time.monotonic() + _STOP_SECONDS
-        for child, _ in self._children:
+        for child, _ in self._children.values():
             try:
                 child.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -137,6 +153,7 @@ class Stores:
             self._initialize(binaries, data)
         _clear_stale_postgres(data, sockets, url)
         child = self._spawn(
+            "postgres",
             [
                 str(binaries / "postgres"), "-D", str(data), "-k", str(sockets), "-c", "listen_addresses=",
                 "-c", "max_connections=200", "-c", "unix_socket_permissions=0700",
@@ -177,6 +194,7 @@ class Stores:
             client.shutdown(save=True)  # an orphan of ours still holds the socket
         client.close()
         child = self._spawn(
+            "valkey",
             [
                 str(binary), "--port", "0", "--unixsocket", str(where), "--unixsocketperm", "700", "--dir", str(data),
                 "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no",
@@ -192,7 +210,7 @@ class Stores:
         return url
 
     def _spawn(
-        self, command: Sequence[str], log: Path, gently: signal.Signals, *, unprivileged: bool = False
+        self, name: str, command: Sequence[str], log: Path, gently: signal.Signals, *, unprivileged: bool = False
     ) -> subprocess.Popen[bytes]:
         died = ["--pdeathsig", gently.name.removeprefix("SIG")] if shutil.which("setpriv") else []
         become = _unprivileged() if unprivileged else []  # in one step: a change of user clears the signal
@@ -202,7 +220,7 @@ class Stores:
                 [*prefix, *command],
                 env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
-        self._children.append((child, gently))
+        self._children[name] = (child, gently)
         return child
 
 

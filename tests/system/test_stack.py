@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fix_stack import KEY, Running
+from tests.fix_stack import KEY, Running, free_ports
 
 pytestmark = pytest.mark.system
 ECHO = {"name": "stub.echo", "arguments": {"message": "hello"}}
@@ -354,3 +354,26 @@ def alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def test_mounted_below_a_prefix_the_12_cases_pass_there(stack: Running) -> None:
+    state = json.loads((Path(stack.environment["GATEWAY_DATA_DIR"]) / "state.json").read_text())
+    port = free_ports(1)[0]
+    environment = stack.environment | {
+        "DATABASE_URL": state["database_url"], "REDIS_URL": state["redis_url"], "GATEWAY_MASTER_KEY": KEY,
+        "GATEWAY_ALLOW_PRIVATE_UPSTREAMS": "true",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypercorn", "tests.system.host_app:app", "-b", f"127.0.0.1:{port}", "-k", "uvloop"],
+        cwd=Path(__file__).parent.parent.parent, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    mounted = f"http://localhost:{port}/tools/gateway"
+    try:
+        wait_until(lambda: status(f"{mounted}/readyz") == 200)
+        judged = environment | {"VALIDATE_URL": mounted, "VALIDATE_REPLICAS": mounted, "VALIDATE_STUB": stack.stub}
+        command = [sys.executable, "-m", "gateway.validate"]
+        verdict = subprocess.run(command, env=judged, capture_output=True, text=True, timeout=120, check=False)
+        assert "12 of 12 passed" in verdict.stdout, verdict.stdout
+    finally:
+        process.terminate()
+        process.wait(30)

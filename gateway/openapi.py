@@ -1,0 +1,181 @@
+"""The OpenAPI 3.1 document of the REST faces, served at `/openapi.json`. What it promises, schemathesis tries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway import version
+
+Json = dict[str, Any]
+
+_PROBLEM: Json = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "what is wrong and what to do"},
+        "field": {"type": "string"},
+        "candidates": {"type": "array", "items": {"type": "string"}},
+        "retry_after": {"type": "integer", "description": "seconds"},
+    },
+}
+_SPEC: Json = {
+    "type": "object",
+    "properties": {
+        "url": {"type": "string", "maxLength": 2048, "examples": ["http://localhost:9100/mcp"]},
+        "title": {"type": ["string", "null"], "maxLength": 200},
+        "description": {"type": "string", "maxLength": 4000},
+        "transport_type": {"enum": ["http", "streamable_http", "rest"]},
+        "headers": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 64},
+        "enabled": {"type": "boolean"},
+        "prefix": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9._-]{0,63}$"},
+        "timeout_seconds": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 86400},
+        "validate_arguments": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "maxItems": 64},
+        "metadata": {"type": "object"},
+    },
+}
+_NAME: Json = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"}
+_SERVER: Json = {
+    "type": "object",
+    "required": ["name", "server_id", "url", "state", "counts"],
+    "properties": {
+        "name": _NAME,
+        "server_id": _NAME,
+        "state": {"enum": ["ready", "unreachable", "disabled"]},
+        "reason": {"type": ["string", "null"]},
+        "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+    },
+}
+_RPC: Json = {
+    "type": "object",
+    "required": ["jsonrpc", "method"],
+    "properties": {
+        "jsonrpc": {"const": "2.0"},
+        "id": {"type": ["string", "integer"]},
+        "method": {"type": "string"},
+        "params": {"type": "object"},
+    },
+}
+_TOOL_CALL: Json = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}, "_meta": {"type": "object"}},
+    "additionalProperties": False,
+}
+_RESULT: Json = {"type": "object"}
+_EVENT: Json = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"event": {"type": "string"}, "id": {"type": "string"}, "data": {"type": "string"}},
+}
+
+
+def document(base_url: str) -> Json:
+    """The document, for a gateway that clients reach at `base_url`."""
+    name = {"name": "name", "in": "path", "required": True, "schema": _NAME}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "MCP micro-gateway", "version": version.VERSION, "license": {"name": "Apache-2.0"}},
+        "servers": [{"url": base_url}],
+        "security": [{"key": []}],
+        "paths": {
+            "/mcp/servers": {
+                "get": _list("servers"),
+                "post": _operation(
+                    "Register a server", {**_SPEC, "required": ["name", "url"], "properties": _named()}, _SERVER, 409
+                ),
+            },
+            "/mcp/servers/{name}": {
+                "parameters": [name],
+                "get": _operation("Show a server", None, _SERVER, 404),
+                "put": _operation("Create or replace a server", {**_SPEC, "required": ["url"]}, _SERVER, 409),
+                "patch": _operation("Change a server", _SPEC, _SERVER, 404, 409),
+                "delete": _operation("Remove a server", None, _RESULT, 404),
+            },
+            "/mcp/servers/{name}/refresh": {
+                "parameters": [name],
+                "post": _operation("Ask a server what it offers", None, _SERVER, 404, 409),
+            },
+            "/mcp/tools": {"get": _list("tools")},
+            "/mcp/resources": {"get": _list("resources")},
+            "/mcp/prompts": {"get": _list("prompts")},
+            "/mcp/tools/call": {
+                "post": _operation("Call a tool", _TOOL_CALL, _called(), 404, 409, 429, 502, 504, stream=True)
+            },
+            "/mcp/resources/read": {
+                "post": _operation("Read a resource", _fields("uri"), _RESULT, 404, 429, 502, 504, stream=True)
+            },
+            "/mcp/prompts/get": {
+                "post": _operation("Get a prompt", _fields("name"), _RESULT, 404, 409, 429, 502, 504, stream=True)
+            },
+            "/rpc": {"post": _operation("JSON-RPC 2.0: every method", _RPC, {}, 429, no_answer=True)},
+            "/v1/mcp/registry.json": {"get": _operation("The registry document", None, _listed("servers"))},
+            "/v0.1/servers": {"get": _operation("The registry's servers", None, _listed("servers"))},
+            "/healthz": {"get": _operation("Is the process alive", None, _RESULT, open_to_all=True)},
+            "/readyz": {"get": _operation("May this worker get requests", None, _RESULT, open_to_all=True)},
+        },
+        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _named() -> Json:
+    return {"name": _NAME, **_SPEC["properties"]}
+
+
+def _called() -> Json:
+    return {
+        "type": "object",
+        "required": ["server", "tool", "result"],
+        "properties": {"server": _NAME, "tool": {"type": "string"}, "result": {"type": "object"}},
+    }
+
+
+def _fields(required: str) -> Json:
+    return {
+        "type": "object",
+        "required": [required],
+        "properties": {required: {"type": "string"}, "arguments": {"type": "object"}},
+    }
+
+
+def _listed(kind: str) -> Json:
+    return {"type": "object", "required": [kind], "properties": {kind: {"type": "array", "items": {"type": "object"}}}}
+
+
+def _list(kind: str) -> Json:
+    accept = {"name": "Accept", "in": "header", "schema": {"enum": ["application/json", "*/*"]}}
+    return _operation(f"List {kind}; text/event-stream stays open", None, _listed(kind), stream=True) | {
+        "parameters": [accept]
+    }
+
+
+def _operation(
+    summary: str,
+    body: Json | None,
+    answer: Json,
+    *problems: int,
+    stream: bool = False,
+    no_answer: bool = False,
+    open_to_all: bool = False,
+) -> Json:
+    content: Json = {"application/json": {"schema": answer}}
+    if stream:
+        content["text/event-stream"] = {"schema": _EVENT}
+    responses: Json = {"200": {"description": "done", "content": content}}
+    if no_answer:
+        responses["202"] = {"description": "a notification was taken"}
+    expected = {400, 401, 403, 406, 413, *problems} | ({422} if body else set())
+    if not open_to_all:
+        for status in sorted(expected):
+            media_type = "application/json" if no_answer else "application/problem+json"
+            schema = {} if no_answer else _PROBLEM
+            responses[str(status)] = {"description": "refused", "content": {media_type: {"schema": schema}}}
+    operation: Json = {"summary": summary, "responses": responses}
+    if open_to_all:
+        operation["security"] = []
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation
