@@ -87,6 +87,7 @@ async def _managed(http: Http, call: Call, handler: methods.Handler) -> None:
         body = to_bytes(await handler(call, **call.request.params))
     except GatewayError as error:
         call.done(methods.outcome_of(Failure(None, *methods.wire_error(error))), 0)
+        error.logged = True
         raise
     call.done("ok", len(body))
     await send_bytes(http.send, 200, b"" if http.method == "HEAD" else body)

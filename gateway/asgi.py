@@ -34,7 +34,17 @@ from gateway.errors import (
 from gateway.model.auth import Principal
 from gateway.model.doors import Doors
 from gateway.pool import Connect
-from gateway.replies import ClientLeft, Http, Wire, request_id, send_empty, send_failure, send_json, send_problem
+from gateway.replies import (
+    ClientLeft,
+    Http,
+    Wire,
+    log_refusal,
+    request_id,
+    send_empty,
+    send_failure,
+    send_json,
+    send_problem,
+)
 from gateway.settings import Settings
 from gateway.upstream.connect import Resolve, resolve
 
@@ -234,6 +244,7 @@ class Application:
 
     async def _refuse(self, http: Http, path: str, error: GatewayError) -> None:
         """Answer a refusal at the door in the protocol of the address."""
+        log_refusal(http, error)
         cors = registry.CORS if path.startswith(("/v1/mcp/", "/v0.1/")) else ()
         parts = path.split("/")
         speaks_rpc = path in ("/mcp", "/rpc") or (len(parts) == 5 and path.endswith("/mcp"))

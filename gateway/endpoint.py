@@ -42,6 +42,7 @@ from gateway.replies import (
     Http,
     accepted,
     accepts,
+    log_refusal,
     read_body,
     send_bytes,
     send_empty,
@@ -87,6 +88,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, address: Add
             case method:
                 raise MethodNotAllowed(method, ("POST", "GET", "DELETE"))
     except GatewayError as error:
+        log_refusal(http, error)
         await send_failure(http.send, error)
 
 
@@ -100,6 +102,7 @@ async def rpc(gateway: Gateway, http: Http, principal: Principal, table: str, bo
         if isinstance(message, Batch):
             _check_batch(message, gateway.settings.max_batch)
     except GatewayError as error:
+        log_refusal(http, error)
         await send_failure(http.send, error)
         return
     if isinstance(message, Request):

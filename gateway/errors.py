@@ -27,6 +27,8 @@ class GatewayError(Exception):
     def __init__(self, detail: str, **facts: Any) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.logged = False
+        """Whether the call that it ended has its line in the log already."""
         self.facts: Mapping[str, Any] = {name: value for name, value in facts.items() if value is not None}
 
     @property

@@ -6,6 +6,7 @@ Knows bounds, JSON, problem documents and event streams; nothing of MCP's method
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -27,6 +28,7 @@ from gateway.errors import (
     InvalidRequest,
     NotAcceptable,
 )
+from gateway.logs import FIELDS
 from gateway.protocol.messages import Failure, encode
 from gateway.protocol.sse import KEEP_ALIVE
 from gateway.tasks import end
@@ -41,6 +43,8 @@ _STREAM_HEADERS = (
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
+
+refusals = logging.getLogger("gateway.refusals")
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -198,6 +202,19 @@ def problem(error: GatewayError) -> dict[str, Any]:
         "detail": error.detail,
         **error.facts,
     }
+
+
+def log_refusal(http: Http, error: GatewayError) -> None:
+    """One line for a request that was refused before it became a call; nothing of what it carried."""
+    if not error.logged:
+        fields = {
+            "http_method": http.method,
+            "path": str(http.scope.get("path", ""))[:200],
+            "status": error.status,
+            "outcome": error.title,
+            "request_id": http.request_id,
+        }
+        refusals.info("refused", extra={FIELDS: fields})
 
 
 async def send_problem(send: Send, error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:

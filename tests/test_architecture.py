@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway import openapi
+from gateway.errors import GatewayError
 from gateway.methods import ADMINISTRATION, AGGREGATE, METHODS, ONE_SERVER
+from gateway.protocol.inbound import HEADER_MISMATCH, UNSUPPORTED_VERSION
 from gateway.protocol.versions import CLIENT_METHODS
 from gateway.settings import Settings
+from gateway.telemetry import Telemetry
+from gateway.upstream.connect import AddressRefused
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()
@@ -84,6 +89,33 @@ def test_every_method_is_documented(name: str) -> None:
 def test_every_command_is_documented(target: str) -> None:
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def codes() -> list[int]:
+    """The JSON-RPC code of every error that we raise."""
+
+    def below(kind: type[GatewayError]) -> set[int]:
+        return {kind.code}.union(*(below(each) for each in kind.__subclasses__()))
+
+    return sorted(below(GatewayError) | {AddressRefused.code, HEADER_MISMATCH, UNSUPPORTED_VERSION})
+
+
+@pytest.mark.parametrize("code", codes())
+def test_every_error_code_is_documented(code: int) -> None:
+    assert re.search(rf"^{code}  ", README, re.MULTILINE)
+
+
+def test_every_metric_is_documented() -> None:
+    text = Telemetry("r").exposition().decode()
+    names = set(re.findall(r"^# HELP (\w+) ", text, re.MULTILINE))
+    assert names
+    ours = [name for name in names if not name.endswith("_created")]  # the library adds those
+    assert [name for name in ours if f"``{name}``" not in README] == []
+
+
+def test_every_address_of_the_openapi_document_is_documented() -> None:
+    for path in openapi.document("")["paths"]:
+        assert path in README, path
 
 
 def test_the_tables_of_methods_and_revisions_agree() -> None:

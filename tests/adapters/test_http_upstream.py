@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from gateway.errors import (
     OutcomeUnknown,
@@ -271,3 +274,32 @@ async def unused_port() -> int:
 
 async def _nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.close()
+
+
+async def test_an_answer_to_another_id_is_no_answer(wire: Wire) -> None:
+    found = await talk(wire, http(200, "application/json", reply(99, {"x": 1})))
+    assert found[-1] == Reply(99, {"x": 1}, b'{"x": 1}')  # the exchange ignores it: see test_exchange
+
+
+async def test_of_two_answers_the_first_counts(wire: Wire) -> None:
+    body = event(reply(1, {"n": 1})) + event(reply(1, {"n": 2}))
+    found = await talk(wire, http(200, "text/event-stream", body, length=False))
+    assert found[-1] == Reply(1, {"n": 1}, b'{"n": 1}')
+
+
+async def test_a_certificate_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("other.example").configure_cert(context)
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    async with upstream(f"https://localhost:{port}/mcp") as one:
+        with pytest.raises(UpstreamUnreachable) as refusal:
+            await one.open()
+    server.close()
+    assert "certificate" in refusal.value.detail

@@ -146,3 +146,33 @@ async def test_it_works_below_a_mount_point(open_app: Open) -> None:
         mounted = Client(app, KEY, root_path="/tools/gateway")
         _, _, document = await mounted.ask("GET", "/v1/mcp/registry.json")
         assert document["servers"][0]["server"]["remotes"][0]["url"] == "http://localhost/tools/gateway/mcp"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers"),
+    [
+        ("POST", "/mcp/tools/call", b"{", {}),
+        ("POST", "/rpc", b"{", {}),
+        ("POST", "/mcp", b"{}", {"content-type": "application/json"}),
+        ("POST", "/mcp/servers", b'{"name": "a b", "url": "http://x/"}', {}),
+        ("POST", "/mcp/tools/call", b'{"name": "nope"}', {}),
+        ("POST", "/rpc", b'{"jsonrpc": "2.0", "id": 1, "method": "nope"}', {}),
+        ("GET", "/mcp/servers/nobody", None, {}),
+        ("GET", "/mcp/tools", None, {"authorization": "Bearer wrong"}),
+        ("GET", "/mcp/tools", None, {"host": "evil.example"}),
+        ("GET", "/nowhere", None, {}),
+    ],
+)
+async def test_whatever_is_refused_has_exactly_one_line(
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: dict[str, str],
+) -> None:
+    caplog.set_level("INFO")
+    await client.ask(method, path, body=body, headers=headers)
+    lines = [record for record in caplog.records if record.name in ("gateway.calls", "gateway.refusals")]
+    assert len(lines) == 1
+    assert KEY not in JsonFormatter({}).format(lines[0])

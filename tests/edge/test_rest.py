@@ -8,7 +8,7 @@ from gateway.asgi import Application
 from gateway.protocol.messages import Message, Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
-from tests.fix_gateway import KEY, Servers
+from tests.fix_gateway import KEY, Open, Servers
 
 pytestmark = pytest.mark.anyio
 SSE = {"accept": "text/event-stream"}
@@ -306,3 +306,20 @@ async def test_deep_arguments_pass_or_are_refused(client: Client, registered: Me
 async def test_a_name_that_no_server_can_have_is_404(client: Client) -> None:
     for method in ("GET", "DELETE"):
         assert (await client.ask(method, "/mcp/servers/a%00b"))[0] == 404
+
+
+async def test_a_body_that_is_too_slow_is_408(open_app: Open) -> None:
+    async with open_app(body_seconds=0.05) as (app, _):
+        answers: list[Any] = []
+
+        async def receive() -> Any:
+            await asyncio.sleep(0.5)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            answers.append(message)
+
+        headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {KEY}".encode())]
+        scope = {"type": "http", "method": "POST", "path": "/mcp/tools/call", "headers": headers, "query_string": b""}
+        await app(scope, receive, send)
+        assert answers[0]["status"] == 408

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from gateway.protocol.inbound import HEADER_MISMATCH, UNSUPPORTED_VERSION, Inbound, Refusal, classify
@@ -56,3 +58,22 @@ def test_an_unsupported_version_is_told_what_we_support() -> None:
     assert refusal.data == {
         "supported": ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"], "requested": "2026-07-28"
     }  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["mcp-protocol-version", "mcp-session-id", "mcp-method", "x-other"]),
+            st.sampled_from(["2025-11-25", "2026-07-28", "", "x"]) | st.text(st.characters(max_codepoint=255)),
+        ),
+        max_size=4,
+    ),
+    st.lists(st.sampled_from([INITIALIZE, LIST, MODERN, Notification("n")]), max_size=3),
+)
+def test_anything_is_placed_or_refused(sent: list[tuple[str, str]], messages: list[Message]) -> None:
+    placed = classify(Headers(raw=[(name.encode(), value.encode("latin-1")) for name, value in sent]), messages)
+    if isinstance(placed, Refusal):
+        assert placed.status == 400
+    else:
+        assert placed.version in (None, "2025-11-25")
+        assert MODERN not in messages

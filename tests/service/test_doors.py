@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.protocol.messages import Request
+from gateway.protocol.messages import Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import Open, Servers
@@ -89,3 +89,21 @@ async def test_a_server_that_fails_again_and_again_is_left_alone_and_tried_again
         assert (await client.ask("POST", "/mcp/servers/flaky/refresh"))[2]["state"] == "ready"
         assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
         assert (await client.ask("GET", "/mcp/servers/flaky"))[2]["breaker"] == "closed"
+
+
+async def test_progress_extends_a_calls_deadline_up_to_a_cap(open_app: Open, servers: Servers) -> None:
+    async def steps(request: Request, emit: Emit) -> Any:
+        token = request.params["_meta"]["progressToken"]
+        for step in range(10):
+            await asyncio.sleep(0.1)
+            await emit(Notification("notifications/progress", {"progressToken": token, "progress": step}))
+        return {"content": []}
+
+    for cap, last in ((60.0, "result"), (0.5, "error")):
+        async with open_app(call_cap_seconds=cap) as (_, client):
+            await register(client, servers, a=MemoryServer(tools={"steps": steps}))
+            await client.ask("PATCH", "/mcp/servers/a", value={"timeout_seconds": 0.4})
+            async with client.open("POST", "/mcp/tools/call", value={"name": "steps"}, headers=SSE) as answer:
+                events = await answer.events()
+            assert events[-1].name == last
+            assert events[0].name == "progress"
