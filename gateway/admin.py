@@ -11,16 +11,16 @@ from typing import Any
 
 import orjson
 
-from gateway import endpoint, lists, methods
+from gateway import administration, aggregate, endpoint, lists
+from gateway.answers import Answer
+from gateway.call import Call, Handler, outcome_of, wire_error
 from gateway.context import Gateway
 from gateway.errors import GatewayError, InvalidParams, MethodNotAllowed
-from gateway.methods import Call
 from gateway.model.auth import Principal
 from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
 from gateway.protocol.sse import encode_event
 from gateway.replies import (
     Accepts,
-    Answer,
     Http,
     accepts,
     problem,
@@ -48,17 +48,17 @@ async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
     fields = await _fields(gateway, http, principal, "servers")
     if fields is not None:
         call = _call(gateway, http, principal, "mcp.servers.register", fields)
-        await _managed(http, call, methods.servers_register)
+        await _managed(http, call, administration.register_server)
 
 
 async def server(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """`/mcp/servers/{name}`: show, create or replace, change, remove."""
-    handlers: Mapping[str, tuple[str, methods.Handler]] = {
-        "GET": ("mcp.servers.get", methods.servers_get),
-        "HEAD": ("mcp.servers.get", methods.servers_get),
-        "PUT": ("mcp.servers.replace", methods.servers_replace),
-        "PATCH": ("mcp.servers.update", methods.servers_update),
-        "DELETE": ("mcp.servers.remove", methods.servers_remove),
+    handlers: Mapping[str, tuple[str, Handler]] = {
+        "GET": ("mcp.servers.get", administration.get_server),
+        "HEAD": ("mcp.servers.get", administration.get_server),
+        "PUT": ("mcp.servers.replace", administration.replace_server),
+        "PATCH": ("mcp.servers.update", administration.update_server),
+        "DELETE": ("mcp.servers.remove", administration.remove_server),
     }
     if http.method not in handlers:
         raise MethodNotAllowed(http.method, tuple(handlers))
@@ -77,16 +77,16 @@ async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str)
     """`/mcp/servers/{name}/refresh`: ask the upstream now."""
     _only_post(http)
     await _managed(
-        http, _call(gateway, http, principal, "mcp.servers.refresh", {"name": name}), methods.servers_refresh
+        http, _call(gateway, http, principal, "mcp.servers.refresh", {"name": name}), administration.refresh_server
     )
 
 
-async def _managed(http: Http, call: Call, handler: methods.Handler) -> None:
+async def _managed(http: Http, call: Call, handler: Handler) -> None:
     """Carry out one change or question about the registry, and answer with its document."""
     try:
         body = to_bytes(await handler(call, **call.request.params))
     except GatewayError as error:
-        call.done(methods.outcome_of(Failure(None, *methods.wire_error(error))), 0)
+        call.done(outcome_of(Failure(None, *wire_error(error))), 0)
         error.logged = True
         raise
     call.done("ok", len(body))
@@ -102,8 +102,8 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
     params = _tool_params(fields)
 
     async def carry_out(call: Call) -> Document:
-        target = await methods.find_tool(call, params["name"], params.get("arguments"))
-        reply = await methods.call_tool(call, target)
+        target = await aggregate.find_tool(call, params["name"], params.get("arguments"))
+        reply = await aggregate.call_tool(call, target)
         public = target.server.names["tools"][target.local]
         return reply, {"server": target.server.name, "tool": public, "result": _json(reply)}
 
@@ -112,16 +112,16 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
 
 async def resources_read(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`/mcp/resources/read`: `{"uri"}` gives MCP's result."""
-    await _plain(gateway, http, principal, "resources/read", methods.resources_read, "uri")
+    await _plain(gateway, http, principal, "resources/read", aggregate.resources_read, "uri")
 
 
 async def prompts_get(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`/mcp/prompts/get`: `{"name", "arguments"}` gives MCP's result."""
-    await _plain(gateway, http, principal, "prompts/get", methods.prompts_get, "name")
+    await _plain(gateway, http, principal, "prompts/get", aggregate.prompts_get, "name")
 
 
 async def _plain(
-    gateway: Gateway, http: Http, principal: Principal, method: str, handler: methods.Handler, required: str
+    gateway: Gateway, http: Http, principal: Principal, method: str, handler: Handler, required: str
 ) -> None:
     _only_post(http)
     fields = await _fields(gateway, http, principal, method)
@@ -151,13 +151,13 @@ async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[
         try:
             reply, document = await carry_out(call)
             body = to_bytes(document)
-            call.done(methods.outcome_of(reply), len(body))
+            call.done(outcome_of(reply), len(body))
         except asyncio.CancelledError:
             call.done("cancelled", 0)
             raise
         except GatewayError as error:
             shown = error
-            call.done(methods.outcome_of(Failure(None, *methods.wire_error(error))), 0)
+            call.done(outcome_of(Failure(None, *wire_error(error))), 0)
             await answer.finish(
                 lambda: encode_event(to_bytes(problem(shown)), name="error"), lambda: send_problem(http.send, shown)
             )

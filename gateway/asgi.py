@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import admin, endpoint, health, lists, openapi, registry
+from gateway.answers import Wire
 from gateway.context import Gateway, open_gateway
 from gateway.endpoint import Address
 from gateway.errors import (
@@ -37,7 +38,6 @@ from gateway.pool import Connect
 from gateway.replies import (
     ClientLeft,
     Http,
-    Wire,
     log_refusal,
     request_id,
     send_empty,

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.answers import Answer, stream
+from gateway.call import Call, outcome_of
 from gateway.context import Gateway
 from gateway.errors import (
     GatewayError,
@@ -18,7 +20,7 @@ from gateway.errors import (
     SessionNotFound,
     UnsupportedMediaType,
 )
-from gateway.methods import METHODS, Call, answered, dispatch, outcome_of
+from gateway.methods import METHODS, answered, dispatch
 from gateway.model.auth import Principal
 from gateway.model.catalogue import Catalogue
 from gateway.model.sessions import Session
@@ -38,7 +40,6 @@ from gateway.protocol.messages import (
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.replies import (
     Accepts,
-    Answer,
     Http,
     accepted,
     accepts,
@@ -47,7 +48,6 @@ from gateway.replies import (
     send_bytes,
     send_empty,
     send_failure,
-    stream,
 )
 from gateway.tasks import end
 from gateway.upstream.base import Answering

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+from gateway.administration import listed
+from gateway.answers import stream
 from gateway.context import Gateway
 from gateway.endpoint import wait_for_change
 from gateway.errors import MethodNotAllowed
-from gateway.methods import listed
 from gateway.model.auth import Principal
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
-from gateway.replies import Http, ListAs, list_as, send_bytes, send_empty, stream, to_bytes
+from gateway.replies import Http, ListAs, list_as, send_bytes, send_empty, to_bytes
 
 _TOGETHER_SECONDS = 0.1
 

@@ -1,0 +1,160 @@
+"""The registry's methods: register, list, get, update, remove, refresh. REST and JSON-RPC call the same ones.
+
+Changes are made in one transaction of the store, read back, and shown without secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.call import Call, Handler
+from gateway.errors import (
+    InvalidParams,
+    ServerExists,
+    UnknownServer,
+)
+from gateway.model.auth import Principal, require_administrator
+from gateway.model.catalogue import Catalogue
+from gateway.model.servers import Server, ServerSpec, is_name, parse_spec, patch_spec, read_fields
+from gateway.store import Change
+from gateway.upstream.connect import NotResolved
+
+_REGISTRATION_SECONDS = 2.0
+_CLAIM_SECONDS = 5.0
+
+
+async def register_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Store a new server and ask it at once what it offers; the very same one again changes nothing."""
+
+    def only_new(stored: ServerSpec | None) -> ServerSpec:
+        spec = parse_spec(fields, stored)
+        if stored is not None and spec != stored:
+            raise ServerExists(spec.name)
+        return spec
+
+    return await _put(call, fields, only_new)
+
+
+async def replace_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Create a server or give it another specification (REST's PUT)."""
+    return await _put(call, fields, lambda stored: parse_spec(fields, stored))
+
+
+async def update_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Change some fields of a server (REST's PATCH)."""
+
+    def update(stored: ServerSpec | None) -> ServerSpec:
+        if stored is None:
+            raise UnknownServer(_server_name(fields))
+        return patch_spec(stored, fields)
+
+    return await _put(call, fields, update)
+
+
+async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[str, Any]:
+    require_administrator(call.principal)
+    fields.pop("_meta", None)
+    if not read_fields(fields).get("name"):
+        raise InvalidParams("The field 'name' is required.", "name")
+    name = _server_name(fields)
+    await _vet(call, fields)
+    if await call.gateway.store.put(name, change, _CLAIM_SECONDS):
+        await call.gateway.sync.announce()
+        if (await _current(call, name)).spec.enabled:
+            await call.gateway.refresh.discover(name, _REGISTRATION_SECONDS)
+    return (await _current(call, name)).public()
+
+
+async def remove_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Forget a server."""
+    require_administrator(call.principal)
+    name = _only_name(fields)
+    await call.gateway.store.remove(name)
+    await call.gateway.sync.announce()
+    return {"name": name, "server_id": name, "removed": True}
+
+
+async def refresh_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Ask a server now what it offers."""
+    require_administrator(call.principal)
+    name = _only_name(fields)
+    server = await call.find(lambda catalogue: catalogue.enabled_server(name, call.principal))
+    await call.gateway.refresh.discover(server.name, 4 * _REGISTRATION_SECONDS)
+    return (await _current(call, name)).public()
+
+
+async def get_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Show one server."""
+    name = _only_name(fields)
+    server = await call.find(lambda catalogue: catalogue.server(name, call.principal))
+    return server.public() | {"breaker": call.gateway.pool.breakers().get(name, "closed")}
+
+
+async def list_servers(call: Call, /, **_: Any) -> Mapping[str, Any]:
+    """Show all servers."""
+    return listed("servers", call.catalogue, call.principal)
+
+
+def listed(kind: str, catalogue: Catalogue, principal: Principal) -> dict[str, Any]:
+    """The document of one list: `{kind: [...], "revision": n}`, items with their server."""
+    if kind == "servers":
+        items = [server.public() for server in catalogue.known(principal)]
+    else:
+        items = _with_server(kind, catalogue, principal)
+    document: dict[str, Any] = {kind: items, "revision": catalogue.revision}
+    if kind == "resources":
+        document["resourceTemplates"] = _with_server("templates", catalogue, principal)
+    return document
+
+
+def _with_server(kind: str, catalogue: Catalogue, principal: Principal) -> list[Any]:
+    return [{**item, "server": server.name} for server, item in catalogue.items(kind, principal)]
+
+
+async def _vet(call: Call, fields: Mapping[str, Any]) -> None:
+    """Refuse a URL whose host has an address that a server must not have; an unknown name may come to be known."""
+    url = fields.get("url")
+    host = urlsplit(url).hostname if isinstance(url, str) else None
+    if host is not None:
+        try:
+            async with asyncio.timeout(_REGISTRATION_SECONDS):
+                await call.gateway.vetting.addresses(host)
+        except (NotResolved, TimeoutError):
+            pass
+
+
+async def _current(call: Call, name: str) -> Server:
+    """The server as the registry has it now."""
+    await call.gateway.sync.catch_up()
+    call.catalogue = call.gateway.sync.catalogue
+    return call.catalogue.server(name, call.principal)
+
+
+def _server_name(fields: Mapping[str, Any]) -> str:
+    name = fields.get("name", fields.get("server_id"))
+    if not isinstance(name, str):
+        raise InvalidParams("'name' must be a string, the server's name.", "name")
+    return name
+
+
+def _only_name(fields: Mapping[str, Any]) -> str:
+    for each in fields:
+        if each not in ("name", "server_id", "_meta"):
+            raise InvalidParams(f"There is no parameter {each[:64]!r}; send the server's 'name'.", each[:64])
+    name = _server_name(fields)
+    if not is_name(name):
+        raise UnknownServer(name)
+    return name
+
+
+METHODS: dict[str, Handler] = {
+    "mcp.servers.register": register_server,
+    "mcp.servers.list": list_servers,
+    "mcp.servers.get": get_server,
+    "mcp.servers.update": update_server,
+    "mcp.servers.remove": remove_server,
+    "mcp.servers.refresh": refresh_server,
+}

@@ -1,0 +1,198 @@
+"""Answers that take their time: JSON or an event stream, decided late; streams that stay; what a refusal leaves unread.
+
+Knows ASGI messages, disconnects and keep-alives; nothing of MCP's methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from types import TracebackType
+
+from starlette.types import Message as AsgiMessage
+from starlette.types import Receive, Send
+
+from gateway.protocol.sse import KEEP_ALIVE
+from gateway.replies import Accepts, ClientLeft, Http, RawHeaders
+from gateway.tasks import end
+
+_WATCH_AFTER_SECONDS = 0.02
+_DISCARD_SECONDS = 5.0
+_SEND_SECONDS = 30.0
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class Wire:
+    """One request's `receive` and `send`, watched.
+
+    A refusal that is sent while the body is still on its way would be lost: the server closes the connection, and a
+    proxy in between sees a reset instead of the answer. So a refused body is read to its end first, up to a bound.
+    """
+
+    def __init__(self, receive: Receive, send: Send, discard: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._discard = discard
+        self._complete = False
+        self.started = False
+
+    async def receive(self) -> AsgiMessage:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._complete = True
+        return message
+
+    async def send(self, message: AsgiMessage) -> None:
+        if not self.started:
+            self.started = True
+            if message["status"] >= 400 and not self._complete:
+                await self._read_rest()
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientLeft from None  # it is there, but does not read
+
+    async def _read_rest(self) -> None:
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while not self._complete and self._discard > 0:
+                    self._discard -= len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            pass  # too slow: the refusal goes out all the same
+
+
+class Answer:
+    """The answer to one POST, undecided between JSON and an event stream until something forces the choice.
+
+    Use as a context manager: it starts nothing for a fast call. A call older than 20 ms gets a watcher for a
+    hang-up where that cancels; one silent for the keep-alive interval becomes a stream, if the client takes one.
+    """
+
+    def __init__(self, http: Http, accepts: Accepts, keepalive_seconds: float, *, cancels: bool) -> None:
+        self._receive = http.receive
+        self._send = http.send
+        self._accepts = accepts
+        self._keepalive_seconds = keepalive_seconds
+        self._cancels = cancels
+        self._sending = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timers: list[asyncio.TimerHandle] = []
+        self._hang_up = asyncio.timeout(None)
+        self._wrote = 0.0
+        self.streaming = False
+        self.headers: RawHeaders = []
+
+    async def __aenter__(self) -> Answer:
+        loop = asyncio.get_running_loop()
+        if self._cancels:
+            self._timers.append(loop.call_later(_WATCH_AFTER_SECONDS, self._start, self._watch))
+        if self._accepts is not Accepts.JSON:
+            self._timers.append(loop.call_later(self._keepalive_seconds, self._start, self._keep_alive))
+        await self._hang_up.__aenter__()
+        if self._accepts is Accepts.STREAM:
+            await self.commit()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+        try:
+            await self._hang_up.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise ClientLeft from None
+
+    async def commit(self) -> None:
+        """Decide for the event stream, now."""
+        if not self.streaming and self._accepts is not Accepts.JSON:
+            self.streaming = True
+            async with self._sending:
+                await self._send(
+                    {"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *self.headers]}
+                )
+
+    async def event(self, frame: bytes) -> None:
+        """Send an event ahead of the result; a client that takes only JSON does not get it."""
+        await self.commit()
+        if self.streaming:
+            await self._write(frame)
+
+    async def finish(self, frame: Callable[[], bytes], body: Callable[[], Awaitable[None]]) -> None:
+        """Send the result: as the last event if this is a stream by now, else by `body`."""
+        await self._stop()
+        if not self.streaming:
+            await body()
+            return
+        await self._write(frame())
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _stop(self) -> None:
+        """From here on nobody else writes, and a hang-up cancels nothing."""
+        for timer in self._timers:
+            timer.cancel()
+        if self._tasks:
+            await end(self._tasks)
+
+    async def _write(self, frame: bytes) -> None:
+        self._wrote = asyncio.get_running_loop().time()
+        async with self._sending:
+            await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            await work()
+
+        self._tasks.append(asyncio.create_task(run()))
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._hang_up.reschedule(0)  # our loop's clock began before: at once
+
+    async def _keep_alive(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            if now() - self._wrote >= self._keepalive_seconds:
+                await self.commit()
+                await self._write(KEEP_ALIVE)
+            await asyncio.sleep(self._keepalive_seconds)
+
+
+async def stream(
+    http: Http, frames: Callable[[], AsyncGenerator[bytes, None]], headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Write frames until they end or the client leaves; HEAD gets the head alone.
+
+    Hypercorn's send() stays silent after a disconnect, so we listen as well.
+    """
+    await http.send({"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *headers]})
+    if http.method == "HEAD":
+        await http.send({"type": "http.response.body", "body": b""})
+        return
+    writing = asyncio.create_task(_write_all(http.send, frames()))
+    leaving = asyncio.create_task(_disconnected(http.receive))
+    try:
+        await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end((writing, leaving))
+    if not writing.cancelled():
+        writing.result()
+    if leaving.cancelled():  # so the client is still there
+        await http.send({"type": "http.response.body", "body": b""})
+
+
+async def _write_all(send: Send, frames: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(frames):
+        async for frame in frames:
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
