@@ -50,7 +50,7 @@ async def forward(call: Call, /, **params: Any) -> Reply:
     return await call.forward(await _addressed(call), params)
 
 
-async def call(call: Call, /, name: Any = None, **params: Any) -> Reply:
+async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     """Pass a tool call on, if its arguments pass where the server wants them checked."""
     server = await _addressed(call)
     if isinstance(name, str) and (refused := check_arguments(call, Target(server, name))) is not None:
@@ -76,7 +76,7 @@ METHODS: dict[str, Handler] = {
     "initialize": initialize,
     "ping": ping,
     "tools/list": _listing("tools", "tools"),
-    "tools/call": call,
+    "tools/call": tools_call,
     "resources/list": _listing("resources", "resources"),
     "resources/templates/list": _listing("templates", "resourceTemplates"),
     "resources/read": forward,
