@@ -39,6 +39,15 @@ class Bus:
         )
         self.connected = False
         self.round_trips = 0
+        self._heard = asyncio.Event()
+
+    async def first_contact(self, seconds: float) -> None:
+        """Wait for the first subscription, but not for long: without Redis we begin all the same."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._heard.wait()
+        except TimeoutError:
+            pass
 
     async def close(self) -> None:
         try:
@@ -104,4 +113,5 @@ class Bus:
                 message = await pubsub.get_message(timeout=None)
             if message is not None and message["type"] in ("message", "subscribe"):
                 self.connected = True
+                self._heard.set()
                 hint()

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from gateway.remote import Refused, Remote
+from gateway.remote import Exit, Refused, Remote
 
 _AT_ONCE_SECONDS = 3.0
 _TWO_COMMENTS = 2 * len(": keep-alive\n\n")
@@ -27,6 +27,7 @@ class Finding:
     what: str
     said: str
     fix: str = ""
+    code: Exit = Exit.FAILED
 
     @property
     def well(self) -> bool:
@@ -38,7 +39,7 @@ def run(remote: Remote, environment: Mapping[str, str]) -> Iterator[Finding]:
     try:
         state = remote.ask("GET", "/readyz")
     except Refused as error:
-        yield Finding("gateway", str(error), "start it, or say with --url where it is")
+        yield Finding("gateway", str(error), "start it, or say with --url where it is", error.code)
         return
     yield Finding("gateway", f"version {state['version']}, replica {state['replica']}, revision {state['revision']}")
     yield from _degraded(state)
@@ -48,7 +49,7 @@ def run(remote: Remote, environment: Mapping[str, str]) -> Iterator[Finding]:
     try:
         servers = remote.ask("GET", "/mcp/servers")["servers"]
     except Refused as error:
-        yield Finding("key", str(error), "set GATEWAY_MASTER_KEY, or send --key")
+        yield Finding("key", str(error), "set GATEWAY_MASTER_KEY, or send --key", error.code)
         return
     yield Finding("key", "accepted")
     for server in servers:

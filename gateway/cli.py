@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import typer
 
 from gateway import commands, version
@@ -47,9 +48,25 @@ def serve() -> None:
                 for name, url in (("Postgres", settings.database_url), ("Redis", settings.redis_url))
                 if url is None
             ]
-            _say(f"own {' and '.join(wanted)} in {settings.data_dir.absolute()}")
+            whose = "own" if stores.owned else "another gateway's"
+            _say(f"{whose} {' and '.join(wanted)} in {settings.data_dir.absolute()}")
+        supervisor = Supervisor(settings, environment)
+        supervisor.bind()
+        _check_database(environment["DATABASE_URL"])
         _say(f"{settings.workers} workers on http://{settings.host}:{settings.port}")
-        sys.exit(Supervisor(settings, environment).run())
+        code = supervisor.run()
+        _say("stopped")
+        sys.exit(code)
+
+
+def _check_database(url: str) -> None:
+    """Refuse a URL that is none; say why a database does not answer, and leave the waiting to the workers."""
+    try:
+        psycopg.connect(url, connect_timeout=5).close()
+    except psycopg.ProgrammingError as error:
+        raise SettingsError(f"DATABASE_URL: {str(error).strip().splitlines()[0]}") from None
+    except psycopg.Error as error:
+        logging.getLogger("gateway").warning("DATABASE_URL: %s; trying on", str(error).strip().splitlines()[0])
 
 
 @cli.command()
@@ -106,6 +123,8 @@ def _say(text: str) -> None:
 def main() -> None:
     """The entry point; a setting that is wrong ends in one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for quiet in ("httpx", "httpcore"):
+        logging.getLogger(quiet).setLevel(logging.WARNING)
     try:
         cli()
     except SettingsError as error:

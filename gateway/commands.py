@@ -98,7 +98,11 @@ def servers_add(
     prefix: Annotated[str | None, typer.Option(help="instead of its name in public tool names")] = None,
     timeout: Annotated[float | None, typer.Option(help="seconds for a call")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="a label; may be repeated")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="replace a server of this name")] = False,
+    transport: Annotated[str | None, typer.Option(help="http or rest")] = None,
+    validate_arguments: Annotated[
+        bool, typer.Option("--validate-arguments", help="check arguments against the tools' schemas here")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="replace a server that has this name")] = False,
     url: Url = _URL,
     key: Key = None,
     as_json: AsJson = False,
@@ -108,6 +112,8 @@ def servers_add(
     spec |= {"headers": dict(_header(each) for each in header or [])}
     spec |= {} if prefix is None else {"prefix": prefix}
     spec |= {} if timeout is None else {"timeout_seconds": timeout}
+    spec |= {} if transport is None else {"transport_type": transport}
+    spec |= {"validate_arguments": True} if validate_arguments else {}
     with _errors(as_json):
         remote = Remote(url, key)
         path = f"/mcp/servers/{quote(name, safe='')}"
@@ -157,7 +163,10 @@ def tools_list(
 ) -> None:
     """List the tools of all servers."""
     with _errors(as_json):
-        found = Remote(url, key).ask("GET", "/mcp/tools")
+        remote = Remote(url, key)
+        found = remote.ask("GET", "/mcp/tools")
+        if server is not None:
+            remote.ask("GET", f"/mcp/servers/{quote(server, safe='')}")  # refuses a name that is not there
     found["tools"] = [tool for tool in found["tools"] if server in (None, tool["server"])]
     if as_json:
         _print_json(found)
@@ -181,7 +190,7 @@ def tools_call(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Call a tool; progress is shown while it runs."""
+    """Call a tool; on a terminal its progress is shown while it runs."""
     body = {"name": name, "arguments": _arguments(arguments or [])}
     with _errors(as_json):
         answer = _watched(Remote(url, key), body)
@@ -240,7 +249,8 @@ def _watched(remote: Remote, body: Any) -> Any:
 
 def check(url: Url = _URL, key: Key = None, as_json: AsJson = False) -> None:
     """Check the gateway, its stores, its servers and the way through the load balancer; says what to fix."""
-    findings = list(checks.run(Remote(url, key), os.environ))
+    with _errors(as_json):
+        findings = list(checks.run(Remote(url, key), os.environ))
     if as_json:
         _print_json([{"what": each.what, "well": each.well, "said": each.said, "fix": each.fix} for each in findings])
     else:
@@ -249,5 +259,5 @@ def check(url: Url = _URL, key: Key = None, as_json: AsJson = False) -> None:
             mark = "[green]ok[/]" if each.well else "[red]no[/]"
             table.add_row(mark, escape(each.what), escape(each.said), escape(each.fix))
         _console().print(table)
-    if not all(each.well for each in findings):
-        raise typer.Exit(Exit.FAILED)
+    if wrong := [each.code for each in findings if not each.well]:
+        raise typer.Exit(max(wrong))

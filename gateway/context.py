@@ -25,6 +25,8 @@ from gateway.telemetry import Telemetry
 from gateway.upstream.connect import Dialer, Resolve, Vetting, resolve
 from gateway.upstream.http import Limits
 
+_CONTACT_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -109,6 +111,7 @@ async def open_gateway(
             asyncio.create_task(keep("refresh", refresh.run)),
         ]
         try:
+            await bus.first_contact(_CONTACT_SECONDS)
             yield Gateway(
                 settings=settings,
                 store=store,

@@ -58,8 +58,12 @@ class Stores:
 
     def start(self) -> Urls:
         """Start what is wanted, or find what another owner runs. Raises SettingsError."""
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not self._own():
+        try:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            owned = self._own()
+        except OSError as error:
+            raise SettingsError(f"GATEWAY_DATA_DIR: {self._root} can't be used: {error.strerror}.") from None
+        if not owned:
             return self._others()
         try:
             self._runtime = self._sockets()
@@ -73,6 +77,11 @@ class Stores:
         _write(self._root / "state.json", json.dumps(state))
         self.urls = urls
         return urls
+
+    @property
+    def owned(self) -> bool:
+        """Whether these stores are our own, not those of another process in the same directory."""
+        return self._lock is not None
 
     def start_one(self, name: str) -> None:
         """Start one of the stores (`postgres`, `valkey`) again."""

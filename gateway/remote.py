@@ -51,7 +51,10 @@ class Remote:
     """One gateway at a URL."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/").removesuffix("/mcp")
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise Refused(f"{url!r} is no URL of a gateway; http://localhost:4000 is one.", Exit.USAGE)
+        key = key or None
         if key is None and urlsplit(self.url).hostname in LOOPBACK:
             key = DEMO_KEY  # what `make run` and `make ha` serve with
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
@@ -112,7 +115,9 @@ def _checked(answer: httpx.Response) -> Any:
             "The gateway does not know this key. --key or GATEWAY_MASTER_KEY is what it takes.", Exit.UNAUTHORIZED
         )
     if answer.status_code >= 400:
-        detail = value.get("detail") if isinstance(value, dict) else None
+        detail = value.get("detail") if isinstance(value, dict) and "title" in value else None
+        if answer.status_code == 404 and detail is None:
+            raise Refused("There is something at this address, but no gateway; is the URL right?", Exit.UNREACHABLE)
         raise Refused(str(detail or f"HTTP {answer.status_code}"), Exit.FAILED, value if detail else None)
     if value is None:
         raise Refused("The answer is not that of a gateway; is the URL right?", Exit.UNREACHABLE)

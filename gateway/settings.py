@@ -34,7 +34,10 @@ def _flag(text: str) -> bool:
 
 def _between(low: float, high: float, number: Callable[[str], Any] = int) -> Callable[[str], Any]:
     def read(text: str) -> Any:
-        value = number(text)
+        try:
+            value = number(text)
+        except ValueError:
+            raise ValueError(f"expected a number from {low:g} to {high:g}") from None
         if not low <= value <= high:
             raise ValueError(f"expected a number from {low:g} to {high:g}")
         return value

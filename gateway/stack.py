@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,7 @@ class Stack:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
+            self._check_ports()
             self._start()
         except BaseException:
             self._stop()
@@ -145,6 +147,20 @@ class Stack:
             ]
         )
 
+    def _check_ports(self) -> None:
+        """Say which port is taken before anything is started. Raises SettingsError."""
+        wanted = [("GATEWAY_STUB_PORT", self._settings.stub_port)]
+        wanted += zip(("GATEWAY_PORT", "GATEWAY_REPLICA2_PORT"), self.ports, strict=False)
+        if self._nginx_conf is not None:
+            wanted.append(("GATEWAY_NGINX_PORT", self._settings.nginx_port))
+        for name, port in wanted:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((_HOST, port))
+                except OSError as error:
+                    raise SettingsError(f"{name}: port {port} can't be used: {error.strerror}.") from None
+
     def _start(self) -> None:
         settings, environment = self._settings, self._environment
         if settings.database_url is None or settings.redis_url is None:
@@ -152,6 +168,9 @@ class Stack:
                 settings.data_dir, postgres=settings.database_url is None, valkey=settings.redis_url is None
             )
             urls = self._stores.start()
+            if not self._stores.owned:
+                folder = settings.data_dir.absolute()
+                raise SettingsError(f"GATEWAY_DATA_DIR: {folder} is that of a running gateway; choose another one.")
             environment["DATABASE_URL"] = settings.database_url or urls.database_url
             environment["REDIS_URL"] = settings.redis_url or urls.redis_url
             print(f"mcp-gateway: own stores in {settings.data_dir.absolute()}", flush=True)

@@ -51,10 +51,17 @@ class Supervisor:
         self._workers = [_Worker(number) for number in range(1, settings.workers + 1)]
         self._wake = threading.Event()
         self._stopping = False
+        self._listener: socket.socket | None = None
+
+    def bind(self) -> None:
+        """Take the address. Raises SettingsError when it is not to be had."""
+        self._listener = bind(self._settings.host, self._settings.port)
 
     def run(self) -> int:
-        """Bind, start, watch, drain. Raises SettingsError when the address is taken."""
-        listener = bind(self._settings.host, self._settings.port)
+        """Start the workers on the address that was bound, watch them, drain them."""
+        listener = self._listener
+        if listener is None:
+            raise RuntimeError("bind() comes first")
         figures = tempfile.mkdtemp(prefix="mcp-gateway-figures-")
         self._environment[SHARED_FOLDER] = figures
         alive, parent = os.pipe()  # the children hold one end: they see it close when we die

@@ -319,7 +319,15 @@ def run(deployment: Deployment, console: Console) -> int:
 
 def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
-    return 0 if run(Deployment.from_environment(os.environ), console) == len(CASES) else 1
+    deployment = Deployment.from_environment(os.environ)
+    try:
+        httpx.get(f"{deployment.url}/healthz", timeout=5, trust_env=False)
+    except httpx.HTTPError as error:
+        console.print(
+            f"There is no gateway at {deployment.url} ({error}). `make ha` starts one; VALIDATE_URL names another."
+        )
+        return 1
+    return 0 if run(deployment, console) == len(CASES) else 1
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_starlette_is_a_toolbox_and_libraries_have_one_importer(path: Path) -> N
             "upstream/rest.py",
             "validate.py",
         },
-        "psycopg": {"check.py", "store.py", "embedded.py"},
+        "psycopg": {"check.py", "cli.py", "store.py", "embedded.py"},
         "redis": {"bus.py", "check.py", "embedded.py"},
     }.items():
         if any(each == library or each.startswith(f"{library}.") for each in used):

@@ -61,11 +61,12 @@ def _number(part: str) -> int:
 
 
 def _public(address: Address) -> bool:
-    if isinstance(address, IPv4Address) and address in _SHARED:
-        return False
-    if isinstance(address, IPv6Address) and (address.is_site_local or any(address in net for net in _NAT64)):
-        return not address.is_site_local
-    return address.is_global
+    """Whether it is meant for the public net; what an IPv6 address carries is judged by itself."""
+    if isinstance(address, IPv4Address):
+        return address.is_global and address not in _SHARED
+    if address.sixtofour is not None or any(address in network for network in _NAT64):
+        return True
+    return address.is_global and not address.is_site_local
 
 
 def _carried(address: Address) -> list[Address]:

@@ -106,6 +106,9 @@ class Catalogue:
             return target
         offered = [each for each in self._bare[kind].get(name, ()) if may_see(principal, each.server.name)]
         if not offered:
+            for server in self.known(principal):
+                if not server.spec.enabled and name in server.names.get(kind, {}).values():
+                    raise ServerDisabled(server.name)
             raise unknown(name)
         if len({each.server.spec.fingerprint for each in offered}) > 1:
             raise AmbiguousName(name, [each.server.names[kind][each.local] for each in offered])

@@ -169,6 +169,12 @@ class HttpUpstream:
                 f"Server {self._server!r} answered {status} to the credentials it is registered with; "
                 "check its `headers`.",
             )
+        if status == 508:
+            raise UpstreamProtocolError(
+                self._server,
+                f"Server {self._server!r} leads back to this gateway (HTTP 508); remove it.",
+                upstream_status=508,
+            )
         failure = await self._failure(response)
         if failure is not None and failure.id is not None:
             return

@@ -71,6 +71,8 @@ def test_who_may_not_see_a_server_finds_nothing() -> None:
 def test_a_disabled_server_offers_nothing() -> None:
     off = catalogue(server("a", "x", enabled=False))
     with pytest.raises(UnknownTool):
+        off.tool("x", ADMIN)
+    with pytest.raises(ServerDisabled):
         off.tool("a__x", ADMIN)
     with pytest.raises(ServerDisabled):
         off.enabled_server("a", ADMIN)

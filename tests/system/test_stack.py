@@ -291,6 +291,42 @@ def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path, changes: 
     assert len(run.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"DATABASE_URL": "foo", "REDIS_URL": "redis://x"}, "DATABASE_URL"),
+        ({"GATEWAY_DATA_DIR": "/proc/nope"}, "GATEWAY_DATA_DIR"),
+    ],
+)
+def test_stores_that_can_not_be_had_stop_the_start_with_one_line(changes: dict[str, str], named: str) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "GATEWAY_MASTER_KEY": "long-enough",
+        "GATEWAY_PORT": str(free_ports(1)[0]),
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve"],
+        env=environment | changes, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (run.returncode, len(run.stderr.strip().splitlines())) == (2, 1)
+    assert named in run.stderr
+
+
+def test_a_second_stack_on_the_same_ports_or_data_says_so_and_touches_nothing(stack: Running) -> None:
+    for changes, named in (
+        ({}, "GATEWAY_STUB_PORT"),
+        (dict(zip(("GATEWAY_STUB_PORT", "GATEWAY_PORT"), map(str, free_ports(2)), strict=True)), "GATEWAY_DATA_DIR"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "gateway", "run"],
+            env=stack.environment | changes, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert (run.returncode, len(run.stderr.strip().splitlines())) == (2, 1)
+        assert named in run.stderr
+    with stack.client() as client:
+        assert client.get("/readyz").status_code == 200
+
+
 def test_the_plain_hypercorn_command_serves_too(stack: Running, tmp_path: Path) -> None:
     state = json.loads((Path(stack.environment["GATEWAY_DATA_DIR"]) / "state.json").read_text())
     with socket.socket() as held:

@@ -114,6 +114,8 @@ def test_bad_servers_among_twenty_cost_the_others_nothing(start_stack: Start) ->
         for process in bad:
             process.kill()
             process.wait()
+    for name, load in (("calm", calm), ("with trouble", rough)):
+        print(f"{name}: {len(load.seconds)} calls, median {statistics.median(load.seconds) * 1e3:.1f} ms")
     assert calm.failed == []
     assert rough.failed == []
     assert trouble.failed, "the bad servers were not bad"
