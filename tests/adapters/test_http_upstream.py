@@ -19,6 +19,8 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from gateway.model.servers import ServerSpec
+from gateway.pool import Bounds, Live, tell_nobody
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.upstream.base import Answering, Link, SessionExpired
 from gateway.upstream.connect import Dialer, Vetting
@@ -303,3 +305,16 @@ async def test_a_certificate_that_does_not_fit_is_named(tmp_path: Path) -> None:
             await one.open()
     server.close()
     assert "certificate" in refusal.value.detail
+
+
+async def test_a_call_that_is_answered_under_another_id_ends_with_outcome_unknown(wire: Wire) -> None:
+    wire.answers["tools/call"] = http(200, "application/json", reply("not yours", {"x": 1}))
+    async with upstream(wire.url) as one, asyncio.timeout(10):
+        live = Live(ServerSpec("s", wire.url), one, Bounds(5, 5), lambda server: None, _no_breaker)
+        with pytest.raises(OutcomeUnknown):
+            await live.request(CALL, tell_nobody)
+        await live.close()
+
+
+def _no_breaker(server: str, *, is_open: bool) -> None:
+    """Nobody looks."""
