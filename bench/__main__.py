@@ -105,7 +105,10 @@ def wait_for(port: int, path: str) -> None:
 
 
 def start(stack: ExitStack, command: list[str], environment: dict[str, str] | None = None) -> int:
-    process = subprocess.Popen(command, env=environment or dict(os.environ), stdin=subprocess.DEVNULL)
+    # the lines of calls are written, as in earnest, but not shown
+    process = subprocess.Popen(
+        command, env=environment or dict(os.environ), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     stack.callback(process.wait, 30)
     stack.callback(process.terminate)
     return process.pid
