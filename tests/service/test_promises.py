@@ -39,7 +39,7 @@ async def test_a_call_costs_no_round_trip_to_postgres_or_redis(open_app: Open, s
                 await client.ask("POST", "/mcp/tools/call", value={"name": "a__echo"})
         queries, trips = (count[1][at] - count[0][at] for at in (0, 1))
         assert trips == 0
-        assert queries <= 3, "40 calls; only the refresh loop may have looked for due servers meanwhile"
+        assert queries < 20, "40 calls; only the refresh loop may have looked for due servers meanwhile, once a second"
 
 
 async def test_one_connection_serves_all_calls(client: Client, registered: MemoryServer) -> None:
