@@ -323,3 +323,22 @@ async def test_a_body_that_is_too_slow_is_408(open_app: Open) -> None:
         scope = {"type": "http", "method": "POST", "path": "/mcp/tools/call", "headers": headers, "query_string": b""}
         await app(scope, receive, send)
         assert answers[0]["status"] == 408
+
+
+async def test_a_client_that_does_not_read_is_let_go(
+    app: Application, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.answers._SEND_SECONDS", 0.05)
+    requests = [{"type": "http.request", "body": b'{"name": "echo"}', "more_body": False}]
+
+    async def receive() -> Any:
+        return requests.pop() if requests else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {KEY}".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/mcp/tools/call", "headers": headers, "query_string": b""}
+    async with asyncio.timeout(10):
+        await app(scope, receive, send)
+    assert len(registered.requests) == 1

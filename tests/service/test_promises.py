@@ -215,3 +215,14 @@ async def test_what_can_not_be_taken_is_a_reason_and_no_silence(client: Client, 
     servers["odd"] = MemoryServer(down="a \0 zero")
     _, _, stored = await client.ask("POST", "/mcp/servers", value={"name": "odd", "url": "http://odd.test/mcp"})
     assert (stored["state"], stored["reason"]) == ("unreachable", "a  zero")
+
+
+async def test_a_list_that_is_too_long_is_a_reason_and_not_a_burden(client: Client, servers: Servers) -> None:
+    async def nothing(request: Request, emit: Emit) -> Any:
+        return {}
+
+    servers["vast"] = MemoryServer(tools={f"t{number}": nothing for number in range(10_001)}, page_size=100_000)
+    _, _, stored = await client.ask("POST", "/mcp/servers", value={"name": "vast", "url": "http://vast.test/mcp"})
+    assert stored["state"] == "unreachable"
+    assert "lists too much" in stored["reason"]
+    assert stored["counts"]["tools"] == 0
