@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run ha validate test soak lint types imports bench check clean help
+.PHONY: run ha validate conformance test soak lint types imports bench check clean help
 
 help:
 	@echo "make run       a gateway on :4000 with its own stores and a stub server"
@@ -21,6 +21,9 @@ ha: .venv/run
 
 validate: .venv/run
 	@$(BIN)/python -m gateway.validate
+
+conformance: .venv/test
+	@$(BIN)/python -m tests.conformance
 
 test: .venv/test
 	$(BIN)/python -m pytest $(ARGS)

@@ -29,7 +29,7 @@ from gateway.replies import (
     send_problem,
     to_bytes,
 )
-from gateway.upstream.base import Answering
+from gateway.upstream.base import Answering, Interrupted
 
 Document = tuple[Reply, Any]
 """What a call gave, and how it is shown."""
@@ -143,7 +143,7 @@ async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[
     call.wants_progress = how is not Accepts.JSON
     async with Answer(http, how, gateway.settings.keepalive_seconds, cancels=True) as answer:
 
-        async def tell(message: Answering | Notification) -> None:
+        async def tell(message: Answering | Interrupted | Notification | Request) -> None:
             if isinstance(message, Notification) and message.method in _EVENTS:
                 await answer.event(encode_event(to_bytes(message.params), name=_EVENTS[message.method]))
 

@@ -179,6 +179,28 @@ async def completion_complete(call: Call, /, ref: Any, argument: Any = None, **_
     return await call.forward(target.server, {**call.request.params, "ref": local})
 
 
+async def set_level(call: Call, /, level: Any = None, **_: Any) -> Mapping[str, Any]:
+    """Set how much every server of the session logs."""
+    conversation = call.in_session()
+    if level not in versions.LOG_LEVELS:
+        raise InvalidParams(f"'level' must be one of {', '.join(versions.LOG_LEVELS)}.", "level")
+    await conversation.set_level(level)
+    return {}
+
+
+def _subscribing(*, to: bool) -> Handler:
+    async def subscribe(call: Call, /, uri: Any = None, **_: Any) -> Reply:
+        conversation = call.in_session()
+        if not isinstance(uri, str):
+            raise InvalidParams("'uri' must be a string.", "uri")
+        target = await call.find(lambda catalogue: catalogue.resource(uri, call.principal))
+        reply = await call.forward(target.server, {**call.request.params, "uri": target.local})
+        await conversation.subscribed(target.server.name, target.local, to=to)
+        return reply
+
+    return subscribe
+
+
 METHODS: dict[str, Handler] = {
     "initialize": initialize,
     "ping": ping,
@@ -190,4 +212,7 @@ METHODS: dict[str, Handler] = {
     "prompts/list": _listing("prompts", "prompts"),
     "prompts/get": prompts_get,
     "completion/complete": completion_complete,
+    "resources/subscribe": _subscribing(to=True),
+    "resources/unsubscribe": _subscribing(to=False),
+    "logging/setLevel": set_level,
 }

@@ -13,13 +13,18 @@ from types import TracebackType
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Send
 
-from gateway.protocol.sse import KEEP_ALIVE
+from gateway.protocol.messages import Id
+from gateway.protocol.sse import KEEP_ALIVE, encode_event
+from gateway.recorder import Recording
 from gateway.replies import Accepts, ClientLeft, Http, RawHeaders
 from gateway.tasks import end
 
 _WATCH_AFTER_SECONDS = 0.02
 _DISCARD_SECONDS = 5.0
 _SEND_SECONDS = 30.0
+RETRY_MS = 500
+"""How long a client should wait before it takes up a stream that was cut."""
+
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -74,12 +79,26 @@ class Answer:
     hang-up where that cancels; one silent for the keep-alive interval becomes a stream, if the client takes one.
     """
 
-    def __init__(self, http: Http, accepts: Accepts, keepalive_seconds: float, *, cancels: bool) -> None:
+    def __init__(
+        self,
+        http: Http,
+        accepts: Accepts,
+        keepalive_seconds: float,
+        *,
+        cancels: bool,
+        record: Callable[[], Recording] | None = None,
+        primes: bool = False,
+    ) -> None:
+        """`record` begins the record of the stream, if it becomes one; `primes` begins it with an event of no data."""
         self._receive = http.receive
         self._send = http.send
         self._accepts = accepts
         self._keepalive_seconds = keepalive_seconds
         self._cancels = cancels
+        self._record = record
+        self._recording: Recording | None = None
+        self._primes = primes
+        self._left = False
         self._sending = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._timers: list[asyncio.TimerHandle] = []
@@ -112,16 +131,37 @@ class Answer:
         """Decide for the event stream, now."""
         if not self.streaming and self._accepts is not Accepts.JSON:
             self.streaming = True
+            self._recording = self._record() if self._record is not None else None
             async with self._sending:
                 await self._send(
                     {"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *self.headers]}
                 )
+            if self._recording is not None and self._primes:
+                await self._write(encode_event(b"", id=self._recording.first, retry=RETRY_MS))
 
     async def event(self, frame: bytes) -> None:
         """Send an event ahead of the result; a client that takes only JSON does not get it."""
         await self.commit()
         if self.streaming:
             await self._write(frame)
+
+    async def say(self, payload: bytes) -> None:
+        """Send a JSON-RPC message ahead of the result."""
+        await self.commit()
+        if self.streaming:
+            await self._write(self.frame(payload))
+
+    def frame(self, payload: bytes, answers: Id | None = None) -> bytes:
+        """A JSON-RPC message as an event, recorded where the stream is; `answers` names the request it ends."""
+        id = self._recording.event(payload, answers) if self._recording is not None else None
+        return encode_event(payload, name="message", id=id)
+
+    async def interrupt(self) -> None:
+        """End the client's stream before the result, which goes on record: the client takes it up from there."""
+        if self.streaming and self._recording is not None and not self._left:
+            async with self._sending:
+                self._left = True
+                await self._send({"type": "http.response.body", "body": b""})
 
     async def finish(self, frame: Callable[[], bytes], body: Callable[[], Awaitable[None]]) -> None:
         """Send the result: as the last event if this is a stream by now, else by `body`."""
@@ -130,7 +170,10 @@ class Answer:
             await body()
             return
         await self._write(frame())
-        await self._send({"type": "http.response.body", "body": b""})
+        if self._recording is not None:
+            self._recording.end()
+        if not self._left:
+            await self._send({"type": "http.response.body", "body": b""})
 
     async def _stop(self) -> None:
         """From here on nobody else writes, and a hang-up cancels nothing."""
@@ -142,7 +185,14 @@ class Answer:
     async def _write(self, frame: bytes) -> None:
         self._wrote = asyncio.get_running_loop().time()
         async with self._sending:
-            await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+            if self._left:
+                return
+            try:
+                await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+            except ClientLeft:
+                if self._recording is None:
+                    raise
+                self._left = True  # it may come back for the rest
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:

@@ -19,9 +19,9 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway import admin, endpoint, health, lists, openapi, registry
+from gateway.address import Address
 from gateway.answers import Wire
 from gateway.context import Gateway, open_gateway
-from gateway.endpoint import Address
 from gateway.errors import (
     GatewayDisabled,
     GatewayError,

@@ -18,8 +18,10 @@ from redis.exceptions import RedisError
 from gateway.tasks import end
 
 _CHANNEL = "mcp-gateway:registry"
+_SESSIONS = "mcp-gateway:sessions"
 _PING_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
+_TELL_SECONDS = 1.0
 _PAUSE_SECONDS = (0.1, 0.2, 0.5, 1.0)
 
 log = logging.getLogger("gateway.bus")
@@ -67,12 +69,24 @@ class Bus:
             return False
         return True
 
-    async def listen(self, hint: Callable[[], None]) -> None:
-        """Call `hint` whenever somebody published, or may have. Runs until it is cancelled."""
+    async def tell(self, word: bytes) -> int:
+        """Say something about a session to every worker; return how many hear it (0 without Redis)."""
+        self.round_trips += 1
+        try:
+            async with asyncio.timeout(_TELL_SECONDS):
+                return int(await self._redis.publish(_SESSIONS, word))
+        except (TimeoutError, RedisError, OSError):
+            return 0
+
+    async def listen(self, hint: Callable[[], None], told: Callable[[bytes], None] = lambda _: None) -> None:
+        """Call `hint` whenever somebody published, or may have, and `told` with what is said of sessions.
+
+        Runs until it is cancelled.
+        """
         failures = 0
         while True:
             try:
-                await self._listen(hint)
+                await self._listen(hint, told)
             except (TimeoutError, RedisError, OSError) as error:
                 if self.connected or not failures:
                     log.warning("Redis lost, polling meanwhile: %s", type(error).__name__)
@@ -80,14 +94,14 @@ class Bus:
             self.connected = False
             await asyncio.sleep(_PAUSE_SECONDS[min(failures, len(_PAUSE_SECONDS) - 1)])
 
-    async def _listen(self, hint: Callable[[], None]) -> None:
+    async def _listen(self, hint: Callable[[], None], told: Callable[[bytes], None]) -> None:
         pubsub = self._redis.pubsub()
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):
-                await pubsub.subscribe(_CHANNEL)
+                await pubsub.subscribe(_CHANNEL, _SESSIONS)
             pinging = asyncio.create_task(self._ping(pubsub))
             try:
-                await self._read(pubsub, hint)
+                await self._read(pubsub, hint, told)
             finally:
                 await end([pinging])
         finally:
@@ -107,11 +121,15 @@ class Bus:
         except (TimeoutError, RedisError, OSError):
             pass  # the reader hears nothing any more, and says so
 
-    async def _read(self, pubsub: redis.client.PubSub, hint: Callable[[], None]) -> None:
+    async def _read(self, pubsub: redis.client.PubSub, hint: Callable[[], None], told: Callable[[bytes], None]) -> None:
         while True:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 message = await pubsub.get_message(timeout=None)
-            if message is not None and message["type"] in ("message", "subscribe"):
-                self.connected = True
-                self._heard.set()
+            if message is None or message["type"] not in ("message", "subscribe"):
+                continue
+            self.connected = True
+            self._heard.set()
+            if message["type"] == "message" and message["channel"] == _SESSIONS.encode():
+                told(message["data"])
+            else:
                 hint()

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from gateway import logs
 from gateway.context import Gateway
+from gateway.conversations import Conversation
 from gateway.errors import (
     GatewayError,
     InvalidParams,
+    NeedsSession,
     UnknownName,
     UpstreamFailure,
 )
@@ -53,6 +55,9 @@ class Call:
     server: str | None = None
     tell: Tell = tell_nobody
     wants_progress: bool = False
+    conversation: Conversation | None = None
+    reaches: bool = False
+    """Whether a server can ask the client something during this call."""
     request_id: str = ""
     started: float = field(default_factory=time.perf_counter)
     reached: str | None = None
@@ -76,14 +81,22 @@ class Call:
         self.reached = server.name
         asked = time.perf_counter()
         try:
-            answer = await self.gateway.pool[server].request(
-                replace(self.request, params=params), self.tell, wants_progress=self.wants_progress
-            )
+            request = replace(self.request, params=params)
+            if self.conversation is not None:
+                answer = await self.conversation.request(server, request, self.tell, reaches=self.reaches)
+            else:
+                answer = await self.gateway.pool[server].request(request, self.tell, wants_progress=self.wants_progress)
         finally:
             self.upstream_seconds = time.perf_counter() - asked
         if isinstance(answer, Failure):
             raise UpstreamFailure(server.name, answer.code, answer.message, answer.data)
         return answer
+
+    def in_session(self) -> Conversation:
+        """The session that the call belongs to. Raises NeedsSession."""
+        if self.conversation is None:
+            raise NeedsSession(self.request.method)
+        return self.conversation
 
     def done(self, outcome: str, size: int) -> None:
         """Count this call and log its line; `size` is the answer's in bytes. No argument, no header, no key."""

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 
 from gateway.admission import Admission
 from gateway.bus import Bus
+from gateway.conversations import Conversations
 from gateway.errors import SettingsError
 from gateway.model.auth import Authenticator
+from gateway.model.questions import Questions
 from gateway.model.schemas import ArgumentChecker
 from gateway.model.sessions import Sessions
 from gateway.pool import Bounds, Connect, Pool, over_http
+from gateway.recorder import Bounds as RecordingBounds
+from gateway.recorder import Recorder
+from gateway.records import Records
 from gateway.refresh import Refresh
 from gateway.settings import Settings
 from gateway.store import NameRules, Store
@@ -42,6 +47,9 @@ class Gateway:
     arguments: ArgumentChecker
     identity: str
     sessions: Sessions
+    conversations: Conversations
+    records: Records
+    recorder: Recorder
     authenticator: Authenticator
     telemetry: Telemetry
     admission: Admission
@@ -73,8 +81,13 @@ async def open_gateway(
     worker = worker or str(os.getpid())
     telemetry = Telemetry(settings.replica_name)
     store, bus = Store(settings.database_url), Bus(settings.redis_url)
+    records: Records | None = None
     try:
         keyring = await store.open(settings.secret)
+        records = Records(settings.redis_url, keyring.identity)
+        recorder = Recorder(
+            records, f"{worker}-{os.urandom(6).hex()}", RecordingBounds(settings.resume_bytes, settings.resume_seconds)
+        )
         sync = Sync(store, bus, settings.poll_seconds, time.monotonic)
         vetting = Vetting(allow_private=settings.allow_private_upstreams, resolve=resolve)
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
@@ -87,7 +100,7 @@ async def open_gateway(
                 settings.breaker_failures,
                 settings.breaker_seconds,
             ),
-            lambda server: refresh.changed(server),
+            lambda server, method: changed(server, method),
             telemetry.breaker,
         )
         refresh = Refresh(
@@ -98,6 +111,22 @@ async def open_gateway(
             every_seconds=settings.refresh_seconds,
             retry_seconds=settings.retry_seconds,
         )
+        conversations = Conversations(
+            records=records,
+            bus=bus,
+            store=store,
+            sync=sync,
+            pool=pool,
+            questions=Questions(keyring),
+            idle_seconds=settings.session_idle_seconds,
+            max_sessions=settings.max_sessions,
+            dropped=telemetry.dropped.inc,
+        )
+
+        def changed(server: str, method: str) -> None:
+            refresh.changed(server)
+            conversations.server_changed(server, method)
+
         arguments = ArgumentChecker()
         sync.on_swap(pool.reconcile)
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
@@ -106,9 +135,13 @@ async def open_gateway(
         sync.on_read(lambda: _show(telemetry, store, bus))
         await sync.catch_up()
         loops = [
-            asyncio.create_task(keep("bus", lambda: bus.listen(sync.hint))),
+            asyncio.create_task(keep("bus", lambda: bus.listen(sync.hint, conversations.told))),
             asyncio.create_task(keep("sync", sync.run)),
             asyncio.create_task(keep("refresh", refresh.run)),
+            asyncio.create_task(keep("sessions", conversations.run)),
+            asyncio.create_task(keep("heartbeat", recorder.beat)),
+            asyncio.create_task(keep("recorder", recorder.write)),
+            asyncio.create_task(keep("tail", recorder.tail)),
         ]
         try:
             await bus.first_contact(_CONTACT_SECONDS)
@@ -123,6 +156,9 @@ async def open_gateway(
                 arguments=arguments,
                 identity=keyring.identity,
                 sessions=Sessions(keyring, settings.session_seconds),
+                conversations=conversations,
+                records=records,
+                recorder=recorder,
                 authenticator=Authenticator(settings.master_key),
                 telemetry=telemetry,
                 admission=Admission(settings.max_in_flight, settings.max_streams),
@@ -132,8 +168,11 @@ async def open_gateway(
         finally:
             await end(loops)
             await sync.close()
+            await conversations.close()
             await pool.close()
     finally:
+        if records is not None:
+            await records.close()
         await bus.close()
         await store.close()
 

@@ -270,6 +270,39 @@ class SessionNotFound(GatewayError):
         super().__init__("This session does not exist or has ended. Send 'initialize' to start a new one.")
 
 
+class EventUnknown(GatewayError):
+    """A stream can't be resumed after this event: it is not ours, or what came after it is not kept any more."""
+
+    code = -32043
+    status = 400
+    title = "Event unknown"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The stream can't be resumed at this Last-Event-ID: {reason}. Send the request again.")
+
+
+class RequestCancelled(GatewayError):
+    """The client cancelled the request, so it has no result; MCP clients ignore this answer."""
+
+    code = -32044
+    status = 499
+    title = "Request cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("The request was cancelled by its client.")
+
+
+class NeedsSession(GatewayError):
+    """The method means something only within a session."""
+
+    code = -32600
+    status = 400
+    title = "Session needed"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"{method} belongs to a session: send it to an MCP address, after 'initialize'.")
+
+
 class GatewayDisabled(GatewayError):
     """MCP_GATEWAY_ENABLED is false."""
 

@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator
 from gateway.administration import listed
 from gateway.answers import stream
 from gateway.context import Gateway
-from gateway.endpoint import wait_for_change
 from gateway.errors import MethodNotAllowed
 from gateway.model.auth import Principal
+from gateway.model.catalogue import Catalogue
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.replies import Http, ListAs, list_as, send_bytes, send_empty, to_bytes
+from gateway.tasks import end
 
 _TOGETHER_SECONDS = 0.1
 
@@ -31,7 +32,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
         document = listed(kind, catalogue, principal)
         yield _event(kind, document)
         while how is ListAs.LIVE and not gateway.draining.is_set():
-            if await wait_for_change(gateway, catalogue) is None:
+            if await _next_catalogue(gateway, catalogue) is None:
                 yield KEEP_ALIVE
                 continue
             await asyncio.sleep(_TOGETHER_SECONDS)  # several changes in a row make one event
@@ -42,6 +43,19 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
 
     with gateway.admission.stream(principal), gateway.telemetry.streams.track_inprogress():
         await stream(http, frames)
+
+
+async def _next_catalogue(gateway: Gateway, catalogue: Catalogue) -> Catalogue | None:
+    """Wait for another catalogue; None when the keep-alive is due or the worker is on its way out."""
+    changing = asyncio.create_task(gateway.sync.changed_since(catalogue))
+    leaving = asyncio.create_task(gateway.draining.wait())
+    try:
+        await asyncio.wait(
+            {changing, leaving}, timeout=gateway.settings.keepalive_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        return changing.result() if changing.done() else None
+    finally:
+        await end((changing, leaving))
 
 
 async def _document(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:

@@ -58,6 +58,26 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     return await call.forward(server, call.request.params)
 
 
+async def set_level(call: Call, /, level: Any = None, **params: Any) -> Reply:
+    """Pass a log level on, and remember it for upstream sessions to come."""
+    conversation = call.in_session()
+    reply = await call.forward(await _addressed(call), call.request.params)
+    if isinstance(level, str):
+        await conversation.remember_level(level)
+    return reply
+
+
+def _subscribing(*, to: bool) -> Handler:
+    async def subscribe(call: Call, /, uri: Any = None, **params: Any) -> Reply:
+        conversation, server = call.in_session(), await _addressed(call)
+        reply = await call.forward(server, call.request.params)
+        if isinstance(uri, str):
+            await conversation.subscribed(server.name, uri, to=to)
+        return reply
+
+    return subscribe
+
+
 def _listing(kind: str, key: str) -> Handler:
     async def list_items(call: Call, /, **params: Any) -> Reply | Mapping[str, Any]:
         server = await _addressed(call)
@@ -83,4 +103,7 @@ METHODS: dict[str, Handler] = {
     "prompts/list": _listing("prompts", "prompts"),
     "prompts/get": forward,
     "completion/complete": forward,
+    "resources/subscribe": _subscribing(to=True),
+    "resources/unsubscribe": _subscribing(to=False),
+    "logging/setLevel": set_level,
 }

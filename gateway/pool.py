@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from gateway import version
 from gateway.errors import (
     GatewayError,
     ServerBusy,
@@ -24,16 +25,31 @@ from gateway.errors import (
 from gateway.model.breaker import Breaker
 from gateway.model.catalogue import Catalogue
 from gateway.model.servers import Server, ServerSpec
-from gateway.protocol.exchange import Answer, Changed, Done, Emit, Exchange, Handshake
+from gateway.protocol import versions
+from gateway.protocol.exchange import (
+    Answer,
+    Ask,
+    Changed,
+    Done,
+    Emit,
+    Exchange,
+    Handshake,
+    Hello,
+    Talk,
+    answer_for_nobody,
+)
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.tasks import end
-from gateway.upstream.base import Answering, Link, SessionExpired, Upstream
+from gateway.upstream.base import Answering, Heard, Interrupted, Link, SessionExpired, Upstream
 from gateway.upstream.connect import Dialer
 from gateway.upstream.http import HttpUpstream, Limits
 from gateway.upstream.probing import ProbingUpstream
 from gateway.upstream.rest import RestUpstream
 
-Tell = Callable[[Answering | Notification], Awaitable[None]]
+Tell = Callable[[Answering | Interrupted | Notification | Request], Awaitable[None]]
+AskClient = Callable[[Request], Awaitable[Reply | Failure | None]]
+"""Passes on what a server asks; None if the answer comes later, by itself, else what to answer at once."""
+
 Connect = Callable[[ServerSpec], Upstream]
 
 
@@ -43,7 +59,11 @@ class ShowBreaker(Protocol):
     def __call__(self, server: str, *, is_open: bool) -> None: ...
 
 
+Judged = TypeVar("Judged")
+
 _FAREWELL_SECONDS = 2.0
+_POST_SECONDS = 10.0
+_MAX_STREAMS = 1000  # of one server, that stay open, at one worker
 _MAX_ASKED = 100  # requests of a server during one call
 
 log = logging.getLogger("gateway.pool")
@@ -68,13 +88,23 @@ def over_http(dialer: Dialer, limits: Limits) -> Connect:
         rest = RestUpstream(spec.name, spec.url, client, limits)
         if spec.transport_type == "rest":
             return rest
-        return ProbingUpstream(HttpUpstream(spec.name, spec.url, client, limits), rest)
+        mcp = HttpUpstream(spec.name, spec.url, client, limits, dialer.client(spec.headers, _MAX_STREAMS))
+        return ProbingUpstream(mcp, rest)
 
     return connect
 
 
-async def tell_nobody(_: Answering | Notification) -> None:
+async def tell_nobody(_: Answering | Interrupted | Notification | Request) -> None:
     """The `tell` of those who only want the answer."""
+
+
+async def ask_nobody(request: Request) -> Reply | Failure:
+    """The `ask` of those who declared no capability."""
+    return answer_for_nobody(request)
+
+
+OURSELVES = Hello(versions.LATEST_HANDSHAKE, {}, {"name": version.NAME, "version": version.VERSION})
+"""What the gateway says of itself where it speaks for nobody in particular."""
 
 
 class Live:
@@ -85,7 +115,7 @@ class Live:
         spec: ServerSpec,
         upstream: Upstream,
         bounds: Bounds,
-        changed: Callable[[str], None],
+        changed: Callable[[str, str], None],
         show_breaker: ShowBreaker,
     ) -> None:
         self.spec = spec
@@ -97,17 +127,56 @@ class Live:
         self._opening: asyncio.Task[Link] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._calls = 0
+        self._listening = 0
         self._retired = False
         self._breaker = Breaker(bounds.breaker_failures, bounds.breaker_seconds)
         self._show_breaker = show_breaker
         self._shown_open = False
 
     async def request(self, request: Request, tell: Tell, *, wants_progress: bool = False) -> Reply | Failure:
-        """Carry one request upstream, telling what comes before its answer. Raises UpstreamError."""
+        """Carry one request over the shared session, telling what comes before its answer. Raises UpstreamError."""
+        return await self._judged(lambda: self._carry(request, tell, wants_progress))
+
+    async def converse(self, link: Link, talk: Talk, tell: Tell, ask: AskClient) -> Reply | Failure:
+        """Carry one request over a session of somebody's own. Raises SessionExpired or UpstreamError."""
+        return await self._judged(lambda: self._talk(link, talk, tell, ask))
+
+    async def open(self, hello: Hello) -> Link:
+        """Open a session for somebody. Raises UpstreamError."""
+        return await self._judged(lambda: self._upstream.open(hello))
+
+    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+        """Send what needs no answer. Raises UpstreamError."""
+        with self._held():
+            async with asyncio.timeout(_POST_SECONDS):
+                await self._upstream.post(link, message)
+
+    async def end(self, link: Link) -> None:
+        """End somebody's session upstream; never raises."""
+        with self._held():
+            await self._upstream.end(link)
+
+    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+        """Listen to what the server says by itself. Raises NoStream, SessionExpired or UpstreamError."""
+        self._listening += 1
+        try:
+            async with aclosing(self._upstream.listen(link, after)) as heard:
+                async for each in heard:
+                    yield each
+        finally:
+            self._listening -= 1
+            self._end_if_retired()
+
+    def said_changed(self, method: str) -> None:
+        """The server said on somebody's stream that one of its lists changed."""
+        self._changed(self.spec.name, method)
+
+    async def _judged(self, work: Callable[[], Awaitable[Judged]]) -> Judged:
+        """Do one piece of work within the server's share, and let its outcome move the breaker."""
         self._admit()
         with self._held():
             try:
-                answer = await self._carry(request, tell, wants_progress)
+                answer = await work()
             except (UpstreamUnreachable, UpstreamTimeout) as error:
                 self._breaker.failed(_now(), error.detail)
                 self._show()
@@ -115,7 +184,7 @@ class Live:
             except asyncio.CancelledError:
                 self._breaker.left()
                 raise
-            except GatewayError:
+            except (GatewayError, SessionExpired):
                 self.revive()  # somebody is there
                 raise
             self.revive()
@@ -130,7 +199,7 @@ class Live:
     async def probe(self) -> AsyncIterator[Probe]:
         """A link of its own for the time of the block, as discovery wants it. Raises UpstreamError."""
         with self._held():
-            link = await self._upstream.open()
+            link = await self._upstream.open(OURSELVES)
             self.revive()
             try:
                 yield Probe(self, link)
@@ -145,8 +214,11 @@ class Live:
             yield
         finally:
             self._calls -= 1
-            if self._retired and not self._calls:
-                self._spawn(self._end())
+            self._end_if_retired()
+
+    def _end_if_retired(self) -> None:
+        if self._retired and not self._calls and not self._listening:
+            self._spawn(self._end())
 
     def breaker(self) -> str:
         """`closed`, `open` or `half-open`."""
@@ -175,7 +247,8 @@ class Live:
         for _ in range(2):
             link = await self._open()
             try:
-                return await self._talk(link, request, tell, wants_progress)
+                exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
+                return await self._talk(link, exchange, tell, ask_nobody)
             except SessionExpired as error:
                 reason = str(error)
                 if self._link is link:
@@ -190,8 +263,7 @@ class Live:
         self._retired = True
         if self._shown_open:
             self._show_breaker(self.spec.name, is_open=False)
-        if not self._calls:
-            self._spawn(self._end())
+        self._end_if_retired()
 
     async def close(self) -> None:
         """Say goodbye and let go of everything, at once."""
@@ -217,48 +289,61 @@ class Live:
         return self._link
 
     async def _shake(self) -> Link:
-        self._link = await self._upstream.open()
+        self._link = await self._upstream.open(OURSELVES)
         return self._link
 
-    async def _talk(self, link: Link, request: Request, tell: Tell, wants_progress: bool) -> Reply | Failure:
-        exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
+    async def _talk(self, link: Link, talk: Talk, tell: Tell, ask: AskClient) -> Reply | Failure:
         asked = 0
         seconds = self.spec.timeout_seconds or self._bounds.call_seconds
         cap = _now() + max(seconds, self._bounds.cap_seconds)
+        request = talk.outgoing()
         try:
             async with (
                 asyncio.timeout(seconds) as deadline,
-                aclosing(self._upstream.send(link, exchange.outgoing())) as messages,
+                aclosing(self._upstream.send(link, request)) as messages,
             ):
                 async for message in messages:
-                    if isinstance(message, Answering):
+                    if isinstance(message, Answering | Interrupted):
                         await tell(message)
                         continue
-                    match exchange.receive(message):
+                    match talk.receive(message):
                         case Done(answer):
                             return answer
                         case Emit(notification):
                             await tell(notification)
                             deadline.reschedule(min(_now() + seconds, cap))
-                        case Changed() if not request.method.endswith("/list"):
-                            self._changed(self.spec.name)
-                        case Answer(message):
-                            asked += 1
-                            if asked > _MAX_ASKED:
-                                raise UpstreamProtocolError(
-                                    self.spec.name,
-                                    f"Server {self.spec.name!r} sent more than {_MAX_ASKED} requests during one call.",
-                                )
-                            await self._upstream.post(link, message)
+                        case Changed(notification, passes):
+                            if not request.method.endswith("/list"):
+                                self._changed(self.spec.name, notification.method)
+                            if passes:
+                                await tell(notification)
+                        case Answer(answer):
+                            asked = self._counted(asked)
+                            await self._upstream.post(link, answer)
+                        case Ask(question):
+                            asked = self._counted(asked)
+                            if (at_once := await ask(question)) is not None:
+                                await self._upstream.post(link, at_once)
+                            else:
+                                deadline.reschedule(cap)  # somebody has to make up their mind
         except TimeoutError:
-            self._spawn(self._upstream.post(link, exchange.cancelled("deadline exceeded")))
+            self._spawn(self._upstream.post(link, talk.cancelled("deadline exceeded")))
             raise UpstreamTimeout(
                 self.spec.name, f"Server {self.spec.name!r} did not answer within {seconds:g} s."
             ) from None
         except asyncio.CancelledError:
-            self._spawn(self._upstream.post(link, exchange.cancelled("the caller left")))
+            self._spawn(self._upstream.post(link, talk.cancelled("the caller left")))
             raise
         raise UpstreamProtocolError(self.spec.name, f"Server {self.spec.name!r} ended its answer without a result.")
+
+    def _counted(self, asked: int) -> int:
+        """Count a server's requests during one call. Raises UpstreamProtocolError when they are too many."""
+        if asked >= _MAX_ASKED:
+            raise UpstreamProtocolError(
+                self.spec.name,
+                f"Server {self.spec.name!r} sent more than {_MAX_ASKED} requests during one call.",
+            )
+        return asked + 1
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._quietly(work))
@@ -301,7 +386,8 @@ class Probe:
     async def request(self, request: Request) -> Reply | Failure:
         """Carry one request upstream on this link. Raises UpstreamError."""
         try:
-            return await self._live._talk(self._link, request, tell_nobody, False)
+            exchange = Exchange(request, next(self._live._ids))
+            return await self._live._talk(self._link, exchange, tell_nobody, ask_nobody)
         except SessionExpired:
             name = self._live.spec.name
             raise UpstreamProtocolError(name, f"Server {name!r} forgot its session at once.") from None
@@ -311,7 +397,7 @@ class Pool:
     """The live links of this worker, one per server, made on first use."""
 
     def __init__(
-        self, connect: Connect, bounds: Bounds, changed: Callable[[str], None], show_breaker: ShowBreaker
+        self, connect: Connect, bounds: Bounds, changed: Callable[[str, str], None], show_breaker: ShowBreaker
     ) -> None:
         self._connect = connect
         self._bounds = bounds

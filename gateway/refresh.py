@@ -74,7 +74,7 @@ class Refresh:
         finally:
             await end(self._tasks)
 
-    def changed(self, server: str) -> None:
+    def changed(self, server: str, _: str = "") -> None:
         """Ask for a server soon: it said that its lists changed."""
         self._due.add(server)
         if server not in self._told:

@@ -257,6 +257,30 @@ class Settings:
         doc="longest life of an MCP session",
         unit="seconds",
     )
+    session_idle_seconds: float = _setting(
+        1800.0,
+        "GATEWAY_SESSION_IDLE_SECONDS",
+        read=_between(1, 31_536_000, float),
+        doc="life of an MCP session that nobody uses",
+        unit="seconds",
+    )
+    max_sessions: int = _setting(
+        10_000, "GATEWAY_MAX_SESSIONS", read=_between(1, 10_000_000), doc="MCP sessions of one principal"
+    )
+    resume_seconds: float = _setting(
+        300.0,
+        "GATEWAY_RESUME_SECONDS",
+        read=_between(1, 86400, float),
+        doc="for which a stream that was cut can be resumed",
+        unit="seconds",
+    )
+    resume_bytes: int = _setting(
+        4 << 20,
+        "GATEWAY_RESUME_BYTES",
+        read=_between(1 << 10, 1 << 30),
+        doc="kept of one stream for that; the last event is always kept",
+        unit="bytes",
+    )
     stub_port: int = _setting(9100, "GATEWAY_STUB_PORT", read=_between(1, 65535), doc="demo: the stub's port")
     nginx_port: int = _setting(8080, "GATEWAY_NGINX_PORT", read=_between(1, 65535), doc="demo: nginx's port")
     replica2_port: int = _setting(

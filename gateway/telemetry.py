@@ -32,6 +32,12 @@ class Telemetry:
         self.sessions = Counter(
             "gateway_sessions_opened", "MCP sessions opened.", ("replica",), registry=self._registry
         ).labels(replica)
+        self.dropped = Counter(
+            "gateway_notifications_dropped",
+            "Messages of servers that a client did not read fast enough.",
+            ("replica",),
+            registry=self._registry,
+        ).labels(replica)
         self.in_flight = self._gauge("gateway_in_flight", "Requests being answered now.", "livesum")
         self.streams = self._gauge("gateway_streams", "Event streams open now.", "livesum")
         self.servers = self._gauge("gateway_servers", "Registered servers.", "livemax")

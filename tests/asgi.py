@@ -27,6 +27,7 @@ class Answer:
     _pending: list[ServerSentEvent] = field(default_factory=list)
     _decoder: SseDecoder = field(default_factory=SseDecoder)
     comments: int = 0
+    primings: list[ServerSentEvent] = field(default_factory=list)
 
     async def chunk(self) -> bytes | None:
         """The next piece of the body, or None at its end."""
@@ -43,13 +44,14 @@ class Answer:
         return json.loads(await self.body())
 
     async def event(self) -> ServerSentEvent | None:
-        """The next event, or None at the end of the stream."""
+        """The next event that has data, or None at the end of the stream."""
         while not self._pending:
             chunk = await self.chunk()
             if chunk is None:
                 return None
             self.comments += chunk.startswith(b":")
-            self._pending += self._decoder.feed(chunk)
+            for event in self._decoder.feed(chunk):
+                (self._pending if event.data else self.primings).append(event)
         return self._pending.pop(0)
 
     async def events(self) -> list[ServerSentEvent]:

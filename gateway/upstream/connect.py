@@ -114,7 +114,7 @@ class Dialer:
         self._via = via
         self._tls = ssl.create_default_context()
 
-    def client(self, headers: Mapping[str, str]) -> httpx.AsyncClient:
+    def client(self, headers: Mapping[str, str], connections: int = _MAX_CONNECTIONS) -> httpx.AsyncClient:
         """A client that sends these headers with each request, and says where it comes from."""
         own = {
             "user-agent": f"{version.NAME}/{version.VERSION}",
@@ -124,7 +124,7 @@ class Dialer:
         sent = httpx.Headers(own)
         sent.update({name.encode(): value.encode("latin-1") for name, value in headers.items()})
         limits = httpx.Limits(
-            max_connections=_MAX_CONNECTIONS, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_SECONDS
+            max_connections=connections, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_SECONDS
         )
         client = httpx.AsyncClient(
             headers=sent,

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import httpx
 
-from gateway import version
 from gateway.errors import (
     GatewayError,
     OutcomeUnknown,
@@ -25,6 +24,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.protocol import exchange
+from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import (
     Batch,
     Failure,
@@ -35,16 +35,19 @@ from gateway.protocol.messages import (
     decode_answer,
     encode,
 )
-from gateway.protocol.sse import EventTooLarge, SseDecoder
+from gateway.protocol.sse import EventTooLarge, ServerSentEvent, SseDecoder
 from gateway.tasks import end
-from gateway.upstream.base import Answering, Link, SessionExpired
+from gateway.upstream.base import Answering, Heard, Interrupted, Link, NoStream, SessionExpired
 from gateway.upstream.connect import AddressRefused
 
 _END_SECONDS = 1.0
 _DRAIN_SECONDS = 0.5
 _DRAIN_BYTES = 64 << 10
 _POST = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-_CLIENT_INFO = {"name": version.NAME, "version": version.VERSION}
+_GET = {"accept": "text/event-stream"}
+_RETRY_SECONDS = 1.0  # where the server does not say
+_MAX_RETRY_SECONDS = 30.0
+_RESUMES = 5  # attempts at taking up a stream again, of which each got nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +58,36 @@ class Limits:
     max_result: int = 16 << 20
 
 
+class _Place:
+    """Where in a server's event stream we are, and how long to wait before it is taken up again."""
+
+    def __init__(self, event_id: str | None = None) -> None:
+        self.event_id = event_id
+        self.retry_seconds = _RETRY_SECONDS
+
+    def passed(self, event: ServerSentEvent) -> None:
+        if event.id:
+            self.event_id = event.id
+        if event.retry is not None:
+            self.retry_seconds = min(event.retry / 1000, _MAX_RETRY_SECONDS)
+
+
 class HttpUpstream:
     """One server behind one URL; its connections are pooled and kept alive."""
 
-    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: Limits) -> None:
+    def __init__(
+        self, server: str, url: str, client: httpx.AsyncClient, limits: Limits, streams: httpx.AsyncClient | None = None
+    ) -> None:
+        """`streams` carries what stays open, so that it takes no connection from calls."""
         self._server = server
         self._url = url
         self._client = client
+        self._streams = streams or client
         self._limits = limits
         self._draining: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> Link:
-        request = exchange.initialize(0, _CLIENT_INFO, {})
+    async def open(self, hello: Hello) -> Link:
+        request = exchange.initialize(hello)
         try:
             async with asyncio.timeout(self._limits.handshake_seconds):
                 async with self._post(request, {}) as response:
@@ -84,22 +105,78 @@ class HttpUpstream:
                 f"Server {self._server!r} did not finish the handshake in {self._limits.handshake_seconds:g} s.",
             ) from None
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
         response = await self._sent(request, _headers(link))
-        chunks, answered = response.aiter_raw(), False
+        place, failed = _Place(), 0
         try:
-            with foreign(self._server):
-                await self._check(response, session=link.session_id is not None)
-                yield Answering(_media_type(response) == "text/event-stream")
-                async with aclosing(self._messages(response, chunks)) as messages:
-                    async for message in messages:
-                        answered = isinstance(message, Reply | Failure) and message.id == request.id
-                        yield message
-        finally:
-            await self._let_go(response, chunks if answered else None)
-        raise OutcomeUnknown(
+            await self._check(response, session=link.session_id is not None)
+        except BaseException:
+            await self._let_go(response, None)
+            raise
+        yield Answering(_media_type(response) == "text/event-stream")
+        while True:
+            chunks, answered, before = response.aiter_raw(), False, place.event_id
+            try:
+                with foreign(self._server):
+                    async with aclosing(self._messages(response, chunks, place)) as messages:
+                        async for message in messages:
+                            answered = isinstance(message, Reply | Failure) and message.id == request.id
+                            yield message
+            except OutcomeUnknown:
+                if place.event_id is None:
+                    raise
+            finally:
+                await self._let_go(response, chunks if answered else None)
+            failed = failed + 1 if place.event_id == before else 0
+            if place.event_id is None or failed > _RESUMES:
+                break
+            yield Interrupted()
+            response = await self._resumed(link, place)
+        raise self._lost()
+
+    async def _resumed(self, link: Link, place: _Place) -> httpx.Response:
+        """Take up a call's stream where it ended, by GET; the call was sent, so whatever fails leaves it unknown."""
+        for _ in range(_RESUMES):
+            await asyncio.sleep(place.retry_seconds)
+            try:
+                response = await self._got(self._client, link, place.event_id)
+            except UpstreamUnreachable:
+                continue
+            except UpstreamError:
+                break
+            if response.status_code == 200 and _media_type(response) == "text/event-stream":
+                return response
+            await response.aclose()
+            break
+        raise self._lost()
+
+    def _lost(self) -> OutcomeUnknown:
+        return OutcomeUnknown(
             self._server, f"Server {self._server!r} ended its answer without a result; it may have carried it out."
         )
+
+    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+        response = await self._got(self._streams, link, after)
+        try:
+            with foreign(self._server):
+                if response.status_code == 405 or _media_type(response) != "text/event-stream":
+                    if response.status_code == 404 and link.session_id is not None:
+                        raise SessionExpired("it answered 404")
+                    raise NoStream
+                place = _Place(after)
+                async with aclosing(self._messages(response, response.aiter_raw(), place)) as messages:
+                    async for message in messages:
+                        yield Heard(message, place.event_id)
+        finally:
+            await response.aclose()
+
+    async def _got(self, client: httpx.AsyncClient, link: Link, after: str | None) -> httpx.Response:
+        """Open the server's stream, after an event where one is known; the response head is here."""
+        headers = {**_GET, **_headers(link)}
+        if after is not None:
+            headers["last-event-id"] = after
+        with foreign(self._server):
+            return await client.send(client.build_request("GET", self._url, headers=headers), stream=True)
 
     async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
         async with self._post(message, _headers(link)) as response:
@@ -118,9 +195,10 @@ class HttpUpstream:
     async def close(self) -> None:
         await end(self._draining)
         await self._client.aclose()
+        await self._streams.aclose()
 
     async def _first_answer(self, response: httpx.Response) -> Reply | Failure:
-        async with aclosing(self._messages(response, response.aiter_raw())) as messages:
+        async with aclosing(self._messages(response, response.aiter_raw(), _Place())) as messages:
             async for message in messages:
                 if isinstance(message, Reply | Failure):
                     return message
@@ -200,13 +278,16 @@ class HttpUpstream:
             return None
         return message if isinstance(message, Failure) else None
 
-    async def _messages(self, response: httpx.Response, chunks: AsyncIterator[bytes]) -> AsyncGenerator[Message, None]:
+    async def _messages(
+        self, response: httpx.Response, chunks: AsyncIterator[bytes], place: _Place
+    ) -> AsyncGenerator[Message, None]:
         media_type = _media_type(response)
         try:
             if media_type == "text/event-stream":
                 decoder = SseDecoder(self._limits.max_result)
                 async for chunk in chunks:
                     for event in decoder.feed(chunk):
+                        place.passed(event)
                         if event.name == "message" and event.data:
                             for message in _flat(decode_answer(event.data)):
                                 yield message

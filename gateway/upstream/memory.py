@@ -13,9 +13,9 @@ from typing import Any
 
 from gateway.errors import UpstreamUnreachable
 from gateway.protocol import versions
-from gateway.protocol.exchange import Handshake
+from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
-from gateway.upstream.base import Answering, Link, SessionExpired
+from gateway.upstream.base import Answering, Heard, Interrupted, Link, SessionExpired
 
 Emit = Callable[[Message], Awaitable[None]]
 Tool = Callable[[Request, Emit], Awaitable[Any]]
@@ -39,7 +39,22 @@ class MemoryServer:
     requests: list[Request] = field(default_factory=list)
     posted: list[Message] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
+    hellos: list[Hello] = field(default_factory=list)
+    streams: dict[str, asyncio.Queue[Message]] = field(default_factory=dict)
+    capabilities: dict[str, Any] = field(
+        default_factory=lambda: {
+            "tools": {"listChanged": True},
+            "resources": {"subscribe": True},
+            "prompts": {},
+            "logging": {},
+        }
+    )
     opened: int = 0
+
+    def say(self, message: Message) -> None:
+        """Say something by itself, to every session that listens."""
+        for stream in self.streams.values():
+            stream.put_nowait(message)
 
     def forget_sessions(self) -> None:
         """Behave as after a restart."""
@@ -80,16 +95,28 @@ class MemoryUpstream:
         self._server = server
         self._numbers = itertools.count(1)
 
-    async def open(self) -> Link:
+    async def open(self, hello: Hello) -> Link:
         self._check()
         self._server.opened += 1
+        self._server.hellos.append(hello)
         session = f"{self._name}-{id(self)}-{next(self._numbers)}"
         self._server.sessions.add(session)
-        capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}, "prompts": {}}
         info = {"name": self._name, "version": "1.0.0"}
-        return Link(Handshake(versions.LATEST_HANDSHAKE, capabilities, info, None), session)
+        return Link(Handshake(versions.negotiate(hello.version), self._server.capabilities, info, None), session)
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+        self._check()
+        session = link.session_id or ""
+        if session not in self._server.sessions:
+            raise SessionExpired
+        stream = self._server.streams[session] = asyncio.Queue()
+        try:
+            while True:
+                yield Heard(await stream.get(), None)
+        finally:
+            del self._server.streams[session]
+
+    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
         self._check()
         if link.session_id not in self._server.sessions:
             raise SessionExpired

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from gateway.errors import UpstreamError, UpstreamProtocolError
+from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
-from gateway.upstream.base import Answering, Link, Upstream
+from gateway.upstream.base import Answering, Heard, Interrupted, Link, Upstream
 from gateway.upstream.rest import VERSION
 
 
@@ -20,17 +21,20 @@ class ProbingUpstream:
         self._mcp = mcp
         self._rest = rest
 
-    async def open(self) -> Link:
+    async def open(self, hello: Hello) -> Link:
         try:
-            return await self._mcp.open()
+            return await self._mcp.open(hello)
         except UpstreamProtocolError as no_mcp:
             try:
-                return await self._rest.open()
+                return await self._rest.open(hello)
             except UpstreamError:
                 raise no_mcp from None
 
-    def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+    def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
         return self._way(link).send(link, request)
+
+    def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+        return self._way(link).listen(link, after)
 
     async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
         await self._way(link).post(link, message)

@@ -14,9 +14,9 @@ import httpx
 import orjson
 
 from gateway.errors import ParseError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
-from gateway.protocol.exchange import Handshake
+from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Failure, Message, Notification, Reply, Request, parse
-from gateway.upstream.base import Answering, Link
+from gateway.upstream.base import Answering, Heard, Interrupted, Link, NoStream
 from gateway.upstream.http import Limits, foreign, read_bounded
 
 VERSION = "rest"
@@ -32,7 +32,7 @@ class RestUpstream:
         self._client = client
         self._limits = limits
 
-    async def open(self) -> Link:
+    async def open(self, hello: Hello) -> Link:
         """See whether the face is there."""
         seconds = self._limits.handshake_seconds
         try:
@@ -45,7 +45,7 @@ class RestUpstream:
         capabilities: dict[str, Any] = {"tools": {}, "resources": {}}
         return Link(Handshake(VERSION, capabilities, {"name": self._server, "version": "unknown"}, None), None)
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
         match request.method:
             case "tools/list":
                 result: dict[str, Any] = {"tools": await self._tools()}
@@ -58,6 +58,12 @@ class RestUpstream:
                 return
         yield Answering(streaming=False)
         yield Reply(request.id, result)
+
+    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+        nothing: tuple[Heard, ...] = ()
+        for heard in nothing:
+            yield heard  # a generator, as the contract has it
+        raise NoStream
 
     async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
         """There is nobody to tell."""

@@ -20,7 +20,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.model.servers import ServerSpec
-from gateway.pool import Bounds, Live, tell_nobody
+from gateway.pool import OURSELVES, Bounds, Live, tell_nobody
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.upstream.base import Answering, Link, SessionExpired
 from gateway.upstream.connect import Dialer, Vetting
@@ -109,7 +109,7 @@ async def talk(wire: Wire, answer: bytes | None, **limits: Any) -> list[object]:
     """Shake hands, send a call that is answered with these bytes, and collect what comes until the answer."""
     wire.answers["tools/call"] = answer
     async with upstream(wire.url, **limits) as one, asyncio.timeout(10):
-        link = await one.open()
+        link = await one.open(OURSELVES)
         found: list[object] = []
         async for message in one.send(link, CALL):
             found.append(message)
@@ -199,7 +199,7 @@ async def test_a_stream_that_ended_with_the_answer_leaves_its_connection_usable(
     chunked = b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     wire.answers["tools/call"] = chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     async with upstream(wire.url) as one, asyncio.timeout(10):
-        link = await one.open()
+        link = await one.open(OURSELVES)
         for _ in range(10):
             async with aclosing(one.send(link, CALL)) as messages:
                 async for message in messages:
@@ -213,7 +213,7 @@ async def test_a_stream_that_ended_with_the_answer_leaves_its_connection_usable(
 async def test_cookies_are_not_kept(wire: Wire) -> None:
     wire.answers["tools/call"] = http(200, "application/json", reply(1, {}), "set-cookie: a=b\r\n")
     async with upstream(wire.url) as one:
-        link = await one.open()
+        link = await one.open(OURSELVES)
         for _ in range(2):
             async for message in one.send(link, CALL):
                 if isinstance(message, Reply):
@@ -231,7 +231,7 @@ async def test_a_forgotten_session_is_told_apart(wire: Wire, status: int) -> Non
 async def test_nobody_there_is_unreachable_with_the_systems_words(unused_port: int) -> None:
     async with upstream(f"http://127.0.0.1:{unused_port}/mcp") as one:
         with pytest.raises(UpstreamUnreachable) as refusal:
-            await one.open()
+            await one.open(OURSELVES)
     assert "refused" in refusal.value.detail
 
 
@@ -239,7 +239,7 @@ async def test_a_silent_server_does_not_hold_the_handshake(wire: Wire) -> None:
     wire.answers["initialize"] = b" "
     async with upstream(wire.url, handshake_seconds=0.2) as one:
         with pytest.raises((UpstreamTimeout, OutcomeUnknown)):
-            await one.open()
+            await one.open(OURSELVES)
 
 
 @pytest.mark.parametrize("result", [{}, {"protocolVersion": "1999-01-01", "capabilities": {}}])
@@ -247,7 +247,7 @@ async def test_a_handshake_that_leads_nowhere_says_why(wire: Wire, result: Any) 
     wire.answers["initialize"] = http(200, "application/json", reply(0, result))
     async with upstream(wire.url) as one:
         with pytest.raises(UpstreamProtocolError):
-            await one.open()
+            await one.open(OURSELVES)
 
 
 async def test_a_server_without_sessions_gets_no_session_header(wire: Wire) -> None:
@@ -259,7 +259,7 @@ async def test_a_server_without_sessions_gets_no_session_header(wire: Wire) -> N
 async def test_the_session_is_ended_upstream(wire: Wire) -> None:
     wire.answers["DELETE"] = http(204, "", b"")
     async with upstream(wire.url) as one:
-        link = await one.open()
+        link = await one.open(OURSELVES)
         await one.end(link)
         await one.end(Link(link.handshake, None))
     assert [verb for verb, _, _ in wire.seen].count("DELETE") == 1
@@ -302,7 +302,7 @@ async def test_a_certificate_that_does_not_fit_is_named(tmp_path: Path) -> None:
     port = server.sockets[0].getsockname()[1]
     async with upstream(f"https://localhost:{port}/mcp") as one:
         with pytest.raises(UpstreamUnreachable) as refusal:
-            await one.open()
+            await one.open(OURSELVES)
     server.close()
     assert "certificate" in refusal.value.detail
 
@@ -310,7 +310,7 @@ async def test_a_certificate_that_does_not_fit_is_named(tmp_path: Path) -> None:
 async def test_a_call_that_is_answered_under_another_id_ends_with_outcome_unknown(wire: Wire) -> None:
     wire.answers["tools/call"] = http(200, "application/json", reply("not yours", {"x": 1}))
     async with upstream(wire.url) as one, asyncio.timeout(10):
-        live = Live(ServerSpec("s", wire.url), one, Bounds(5, 5), lambda server: None, _no_breaker)
+        live = Live(ServerSpec("s", wire.url), one, Bounds(5, 5), lambda *_: None, _no_breaker)
         with pytest.raises(OutcomeUnknown):
             await live.request(CALL, tell_nobody)
         await live.close()

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import UpstreamProtocolError, UpstreamRefused
 from gateway.model.servers import ServerSpec
-from gateway.pool import over_http
+from gateway.pool import OURSELVES, over_http
 from gateway.protocol.messages import Failure, Reply, Request
 from gateway.stub import Stub
 from gateway.upstream.base import Answering, Upstream
@@ -86,7 +86,7 @@ async def connect(face: Face) -> AsyncIterator[Callable[[str], Upstream]]:
 
 
 async def ask(upstream: Upstream, method: str, **params: Any) -> Any:
-    link = await upstream.open()
+    link = await upstream.open(OURSELVES)
     found = [message async for message in upstream.send(link, Request(1, method, params))]
     assert found[0] == Answering(streaming=False) or isinstance(found[0], Failure)
     answer = found[-1]
@@ -161,10 +161,10 @@ async def test_what_it_can_not_do_is_said(face: Face, connect: Callable[[str], U
 async def test_a_server_that_is_neither_says_what_mcp_said(face: Face, connect: Callable[[str], Upstream]) -> None:
     face.answers["/mcp/tools"] = 404, b"{}"
     with pytest.raises(UpstreamProtocolError, match="HTTP 404"):
-        await connect("streamable_http").open()
+        await connect("streamable_http").open(OURSELVES)
 
 
 async def test_a_refused_key_is_no_verdict(face: Face, connect: Callable[[str], Upstream]) -> None:
     face.answers["/mcp"] = 401, b""
     with pytest.raises(UpstreamRefused):
-        await connect("streamable_http").open()
+        await connect("streamable_http").open(OURSELVES)

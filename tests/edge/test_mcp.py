@@ -184,7 +184,7 @@ async def test_at_a_servers_own_address_it_speaks_for_itself(client: Client, reg
     )
     _, _, answer = await client.ask("POST", ADDRESSES[1], value=body, headers=BOTH)
     assert answer["result"]["serverInfo"] == {"name": "demo", "version": "1.0.0"}
-    assert answer["result"]["capabilities"] == {"tools": {"listChanged": True}, "resources": {}, "prompts": {}}
+    assert answer["result"]["capabilities"] == registered.capabilities
 
 
 async def test_a_server_that_is_down_still_shows_its_last_known_lists_with_the_reason(

@@ -48,7 +48,7 @@ def test_what_belongs_to_nobody_is_ignored(message: Reply | Failure | Notificati
 def test_list_changes_ping_and_foreign_requests_have_their_place() -> None:
     talk = Exchange(CALL, 42)
     changed = "notifications/tools/list_changed"
-    assert talk.receive(Notification(changed)) == Changed(changed)
+    assert talk.receive(Notification(changed)) == Changed(Notification(changed))
     assert talk.receive(Request("p", "ping")) == Answer(Reply("p", {}))
     refused = talk.receive(Request(9, "sampling/createMessage"))
     assert isinstance(refused, Answer)

@@ -19,6 +19,31 @@ def test_absence_is_the_gate() -> None:
     assert not versions.allows("tools/call", "2026-07-28")
 
 
-def test_only_what_is_passed_on_is_declared() -> None:
-    said = {"tools": {"listChanged": True}, "resources": {"subscribe": True}, "logging": {}, "x": 1}
-    assert versions.forwardable(said) == {"tools": {"listChanged": True}, "resources": {}}
+def test_all_is_passed_on_but_experimental_tasks() -> None:
+    said = {"tools": {"listChanged": True}, "resources": {"subscribe": True}, "logging": {}, "tasks": {}, "x": 1}
+    assert versions.forwardable(said) == {name: value for name, value in said.items() if name != "tasks"}
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "version", "declared", "may"),
+    [
+        ("sampling/createMessage", {}, "2024-11-05", {"sampling": {}}, True),
+        ("sampling/createMessage", {}, "2024-11-05", {}, False),
+        ("roots/list", {}, "2025-11-25", {"roots": {"listChanged": True}}, True),
+        ("elicitation/create", {}, "2025-03-26", {"elicitation": {}}, False),
+        ("elicitation/create", {}, "2025-06-18", {"elicitation": {}}, True),
+        ("elicitation/create", {"mode": "url"}, "2025-11-25", {"elicitation": {"form": {}}}, False),
+        ("elicitation/create", {"mode": "url"}, "2025-11-25", {"elicitation": {"url": {}}}, True),
+        ("tasks/get", {}, "2025-11-25", {"tasks": {}}, False),
+    ],
+)
+def test_a_client_is_asked_only_what_it_declared(
+    method: str, params: dict[str, str], version: str, declared: dict[str, object], may: bool
+) -> None:
+    assert versions.may_ask(method, params, version, declared) is may
+
+
+def test_what_a_revision_does_not_have_is_not_told() -> None:
+    assert versions.may_tell("notifications/elicitation/complete", "2025-11-25")
+    assert not versions.may_tell("notifications/elicitation/complete", "2025-06-18")
+    assert not versions.may_tell("notifications/tasks/status", "2025-11-25")

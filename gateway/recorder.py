@@ -1,0 +1,315 @@
+"""Streams on record, so that any replica can go on with them: events out, events since, and the end of those whose
+worker died.
+
+An event's id is the stream's and a counter of the worker that sends it, so recording trails sending and costs the
+sender nothing; what could not be recorded shows as a gap, never as silence. Source: MCP 2025-11-25, transports,
+resumability.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.errors import EventUnknown, OutcomeUnknown
+from gateway.protocol.messages import Failure, Id, encode
+from gateway.records import Records, RecordsUnavailable
+
+_ID = re.compile(r"([0-9a-f]{24})_([0-9]{1,9})")
+_MAX_WAITING = 64 << 20  # bytes not yet recorded, at one worker
+_FLUSH = 200
+_FLUSH_SECONDS = 2.0
+_BEAT_SECONDS = 1.5
+_DEAD_SECONDS = 5.0
+_BLOCK_MS = 200
+_MAX_AHEAD = 1000  # events read for a client that takes them slower
+_FIRST_TRIES, _FIRST_PAUSE = 20, 0.05  # a stream may be resumed before its record is written
+
+log = logging.getLogger("gateway.recorder")
+
+
+_Entry = tuple[str, str, dict[str, Any], int, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is kept of one stream (in bytes), and for how long (in seconds)."""
+
+    stream_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stream on record: the number of the event it was found by, who sends it, which requests it answers."""
+
+    stream: str
+    number: int
+    owner: str
+    pending: Sequence[Id]
+    own: bool
+
+
+class Recording:
+    """One stream being sent by this worker."""
+
+    def __init__(self, recorder: Recorder, id: str, session: str, pending: Sequence[Id], own: bool) -> None:
+        self._recorder = recorder
+        self._number = 0
+        self._sizes: deque[tuple[int, int]] = deque()
+        self._held = 0
+        self.id = id
+        self._put({"o": recorder.worker, "s": session, "q": orjson.dumps([own, list(pending)])})
+
+    @property
+    def first(self) -> str:
+        """The id of the event that comes before all others (`priming`)."""
+        return f"{self.id}_0"
+
+    def event(self, payload: bytes, answers: Id | None = None) -> str:
+        """Record an event's data, and which of the pending requests it answers; return its id."""
+        self._number += 1
+        self._put({"d": payload} | ({} if answers is None else {"g": orjson.dumps(answers)}), len(payload))
+        return f"{self.id}_{self._number}"
+
+    def end(self) -> None:
+        """No event comes any more."""
+        self._number += 1
+        self._put({"e": b""})
+
+    def _put(self, fields: dict[str, Any], size: int = 0) -> None:
+        if size:
+            self._sizes.append((self._number, size))
+            self._held += size
+        trimmed = []
+        while self._held > self._recorder.bounds.stream_bytes and len(self._sizes) > 1:
+            number, freed = self._sizes.popleft()
+            self._held -= freed
+            trimmed.append(f"{number}-1")
+        self._recorder.put(self.id, f"{self._number}-1", fields, size, trimmed)
+
+
+@dataclass(slots=True)
+class _Tail:
+    last: str
+    found: deque[tuple[str, dict[bytes, bytes]]]
+    changed: asyncio.Event
+
+
+class Recorder:
+    """This worker's recordings, and its way into those of others."""
+
+    def __init__(self, records: Records, worker: str, bounds: Bounds) -> None:
+        self._records = records
+        self._queue: deque[_Entry] = deque()
+        self._waiting = 0
+        self._wake = asyncio.Event()
+        self._tails: dict[str, _Tail] = {}
+        self._tailing = asyncio.Event()
+        self.worker = worker
+        self.bounds = bounds
+        self.dropped = 0
+
+    def begin(self, session: str, pending: Sequence[Id] = (), *, own: bool = False) -> Recording:
+        """Begin a stream of a session; `pending` are the requests that it will answer, `own` is the stream of a GET."""
+        return Recording(self, os.urandom(12).hex(), session, pending, own)
+
+    def put(self, stream: str, id: str, fields: dict[str, Any], size: int, trimmed: list[str]) -> None:
+        """Take an entry for recording, soon; beyond the bound it is dropped, which shows as a gap."""
+        if self._waiting > _MAX_WAITING:
+            self.dropped += 1
+            return
+        self._waiting += size
+        self._queue.append((stream, id, fields, size, trimmed))
+        self._wake.set()
+
+    async def append(self, stream: str, payload: bytes, keep: int) -> None:
+        """Add to a stream that has no single sender, now. Raises RecordsUnavailable."""
+        key = self._key(stream)
+
+        async def add(store: Any) -> None:
+            async with store.pipeline(transaction=False) as pipe:
+                pipe.xadd(key, {"d": payload}, maxlen=keep, approximate=True)
+                pipe.expire(key, int(self.bounds.seconds))
+                await pipe.execute()
+
+        await self._records.do(add)
+
+    async def write(self) -> None:
+        """Record what waits, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(_FLUSH, len(self._queue)))]
+                self._waiting -= sum(entry[3] for entry in batch)
+                try:
+                    await self._records.do(self._storing(batch), _FLUSH_SECONDS)
+                except RecordsUnavailable:
+                    self.dropped += len(batch)
+
+    def _storing(self, batch: list[_Entry]) -> Callable[[Any], Awaitable[None]]:
+        return lambda store: self._store(store, batch)
+
+    async def _store(self, store: Any, batch: list[_Entry]) -> None:
+        async with store.pipeline(transaction=False) as pipe:
+            for stream, id, fields, _, trimmed in batch:
+                pipe.xadd(self._key(stream), fields, id=id)
+                if trimmed:
+                    pipe.xdel(self._key(stream), *trimmed)
+            for stream in {entry[0] for entry in batch}:
+                pipe.expire(self._key(stream), int(self.bounds.seconds))
+            await pipe.execute(raise_on_error=False)  # a stream closed by another (we seemed dead) takes no more
+
+    async def beat(self) -> None:
+        """Say that this worker lives, until cancelled."""
+        while True:
+            try:
+                await self._records.beat(self.worker, _DEAD_SECONDS)
+            except RecordsUnavailable:
+                pass
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    async def find(self, session: str, after: str) -> Found:
+        """A session's stream, by an event of it. Raises EventUnknown or RecordsUnavailable."""
+        if (match := _ID.fullmatch(after)) is None:
+            raise EventUnknown("no such event id was given out here")
+        stream = match[1]
+        for _ in range(_FIRST_TRIES):
+            found = await self._records.do(lambda store: store.xrange(self._key(stream), "0-1", "0-1"))
+            if found:
+                fields = found[0][1]
+                if fields[b"s"].decode() != session:
+                    break
+                own, pending = orjson.loads(fields[b"q"])
+                return Found(stream, int(match[2]), fields[b"o"].decode(), pending, own)
+            await asyncio.sleep(_FIRST_PAUSE)
+        raise EventUnknown("this stream is not on record (any more)")
+
+    async def resume(self, found: Found) -> AsyncGenerator[tuple[str, bytes], None]:
+        """The events of a stream after the one it was found by, with their ids; ends where the stream does.
+
+        Raises EventUnknown when events were dropped, RecordsUnavailable.
+        """
+        number, pending = found.number, list(found.pending)
+
+        async def check(last: str) -> None:
+            await self._bury(found.stream, last, found.owner, pending)
+
+        async with aclosing(self.follow(found.stream, f"{number}-1", check)) as entries:
+            async for id, fields in entries:
+                at = int(id.partition("-")[0])
+                if at != number + 1:
+                    raise EventUnknown("events after this one were dropped, so the stream would have a gap")
+                number = at
+                if b"e" in fields:
+                    return
+                if b"g" in fields:
+                    pending = [each for each in pending if each != orjson.loads(fields[b"g"])]
+                yield f"{found.stream}_{number}", fields[b"d"]
+
+    async def follow(
+        self, stream: str, last: str, check: Callable[[str], Any] | None = None
+    ) -> AsyncGenerator[tuple[str, dict[bytes, bytes]], None]:
+        """Entries of a stream after `last` as they come; `check` is awaited when none came for a second."""
+        key = self._key(stream)
+        while found := await self._records.do(_range(key, last)):
+            for id, fields in found:
+                last = id.decode()
+                yield last, fields
+        mine = f"{key} {os.urandom(4).hex()}"
+        tail = self._tails[mine] = _Tail(last, deque(), asyncio.Event())
+        self._tailing.set()
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(1.0):
+                        await tail.changed.wait()
+                except TimeoutError:
+                    if check is not None:
+                        await check(last)
+                    continue
+                tail.changed.clear()
+                while tail.found:
+                    last, fields = tail.found.popleft()
+                    yield last, fields
+        finally:
+            del self._tails[mine]
+
+    async def tail(self) -> None:
+        """Read for all that follow a stream, until cancelled: one connection, whatever their number."""
+        while True:
+            if not self._tails:
+                self._tailing.clear()
+                await self._tailing.wait()
+            wanted: dict[str, str] = {}
+            for name, tail in self._tails.items():
+                if len(tail.found) < _MAX_AHEAD:
+                    key = name.partition(" ")[0]
+                    wanted[key] = min(wanted.get(key, tail.last), tail.last, key=_order)
+            if not wanted:
+                await asyncio.sleep(_BLOCK_MS / 1000)
+                continue
+            try:
+                found = await self._records.do(_reading(wanted))
+            except RecordsUnavailable:
+                await asyncio.sleep(1)
+                continue
+            for key, entries in found or ():
+                self._hand_out(key.decode(), entries)
+
+    def _hand_out(self, key: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        for name, tail in self._tails.items():
+            if name.partition(" ")[0] != key:
+                continue
+            for id, fields in entries:
+                if _order(id.decode()) > _order(tail.last):
+                    tail.last = id.decode()
+                    tail.found.append((tail.last, fields))
+                    tail.changed.set()
+
+    async def _bury(self, stream: str, last: str, owner: str, pending: list[Id]) -> None:
+        """If the stream's worker died, say what became of its requests, and end it; the first to see it does."""
+        if owner == self.worker or await self._records.lives(owner):
+            return
+        unknown = OutcomeUnknown(
+            "", "Outcome unknown: the worker with this call was lost; it may have been carried out."
+        )
+        number = int(last.partition("-")[0])
+        key = self._key(stream)
+
+        async def close(store: Any) -> None:
+            async with store.pipeline() as pipe:
+                for place, id in enumerate(pending, number + 1):
+                    failure = encode(Failure(id, unknown.code, unknown.detail))
+                    pipe.xadd(key, {"d": failure}, id=f"{place}-1")
+                pipe.xadd(key, {"e": b""}, id=f"{number + len(pending) + 1}-1")
+                await pipe.execute(raise_on_error=False)
+
+        log.warning("closing a stream of worker %s, which is gone", owner)
+        await self._records.do(close)
+
+    def _key(self, stream: str) -> str:
+        return self._records.key("stream", stream)
+
+
+def _range(key: str, after: str) -> Callable[[Any], Awaitable[Any]]:
+    return lambda store: store.xrange(key, f"({after}", "+", count=100)
+
+
+def _reading(wanted: dict[str, str]) -> Callable[[Any], Awaitable[Any]]:
+    return lambda store: store.xread(wanted, count=100, block=_BLOCK_MS)
+
+
+def _order(id: str) -> tuple[int, int]:
+    high, _, low = id.partition("-")
+    return int(high), int(low)
