@@ -31,14 +31,15 @@ async def test_a_call_costs_no_round_trip_to_postgres_or_redis(open_app: Open, s
         session = await initialize(client)
         await ask(client, "/mcp", session, "tools/call", name="a__echo")
         gateway = inside(app)
-        count: list[tuple[int, int]] = []
+        count: list[tuple[int, int, int]] = []
         for _ in range(2):
-            count.append((gateway.store.queries, gateway.bus.round_trips))
+            count.append((gateway.store.queries, gateway.bus.round_trips, gateway.records.round_trips))
             for _ in range(20):
                 await ask(client, "/mcp", session, "tools/call", name="a__echo", arguments={"x": 1})
                 await client.ask("POST", "/mcp/tools/call", value={"name": "a__echo"})
-        queries, trips = (count[1][at] - count[0][at] for at in (0, 1))
+        queries, trips, records = (count[1][at] - count[0][at] for at in (0, 1, 2))
         assert trips == 0
+        assert records < 20, "40 calls; only heartbeats and the look for idle sessions, every second or two"
         assert queries < 20, "40 calls; only the refresh loop may have looked for due servers meanwhile, once a second"
 
 
