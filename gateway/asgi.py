@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import admin, endpoint, health, lists, openapi, registry
+from gateway import admin, endpoint, health, legacy, lists, openapi, registry
 from gateway.address import Address
 from gateway.answers import Wire
 from gateway.context import Gateway, open_gateway
@@ -198,6 +198,10 @@ class Application:
                 await endpoint.serve(gateway, http, who, Address(None))
             case ["mcp", "servers", name, "mcp"]:
                 await endpoint.serve(gateway, http, who, Address(name))
+            case ["sse"]:
+                await legacy.serve_stream(gateway, http, who)
+            case ["messages"]:
+                await legacy.serve_message(gateway, http, who)
             case ["mcp", "tools", "call"]:
                 await admin.tools_call(gateway, http, who)
             case ["rpc"]:

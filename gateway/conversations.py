@@ -185,6 +185,19 @@ class Conversation:
         self.record = replace(self.record, level=level)
         await self._change({"level": level})
 
+    async def introduce(self, version: str, params: Mapping[str, Any]) -> None:
+        """Remember what the client says of itself, where its session came before its `initialize`."""
+        capabilities, client_info = introduction(params)
+        self.session = replace(self.session, version=version)
+        self.record = replace(self.record, version=version, capabilities=capabilities, client_info=client_info)
+        await self._change(
+            {
+                "version": version,
+                "capabilities": orjson.dumps(capabilities).decode(),
+                "client": orjson.dumps(client_info).decode(),
+            }
+        )
+
     # --- from upstream to the client ----------------------------------------------------------------------------
 
     def outward(self, server: str, upstream: UpstreamSession, message: Notification) -> Notification | None:
@@ -418,7 +431,7 @@ class Conversations:
         server: str | None,
         capabilities: Mapping[str, Any],
         client_info: Mapping[str, Any],
-    ) -> None:
+    ) -> Conversation:
         """Keep what a client said of itself in `initialize`. Raises TooManyRequests."""
         record = Record(session.id, principal.digest, session.version, session.expires, capabilities, client_info)
         conversation = Conversation(self, session, record, server)
@@ -427,6 +440,7 @@ class Conversations:
         except RecordsUnavailable:
             conversation.unwritten = True
         self._keep(conversation)
+        return conversation
 
     async def find(self, session: Session, server: str | None) -> Conversation:
         """The conversation of a session. Raises SessionNotFound."""
@@ -460,7 +474,7 @@ class Conversations:
         if known is not None:
             known.offline, known.record = False, record
             return known
-        conversation = Conversation(self, session, record, server)
+        conversation = Conversation(self, replace(session, version=record.version), record, server)
         self._keep(conversation)
         return conversation
 
@@ -594,6 +608,7 @@ class Conversations:
             return
         if record is not None:
             conversation.record = record
+            conversation.session = replace(conversation.session, version=record.version)
 
     # --- the clock ----------------------------------------------------------------------------------------------
 
@@ -661,6 +676,15 @@ class Conversations:
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def introduction(params: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What a client says of itself in `initialize`: its capabilities and its name."""
+    capabilities, client_info = params.get("capabilities"), params.get("clientInfo")
+    return (
+        capabilities if isinstance(capabilities, Mapping) else {},
+        client_info if isinstance(client_info, Mapping) else {},
+    )
 
 
 def _link(upstream: UpstreamSession) -> Link:

@@ -7,16 +7,15 @@ transports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from gateway import own_stream
 from gateway.address import Address
 from gateway.answers import Answer
 from gateway.call import Call, outcome_of
 from gateway.context import Gateway
-from gateway.conversations import Conversation
+from gateway.conversations import Conversation, introduction
 from gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -89,7 +88,7 @@ async def rpc(gateway: Gateway, http: Http, principal: Principal, table: str, bo
             body = await read_body(http, gateway.settings.max_body, gateway.settings.body_seconds)
         message = decode(body)
         if isinstance(message, Batch):
-            _check_batch(message, gateway.settings.max_batch)
+            check_batch(message, gateway.settings.max_batch)
     except GatewayError as error:
         log_refusal(http, error)
         await send_failure(http.send, error)
@@ -108,9 +107,7 @@ _NOBODY = Request(0, "")
 
 
 async def _post(gateway: Gateway, http: Http, principal: Principal, address: Address) -> None:
-    content_type = http.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMediaType(content_type[:100])
+    check_json(http)
     how = accepts(http.headers)
     message = decode(await read_body(http, gateway.settings.max_body, gateway.settings.body_seconds))
     inbound = classify(http.headers, _messages(message))
@@ -132,14 +129,14 @@ async def _post(gateway: Gateway, http: Http, principal: Principal, address: Add
         case Batch():
             if version not in versions.HAS_BATCHES:
                 raise InvalidRequest(f"Batches do not exist in MCP {version}; send one message at a time.")
-            _check_batch(message, gateway.settings.max_batch)
+            check_batch(message, gateway.settings.max_batch)
             await _answer_batch(http, how, address.table, call, message)
         case Notification() | Reply() | Failure():
-            await _take_note(conversation, message)
+            await take_note(conversation, message)
             await send_empty(http.send, 202)
 
 
-async def _take_note(conversation: Conversation, message: Notification | Reply | Failure) -> None:
+async def take_note(conversation: Conversation, message: Notification | Reply | Failure) -> None:
     """Carry out what needs no answer."""
     if isinstance(message, Notification):
         await conversation.notify(message)
@@ -156,10 +153,7 @@ async def _open(http: Http, how: Accepts, call: Call, address: Address) -> None:
         session = call.gateway.sessions.mint(
             call.principal, address.name, answer.result["protocolVersion"], call.gateway.clock()
         )
-        params = message.params
-        await call.gateway.conversations.open(
-            session, call.principal, address.server, _object(params, "capabilities"), _object(params, "clientInfo")
-        )
+        await call.gateway.conversations.open(session, call.principal, address.server, *introduction(message.params))
         headers.append((_SESSION, session.id.encode()))
         call.gateway.telemetry.sessions.inc()
     payload = encode(answer)
@@ -169,11 +163,6 @@ async def _open(http: Http, how: Accepts, call: Call, address: Address) -> None:
     await send_bytes(
         http.send, 200, payload, how.value.encode() if how is Accepts.STREAM else b"application/json", headers
     )
-
-
-def _object(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = params.get(name)
-    return value if isinstance(value, Mapping) else {}
 
 
 def _answering(http: Http, how: Accepts, call: Call, pending: Sequence[Id], *, cancels: bool) -> Answer:
@@ -205,7 +194,7 @@ async def _answer_batch(http: Http, how: Accepts, table: str, call: Call, batch:
             return encode(Failure(entry.id, entry.code, entry.detail))
         if not isinstance(entry, Request):
             if call.conversation is not None:
-                await _take_note(call.conversation, entry)
+                await take_note(call.conversation, entry)
             return None
         return await answered(METHODS[table], replace(call, request=entry))
 
@@ -271,7 +260,15 @@ async def _known(gateway: Gateway, principal: Principal, name: str) -> None:
     await call.find(lambda catalogue: catalogue.enabled_server(name, principal))
 
 
-def _check_batch(batch: Batch, limit: int) -> None:
+def check_json(http: Http) -> None:
+    """Let a body pass that is declared as JSON. Raises UnsupportedMediaType."""
+    content_type = http.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType(content_type[:100])
+
+
+def check_batch(batch: Batch, limit: int) -> None:
+    """Let a batch pass that is not too long. Raises InvalidRequest."""
     if len(batch.entries) > limit:
         raise InvalidRequest(f"A batch has at most {limit} messages (GATEWAY_MAX_BATCH).")
 

@@ -6,8 +6,8 @@ Source: MCP 2025-11-25, basic, transports, listening for messages and resumabili
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from gateway.address import Address
 from gateway.answers import RETRY_MS, stream
@@ -97,29 +97,38 @@ async def _own(
     gateway: Gateway, principal: Principal, conversation: Conversation, found: Found | None
 ) -> AsyncGenerator[bytes, None]:
     """What the session's upstreams say by themselves, and that lists changed; first what an older stream did not."""
-    listening = await gateway.conversations.listen(conversation, lambda server: may_see(principal, server))
     recording = gateway.recorder.begin(conversation.key, own=True)
+    try:
+        async with watched(gateway, conversation, principal) as listening:
+            if conversation.session.version in versions.HAS_PRIMING:
+                yield encode_event(b"", id=recording.first, retry=RETRY_MS)
+            yield KEEP_ALIVE  # so that the client sees the stream open
+            if found is not None:
+                for payload in await _missed(gateway, found):
+                    yield encode_event(payload, name="message", id=recording.event(payload))
+            await asyncio.sleep(_SECOND_SECONDS)
+            yield KEEP_ALIVE  # a buffering proxy lets the first pass with the head: this one shows it (`check`)
+            while not listening.closed:
+                message = await listening.next(gateway.settings.keepalive_seconds)
+                if message is None:
+                    yield KEEP_ALIVE
+                    listening.look()
+                    continue
+                payload = encode(message)
+                yield encode_event(payload, name="message", id=recording.event(payload))
+    finally:
+        recording.end()
+
+
+@asynccontextmanager
+async def watched(gateway: Gateway, conversation: Conversation, principal: Principal) -> AsyncIterator[Listening]:
+    """Listen for a client for the time of the block; it is over when the worker drains."""
+    listening = await gateway.conversations.listen(conversation, lambda server: may_see(principal, server))
     watching = asyncio.create_task(_watch(gateway, principal, conversation.server, listening))
     leaving = asyncio.create_task(_close_on_drain(gateway, listening))
     try:
-        if conversation.session.version in versions.HAS_PRIMING:
-            yield encode_event(b"", id=recording.first, retry=RETRY_MS)
-        yield KEEP_ALIVE  # so that the client sees the stream open
-        if found is not None:
-            for payload in await _missed(gateway, found):
-                yield encode_event(payload, name="message", id=recording.event(payload))
-        await asyncio.sleep(_SECOND_SECONDS)
-        yield KEEP_ALIVE  # a buffering proxy lets the first pass with the head: this one shows it (`check`)
-        while not listening.closed:
-            message = await listening.next(gateway.settings.keepalive_seconds)
-            if message is None:
-                yield KEEP_ALIVE
-                listening.look()
-                continue
-            payload = encode(message)
-            yield encode_event(payload, name="message", id=recording.event(payload))
+        yield listening
     finally:
-        recording.end()
         if conversation.listening is listening:
             conversation.listening = None
         await end([watching, leaving])

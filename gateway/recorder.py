@@ -132,17 +132,24 @@ class Recorder:
         self._queue.append((stream, id, fields, size, trimmed))
         self._wake.set()
 
-    async def append(self, stream: str, payload: bytes, keep: int) -> None:
-        """Add to a stream that has no single sender, now. Raises RecordsUnavailable."""
+    async def append(self, stream: str, payload: bytes) -> int:
+        """Add to a stream that any worker adds to, now; return how much waits on it. Raises RecordsUnavailable."""
         key = self._key(stream)
 
-        async def add(store: Any) -> None:
+        async def add(store: Any) -> int:
             async with store.pipeline(transaction=False) as pipe:
-                pipe.xadd(key, {"d": payload}, maxlen=keep, approximate=True)
+                pipe.xadd(key, {"d": payload})
+                pipe.xlen(key)
                 pipe.expire(key, int(self.bounds.seconds))
-                await pipe.execute()
+                _, waiting, _ = await pipe.execute()
+            return int(waiting)
 
-        await self._records.do(add)
+        waiting: int = await self._records.do(add)
+        return waiting
+
+    async def consumed(self, stream: str, id: str) -> None:
+        """Drop an entry that was sent. Raises RecordsUnavailable."""
+        await self._records.do(lambda store: store.xdel(self._key(stream), id))
 
     async def write(self) -> None:
         """Record what waits, until cancelled."""

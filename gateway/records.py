@@ -259,6 +259,13 @@ class Records:
         """How many workers heard something. Raises RecordsUnavailable."""
         return int(await self.do(lambda store: store.get(self.key("heard", token))) or 0)
 
+    async def answers(self) -> bool:
+        """Tell whether Redis answers."""
+        try:
+            return bool(await self.do(lambda store: store.ping()))
+        except RecordsUnavailable:
+            return False
+
     async def count(self) -> int:
         """How many sessions there are. Raises RecordsUnavailable."""
         return int(await self.do(lambda store: store.zcard(self.key("live"))))

@@ -79,3 +79,17 @@ async def registered(client: Client, servers: Servers) -> MemoryServer:
     assert (status, stored["state"]) == (200, "ready")
     servers["demo"].requests.clear()
     return servers["demo"]
+
+
+@pytest.fixture
+async def workers(open_app: Open, servers: Servers) -> AsyncIterator[tuple[Client, Client]]:
+    """Two workers, and a server `demo` registered."""
+    servers["demo"] = MemoryServer()
+    async with open_app(session_idle_seconds=60) as (_, one), open_app(session_idle_seconds=60) as (_, two):
+        await one.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+        yield one, two
+
+
+@pytest.fixture
+def demo(workers: tuple[Client, Client], servers: Servers) -> MemoryServer:
+    return servers["demo"]

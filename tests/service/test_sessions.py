@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -25,20 +25,6 @@ EVERYTHING = {"sampling": {}, "roots": {"listChanged": True}, "elicitation": {"f
 def inside(app: Application) -> Gateway:
     assert app._gateway is not None
     return app._gateway
-
-
-@pytest.fixture
-async def workers(open_app: Open, servers: Servers) -> AsyncIterator[tuple[Client, Client]]:
-    """Two workers, and a server `demo` registered."""
-    servers["demo"] = MemoryServer()
-    async with open_app(session_idle_seconds=60) as (_, one), open_app(session_idle_seconds=60) as (_, two):
-        await one.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
-        yield one, two
-
-
-@pytest.fixture
-def demo(workers: tuple[Client, Client], servers: Servers) -> MemoryServer:
-    return servers["demo"]
 
 
 async def offer(client: Client, demo: MemoryServer, **tools: Tool) -> None:
