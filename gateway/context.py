@@ -22,6 +22,7 @@ from gateway.recorder import Bounds as RecordingBounds
 from gateway.recorder import Recorder
 from gateway.records import Records
 from gateway.refresh import Refresh
+from gateway.relay import Relay
 from gateway.settings import Settings
 from gateway.store import NameRules, Store
 from gateway.sync import Sync
@@ -88,11 +89,12 @@ async def open_gateway(
         recorder = Recorder(
             records, f"{worker}-{os.urandom(6).hex()}", RecordingBounds(settings.resume_bytes, settings.resume_seconds)
         )
+        relay = Relay(records, recorder)
         sync = Sync(store, bus, settings.poll_seconds, time.monotonic)
         vetting = Vetting(allow_private=settings.allow_private_upstreams, resolve=resolve)
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
         pool = Pool(
-            connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result)),
+            connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result), relay),
             Bounds(
                 settings.call_seconds,
                 settings.call_cap_seconds,
@@ -142,6 +144,7 @@ async def open_gateway(
             asyncio.create_task(keep("heartbeat", recorder.beat)),
             asyncio.create_task(keep("recorder", recorder.write)),
             asyncio.create_task(keep("tail", recorder.tail)),
+            asyncio.create_task(keep("relay", lambda: relay.serve(pool.upstream))),
         ]
         try:
             await bus.first_contact(_CONTACT_SECONDS)

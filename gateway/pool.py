@@ -39,10 +39,12 @@ from gateway.protocol.exchange import (
     answer_for_nobody,
 )
 from gateway.protocol.messages import Failure, Notification, Reply, Request
+from gateway.relay import HeldUpstream, Relay
 from gateway.tasks import end
 from gateway.upstream.base import Answering, Heard, Interrupted, Link, SessionExpired, Upstream
 from gateway.upstream.connect import Dialer
 from gateway.upstream.http import HttpUpstream, Limits
+from gateway.upstream.legacy_sse import LegacySseUpstream
 from gateway.upstream.probing import ProbingUpstream
 from gateway.upstream.rest import RestUpstream
 
@@ -80,16 +82,20 @@ class Bounds:
     breaker_seconds: float = 30.0
 
 
-def over_http(dialer: Dialer, limits: Limits) -> Connect:
-    """Connect to servers by streamable HTTP, or by the plain REST face where that is named or all there is."""
+def over_http(dialer: Dialer, limits: Limits, relay: Relay) -> Connect:
+    """Connect to servers by HTTP, in whichever of its transports is named, or is found to be theirs."""
 
     def connect(spec: ServerSpec) -> Upstream:
         client = dialer.client(spec.headers)
-        rest = RestUpstream(spec.name, spec.url, client, limits)
         if spec.transport_type == "rest":
-            return rest
-        mcp = HttpUpstream(spec.name, spec.url, client, limits, dialer.client(spec.headers, _MAX_STREAMS))
-        return ProbingUpstream(mcp, rest)
+            return RestUpstream(spec.name, spec.url, client, limits)
+        streams = dialer.client(spec.headers, _MAX_STREAMS)
+        sse = LegacySseUpstream(spec.name, spec.url, streams, limits, relay.holders_name)
+        if spec.transport_type == "sse":
+            return HeldUpstream(spec.name, sse, relay)
+        mcp = HttpUpstream(spec.name, spec.url, client, limits, streams)
+        rest = RestUpstream(spec.name, spec.url, client, limits)
+        return ProbingUpstream(mcp, HeldUpstream(spec.name, sse, relay), rest)
 
     return connect
 
@@ -103,7 +109,7 @@ async def ask_nobody(request: Request) -> Reply | Failure:
     return answer_for_nobody(request)
 
 
-OURSELVES = Hello(versions.LATEST_HANDSHAKE, {}, {"name": version.NAME, "version": version.VERSION})
+OURSELVES = Hello(versions.LATEST_HANDSHAKE, {}, {"name": version.NAME, "version": version.VERSION}, shared=True)
 """What the gateway says of itself where it speaks for nobody in particular."""
 
 
@@ -219,6 +225,10 @@ class Live:
     def _end_if_retired(self) -> None:
         if self._retired and not self._calls and not self._listening:
             self._spawn(self._end())
+
+    @property
+    def upstream(self) -> Upstream:
+        return self._upstream
 
     def breaker(self) -> str:
         """`closed`, `open` or `half-open`."""
@@ -427,6 +437,11 @@ class Pool:
                 self._retire(self._live.pop(name))
         self._unreachable = {name for name, server in catalogue.servers.items() if server.state == "unreachable"}
 
+    def upstream(self, server: str) -> Upstream | None:
+        """The way to a server that somebody else's errand names, as this worker has it."""
+        live = self._live.get(server)
+        return live.upstream if live is not None else None
+
     def breakers(self) -> dict[str, str]:
         """The state of each live server's circuit breaker, at this worker."""
         return {name: live.breaker() for name, live in self._live.items()}
@@ -437,7 +452,9 @@ class Pool:
         self._live.clear()
         try:
             async with asyncio.timeout(_FAREWELL_SECONDS):
-                await asyncio.gather(*(live.close() for live in everyone), return_exceptions=True)
+                for failure in await asyncio.gather(*(live.close() for live in everyone), return_exceptions=True):
+                    if failure is not None:
+                        log.error("an upstream could not be closed", exc_info=failure)
         except TimeoutError:
             log.warning("gave up on saying goodbye to some upstreams")
 

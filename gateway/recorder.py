@@ -132,13 +132,13 @@ class Recorder:
         self._queue.append((stream, id, fields, size, trimmed))
         self._wake.set()
 
-    async def append(self, stream: str, payload: bytes) -> int:
+    async def append(self, stream: str, payload: bytes, field: bytes = b"d") -> int:
         """Add to a stream that any worker adds to, now; return how much waits on it. Raises RecordsUnavailable."""
         key = self._key(stream)
 
         async def add(store: Any) -> int:
             async with store.pipeline(transaction=False) as pipe:
-                pipe.xadd(key, {"d": payload})
+                pipe.xadd(key, {field: payload})
                 pipe.xlen(key)
                 pipe.expire(key, int(self.bounds.seconds))
                 _, waiting, _ = await pipe.execute()

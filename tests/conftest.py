@@ -6,5 +6,6 @@ pytest_plugins = [
     "tests.fix_gateway",
     "tests.fix_proxy",
     "tests.fix_stack",
+    "tests.fix_everything",
     "tests.fix_node",
 ]

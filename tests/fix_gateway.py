@@ -46,7 +46,8 @@ def open_app(database_url: str, redis_url: str, servers: Servers) -> Open:
     @asynccontextmanager
     async def open_app(**changes: Any) -> AsyncIterator[tuple[Application, Client]]:
         values = {"master_key": KEY, "database_url": database_url, "redis_url": redis_url, "replica": "test"}
-        app = Application(Settings(**values | changes), connect=connect, resolve=everywhere, worker="1")
+        how = {"connect": changes.pop("connect", connect), "resolve": changes.pop("resolve", everywhere)}
+        app = Application(Settings(**values | changes), worker="1", **how)
         async with app.lifespan():
             yield app, Client(app, KEY)
 

@@ -36,6 +36,7 @@ _TRANSPORTS = {
     "streamable-http": "streamable_http",
     "streamablehttp": "streamable_http",
     "http": "streamable_http",
+    "sse": "sse",
     "rest": "rest",
 }
 _RESERVED_HEADERS = frozenset(

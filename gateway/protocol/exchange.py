@@ -35,6 +35,8 @@ class Hello:
     version: str
     capabilities: Mapping[str, Any]
     client_info: Mapping[str, Any]
+    shared: bool = False
+    """Whether several callers will use the session side by side."""
 
 
 def initialize(hello: Hello) -> Request:

@@ -1,4 +1,4 @@
-"""Finds out what a server speaks: streamable HTTP first, then the plain REST face.
+"""Finds out what a server speaks: streamable HTTP first, then the old SSE transport, then the plain REST face.
 
 A refused connection, 401, 403 and silence are no verdict; they are what they are. Each link remembers its way.
 """
@@ -17,18 +17,21 @@ from gateway.upstream.rest import VERSION
 class ProbingUpstream:
     """One server, spoken to as MCP if it is that, else by its REST face."""
 
-    def __init__(self, mcp: Upstream, rest: Upstream) -> None:
+    def __init__(self, mcp: Upstream, sse: Upstream, rest: Upstream) -> None:
         self._mcp = mcp
+        self._sse = sse
         self._rest = rest
 
     async def open(self, hello: Hello) -> Link:
         try:
             return await self._mcp.open(hello)
         except UpstreamProtocolError as no_mcp:
-            try:
-                return await self._rest.open(hello)
-            except UpstreamError:
-                raise no_mcp from None
+            for other in (self._sse, self._rest):
+                try:
+                    return await other.open(hello)
+                except UpstreamError:
+                    pass
+            raise no_mcp from None
 
     def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
         return self._way(link).send(link, request)
@@ -44,7 +47,10 @@ class ProbingUpstream:
 
     async def close(self) -> None:
         await self._mcp.close()
+        await self._sse.close()
         await self._rest.close()
 
     def _way(self, link: Link) -> Upstream:
+        if link.holder is not None:
+            return self._sse
         return self._rest if link.handshake.version == VERSION else self._mcp

@@ -11,6 +11,9 @@ from gateway.errors import UpstreamProtocolError, UpstreamRefused
 from gateway.model.servers import ServerSpec
 from gateway.pool import OURSELVES, over_http
 from gateway.protocol.messages import Failure, Reply, Request
+from gateway.recorder import Bounds, Recorder
+from gateway.records import Records
+from gateway.relay import Relay
 from gateway.stub import Stub
 from gateway.upstream.base import Answering, Upstream
 from gateway.upstream.connect import Dialer, Vetting
@@ -74,7 +77,9 @@ async def face() -> AsyncIterator[Face]:
 @pytest.fixture
 async def connect(face: Face) -> AsyncIterator[Callable[[str], Upstream]]:
     made: list[Upstream] = []
-    way = over_http(Dialer(Vetting(allow_private=True), connect_seconds=5, via="us"), Limits(5, 10_000))
+    records = Records("redis://127.0.0.1:1", "nobody")  # no session is bound to a process here
+    relay = Relay(records, Recorder(records, "us", Bounds(1000, 1)))
+    way = over_http(Dialer(Vetting(allow_private=True), connect_seconds=5, via="us"), Limits(5, 10_000), relay)
 
     def connect(transport_type: str) -> Upstream:
         made.append(way(ServerSpec("s", face.url, transport_type=transport_type)))

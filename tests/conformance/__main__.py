@@ -22,6 +22,7 @@ import httpx
 
 from gateway.embedded import nginx_binary
 from tests import node
+from tests.fix_everything import everything
 from tests.fix_stack import KEY, Running, free_ports
 
 _PACKAGE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
@@ -68,19 +69,6 @@ def passed(found: Checks) -> int:
 
 def _conformance() -> Path:
     return node.install(_PACKAGE) / "dist" / "index.js"
-
-
-@contextmanager
-def everything(*how: str) -> Iterator[int]:
-    """The everything server as a process; its port."""
-    [port] = free_ports(1)
-    process = subprocess.Popen([sys.executable, "-m", "tests.everything", str(port), *how])
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/", process)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 _NGINX = """

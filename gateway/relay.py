@@ -1,0 +1,282 @@
+"""Sessions upstream that are bound to one process: whoever does not hold them reaches the holder through Redis.
+
+A holder reads its inbox, carries out what it finds on its own upstream, and puts what comes back on a stream that the
+asker follows. Only the old SSE transport and stdio need it. Raises what an upstream raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+
+from gateway.errors import GatewayError, OutcomeUnknown, UpstreamError, UpstreamUnreachable
+from gateway.protocol.exchange import Handshake, Hello
+from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
+from gateway.recorder import Recorder
+from gateway.records import Records, RecordsUnavailable
+from gateway.tasks import end
+from gateway.upstream.base import Answering, Heard, Interrupted, Link, NoStream, SessionExpired, Upstream
+
+_WAIT_SECONDS = 0.5
+_KEPT_SECONDS = 30
+_BACKLOG = 1000
+_BLOCK_EXTRA = 2.0
+
+log = logging.getLogger("gateway.relay")
+
+
+class Relay:
+    """The inboxes that this worker reads, and the way into those of others."""
+
+    def __init__(self, records: Records, recorder: Recorder) -> None:
+        self._records = records
+        self._recorder = recorder
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.holders_name = recorder.worker
+        self.holders: set[str] = {recorder.worker}
+        """For whom this worker can speak: itself, and the bridge beside it."""
+
+    # --- the asker's side -----------------------------------------------------------------------------------------
+
+    async def ask(self, holder: str, errand: dict[str, Any]) -> AsyncGenerator[dict[bytes, bytes], None]:
+        """Give a holder an errand; yield what comes back. Raises SessionExpired when the holder is gone.
+
+        Raises RecordsUnavailable.
+        """
+        if not await self._records.lives(holder):
+            raise SessionExpired("the worker that held it is gone")
+        stream = f"relay-{os.urandom(12).hex()}"
+        await self.push(holder, {**errand, "reply": stream})
+
+        async def check(_: str) -> None:
+            if not await self._records.lives(holder):
+                raise HolderLost
+
+        try:
+            async with aclosing(self._recorder.follow(stream, "0-0", check)) as entries:
+                async for id, fields in entries:
+                    await self._recorder.consumed(stream, id)
+                    if b"e" in fields:
+                        return
+                    yield fields
+        except (GeneratorExit, asyncio.CancelledError):
+            await asyncio.shield(self._stop(holder, stream))
+            raise
+
+    async def _stop(self, holder: str, stream: str) -> None:
+        try:
+            await self.push(holder, {"kind": "stop", "reply": stream})
+        except RecordsUnavailable:
+            pass
+
+    async def push(self, holder: str, errand: dict[str, Any]) -> None:
+        """Put an errand into a holder's inbox. Raises RecordsUnavailable."""
+        key = self._records.key("inbox", holder)
+
+        async def put(store: Any) -> None:
+            async with store.pipeline() as pipe:
+                pipe.rpush(key, orjson.dumps(errand))
+                pipe.expire(key, _KEPT_SECONDS)
+                await pipe.execute()
+
+        await self._records.do(put)
+
+    # --- the holder's side ----------------------------------------------------------------------------------------
+
+    async def serve(self, find: Callable[[str], Upstream | None]) -> None:
+        """Carry out errands until cancelled; `find` gives the upstream of a server."""
+        try:
+            while True:
+                try:
+                    errand = await self._next()
+                except RecordsUnavailable:
+                    await asyncio.sleep(1)
+                    continue
+                if errand is not None:
+                    self._begin(errand, find)
+        finally:
+            await end(self._tasks.values())
+
+    async def _next(self) -> dict[str, Any] | None:
+        keys = [self._records.key("inbox", holder) for holder in self.holders]
+        found = await self._records.do(lambda store: store.blpop(keys, timeout=_WAIT_SECONDS), _BLOCK_EXTRA)
+        try:
+            return None if found is None else dict(orjson.loads(found[1]))
+        except (ValueError, TypeError):
+            log.warning("an errand that can't be read")
+            return None
+
+    def _begin(self, errand: dict[str, Any], find: Callable[[str], Upstream | None]) -> None:
+        stream = errand["reply"]
+        if errand["kind"] == "stop":
+            if (task := self._tasks.get(stream)) is not None:
+                task.cancel()
+            return
+        task = self._tasks[stream] = asyncio.create_task(self._carry_out(errand, find))
+        task.add_done_callback(lambda _: self._tasks.pop(stream, None))
+
+    async def _carry_out(self, errand: dict[str, Any], find: Callable[[str], Upstream | None]) -> None:
+        stream = errand["reply"]
+        try:
+            upstream = find(errand["server"])
+            if upstream is None:
+                raise SessionExpired("the server is not registered there")
+            link = _link(errand["link"])
+            match errand["kind"]:
+                case "send":
+                    request = decode_answer(errand["message"].encode())
+                    assert isinstance(request, Request)  # noqa: S101  # the asker sends nothing else
+                    async with aclosing(upstream.send(link, request)) as messages:
+                        async for message in messages:
+                            await self._say(stream, message)
+                case "listen":
+                    async with aclosing(upstream.listen(link, errand["after"])) as heard:
+                        async for each in heard:
+                            await self._say(stream, each.message)
+                case "post":
+                    note = decode_answer(errand["message"].encode())
+                    assert isinstance(note, Notification | Reply | Failure)  # noqa: S101
+                    await upstream.post(link, note)
+                case "end":
+                    await upstream.end(link)
+            await self._recorder.append(stream, b"", b"e")
+        except (SessionExpired, NoStream) as error:
+            await self._fail(stream, [type(error).__name__, str(error)])
+        except GatewayError as error:
+            await self._fail(stream, [error.code, error.detail])
+        except RecordsUnavailable:
+            log.warning("an errand's outcome could not be told")
+
+    async def _say(self, stream: str, message: Message | Answering | Interrupted) -> None:
+        match message:
+            case Answering(streaming):
+                waiting = await self._recorder.append(stream, b"1" if streaming else b"", b"a")
+            case Interrupted():
+                waiting = await self._recorder.append(stream, b"", b"i")
+            case _:
+                waiting = await self._recorder.append(stream, encode(message))
+        if waiting > _BACKLOG:
+            raise OutcomeUnknown("", "The worker that asked does not take the answer.")
+
+    async def _fail(self, stream: str, why: list[Any]) -> None:
+        try:
+            await self._recorder.append(stream, orjson.dumps(why), b"x")
+        except RecordsUnavailable:
+            pass
+
+
+class HolderLost(Exception):
+    """The holder died while it carried out an errand."""
+
+
+class HeldUpstream:
+    """An upstream whose sessions are held by the process that opened them."""
+
+    def __init__(self, server: str, own: Upstream, relay: Relay) -> None:
+        self._server = server
+        self.own = own
+        self._relay = relay
+
+    async def open(self, hello: Hello) -> Link:
+        return await self.own.open(hello)
+
+    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
+        if self._is_ours(link):
+            async with aclosing(self.own.send(link, request)) as messages:
+                async for message in messages:
+                    yield message
+            return
+        errand = self._errand("send", link, message=encode(request).decode())
+        async with aclosing(self._told(link, errand)) as answers:
+            async for answer in answers:
+                yield answer
+                if isinstance(answer, Reply | Failure):
+                    return
+        raise OutcomeUnknown(self._server, f"Server {self._server!r} ended its answer without a result.")
+
+    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+        if self._is_ours(link):
+            async with aclosing(self.own.listen(link, after)) as heard:
+                async for each in heard:
+                    yield each
+            return
+        async with aclosing(self._told(link, self._errand("listen", link, after=after))) as messages:
+            async for message in messages:
+                if not isinstance(message, Answering | Interrupted):
+                    yield Heard(message, None)
+
+    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+        if self._is_ours(link):
+            await self.own.post(link, message)
+        else:
+            await self._done(link, self._errand("post", link, message=encode(message).decode()))
+
+    async def end(self, link: Link) -> None:
+        if self._is_ours(link):
+            await self.own.end(link)
+            return
+        try:
+            await self._done(link, self._errand("end", link))
+        except (UpstreamError, SessionExpired):
+            pass  # it went with its holder
+
+    async def close(self) -> None:
+        await self.own.close()
+
+    def _is_ours(self, link: Link) -> bool:
+        return link.holder is None or link.holder in self._relay.holders
+
+    def _errand(self, kind: str, link: Link, **more: Any) -> dict[str, Any]:
+        shake = link.handshake
+        known = [shake.version, shake.capabilities, shake.server_info, shake.instructions]
+        return {"kind": kind, "server": self._server, "link": [known, link.session_id, link.holder], **more}
+
+    async def _done(self, link: Link, errand: dict[str, Any]) -> None:
+        async with aclosing(self._told(link, errand)) as answers:
+            async for _ in answers:
+                pass
+
+    async def _told(
+        self, link: Link, errand: dict[str, Any]
+    ) -> AsyncGenerator[Answering | Interrupted | Message, None]:
+        try:
+            async with aclosing(self._relay.ask(link.holder or "", errand)) as entries:
+                async for fields in entries:
+                    if b"x" in fields:
+                        self._raise(*orjson.loads(fields[b"x"]))
+                    elif b"a" in fields:
+                        yield Answering(fields[b"a"] == b"1")
+                    elif b"i" in fields:
+                        yield Interrupted()
+                    else:
+                        said = decode_answer(fields[b"d"])
+                        if not isinstance(said, Batch):
+                            yield said
+        except HolderLost:
+            raise OutcomeUnknown(
+                self._server, f"The worker that held the session with server {self._server!r} was lost meanwhile."
+            ) from None
+        except RecordsUnavailable:
+            raise UpstreamUnreachable(
+                self._server,
+                f"Server {self._server!r} is held by another worker, which can't be reached: Redis does not answer.",
+            ) from None
+
+    def _raise(self, kind: Any, detail: str) -> None:
+        if kind == "SessionExpired":
+            raise SessionExpired(detail)
+        if kind == "NoStream":
+            raise NoStream
+        found = next((each for each in UpstreamError.__subclasses__() if each.code == kind), None)
+        raise found(self._server, detail) if found is not None else OutcomeUnknown(self._server, detail)
+
+
+def _link(value: Any) -> Link:
+    known, session_id, holder = value
+    return Link(Handshake(*known), session_id, holder)
