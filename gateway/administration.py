@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 from gateway.call import Call, Handler
 from gateway.errors import (
+    Forbidden,
     InvalidParams,
     ServerExists,
     UnknownServer,
 )
 from gateway.model.auth import Principal, require_administrator
 from gateway.model.catalogue import Catalogue
-from gateway.model.servers import Server, ServerSpec, is_name, parse_spec, patch_spec, read_fields
+from gateway.model.servers import STDIO, Server, ServerSpec, is_name, parse_spec, patch_spec, read_fields
 from gateway.store import Change
 from gateway.upstream.connect import NotResolved
 
@@ -60,12 +61,29 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     if not read_fields(fields).get("name"):
         raise InvalidParams("The field 'name' is required.", "name")
     name = _server_name(fields)
+    if not call.gateway.settings.allow_stdio:
+        change = _without_programs(change)
     await _vet(call, fields)
     if await call.gateway.store.put(name, change, _CLAIM_SECONDS):
         await call.gateway.sync.announce()
         if (await _current(call, name)).spec.enabled:
             await call.gateway.refresh.discover(name, _REGISTRATION_SECONDS)
     return (await _current(call, name)).public()
+
+
+def _without_programs(change: Change) -> Change:
+    """The same change, refused where it would have a program run. Raises Forbidden."""
+
+    def checked(stored: ServerSpec | None) -> ServerSpec:
+        spec = change(stored)
+        if spec.transport_type == STDIO and spec != stored:
+            raise Forbidden(
+                "Servers of transport_type 'stdio' are programs run on the gateway's machine. The operator has not "
+                "allowed them: GATEWAY_ALLOW_STDIO=true."
+            )
+        return spec
+
+    return checked
 
 
 async def remove_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import platform
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -89,12 +91,14 @@ async def open_gateway(
         recorder = Recorder(
             records, f"{worker}-{os.urandom(6).hex()}", RecordingBounds(settings.resume_bytes, settings.resume_seconds)
         )
-        relay = Relay(records, recorder)
+        bridge = settings.bridge if settings.allow_stdio else None
+        bridge_name = None if bridge is None else f"bridge-{_digest(f'{platform.node()} {bridge}')}"
+        relay = Relay(records, recorder, bridge_name)
         sync = Sync(store, bus, settings.poll_seconds, time.monotonic)
         vetting = Vetting(allow_private=settings.allow_private_upstreams, resolve=resolve)
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
         pool = Pool(
-            connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result), relay),
+            connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result), relay, bridge),
             Bounds(
                 settings.call_seconds,
                 settings.call_cap_seconds,
@@ -141,10 +145,10 @@ async def open_gateway(
             asyncio.create_task(keep("sync", sync.run)),
             asyncio.create_task(keep("refresh", refresh.run)),
             asyncio.create_task(keep("sessions", conversations.run)),
-            asyncio.create_task(keep("heartbeat", recorder.beat)),
+            asyncio.create_task(keep("heartbeat", lambda: recorder.beat(*relay.holders - {relay.worker}))),
             asyncio.create_task(keep("recorder", recorder.write)),
             asyncio.create_task(keep("tail", recorder.tail)),
-            asyncio.create_task(keep("relay", lambda: relay.serve(pool.upstream))),
+            asyncio.create_task(keep("relay", lambda: relay.serve(conversations.way_to))),
         ]
         try:
             await bus.first_contact(_CONTACT_SECONDS)
@@ -185,3 +189,7 @@ def _show(telemetry: Telemetry, store: Store, bus: Bus) -> None:
     telemetry.read_at.set_to_current_time()
     telemetry.connections.set(store.connections)
     telemetry.redis.set(int(bus.connected))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -33,7 +33,7 @@ from gateway.records import Record, Records, RecordsUnavailable, UpstreamSession
 from gateway.store import Store
 from gateway.sync import Sync
 from gateway.tasks import end
-from gateway.upstream.base import Answering, Interrupted, Link, SessionExpired
+from gateway.upstream.base import Answering, Interrupted, Link, SessionExpired, Upstream
 
 _KNOWN = 10_000  # conversations kept at one worker
 _REAP_SECONDS = 2.0
@@ -661,6 +661,11 @@ class Conversations:
         found = self._sync.catalogue.servers.get(server)
         return self.pool[found] if found is not None and found.spec.enabled and not found.spec.sealed_away else None
 
+    def way_to(self, server: str) -> Upstream | None:
+        """The upstream of a server that another worker's errand names."""
+        live = self.live(server)
+        return None if live is None else live.upstream
+
     def public_uri(self, server: str, uri: str) -> str:
         """The URI by which the aggregate knows a server's resource."""
         found = self._sync.catalogue.servers.get(server)
@@ -679,11 +684,12 @@ class Conversations:
 
 
 def introduction(params: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What a client says of itself in `initialize`: its capabilities and its name."""
+    """What a client says of itself in `initialize`: its capabilities and its name, which servers insist on."""
     capabilities, client_info = params.get("capabilities"), params.get("clientInfo")
+    unnamed = {"name": "unnamed", "version": "unknown"}
     return (
         capabilities if isinstance(capabilities, Mapping) else {},
-        client_info if isinstance(client_info, Mapping) else {},
+        {**unnamed, **client_info} if isinstance(client_info, Mapping) else unnamed,
     )
 
 

@@ -24,7 +24,7 @@ from gateway.errors import (
 )
 from gateway.model.breaker import Breaker
 from gateway.model.catalogue import Catalogue
-from gateway.model.servers import Server, ServerSpec
+from gateway.model.servers import STDIO, Server, ServerSpec
 from gateway.protocol import versions
 from gateway.protocol.exchange import (
     Answer,
@@ -47,6 +47,7 @@ from gateway.upstream.http import HttpUpstream, Limits
 from gateway.upstream.legacy_sse import LegacySseUpstream
 from gateway.upstream.probing import ProbingUpstream
 from gateway.upstream.rest import RestUpstream
+from gateway.upstream.stdio import NoBridge, StdioUpstream
 
 Tell = Callable[[Answering | Interrupted | Notification | Request], Awaitable[None]]
 AskClient = Callable[[Request], Awaitable[Reply | Failure | None]]
@@ -65,6 +66,7 @@ Judged = TypeVar("Judged")
 
 _FAREWELL_SECONDS = 2.0
 _POST_SECONDS = 10.0
+_PROGRAM_SECONDS = 35.0  # for a program to start and shake hands: some are installed at that moment
 _MAX_STREAMS = 1000  # of one server, that stay open, at one worker
 _MAX_ASKED = 100  # requests of a server during one call
 
@@ -82,15 +84,34 @@ class Bounds:
     breaker_seconds: float = 30.0
 
 
-def over_http(dialer: Dialer, limits: Limits, relay: Relay) -> Connect:
-    """Connect to servers by HTTP, in whichever of its transports is named, or is found to be theirs."""
+def over_http(dialer: Dialer, limits: Limits, relay: Relay, bridge: str | None = None) -> Connect:
+    """Connect to servers by HTTP, in whichever of its transports is named, or is found to be theirs.
+
+    `bridge` is the socket of the process that runs stdio servers.
+    """
 
     def connect(spec: ServerSpec) -> Upstream:
+        if spec.transport_type == STDIO:
+            if bridge is None or relay.bridge is None:
+                why = "programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
+                return NoBridge(spec.name, why)
+            program = {
+                "name": spec.name,
+                "command": spec.command,
+                "args": spec.args,
+                "env": spec.env,
+                "cwd": spec.cwd,
+            }
+            over_socket = dialer.local(bridge, _MAX_STREAMS)
+            limits_of_programs = Limits(_PROGRAM_SECONDS, limits.max_result)
+            key = f"{spec.name}-{spec.fingerprint}"
+            stdio = StdioUpstream(spec.name, key, program, over_socket, limits_of_programs, relay.bridge)
+            return HeldUpstream(spec.name, stdio, relay)
         client = dialer.client(spec.headers)
         if spec.transport_type == "rest":
             return RestUpstream(spec.name, spec.url, client, limits)
         streams = dialer.client(spec.headers, _MAX_STREAMS)
-        sse = LegacySseUpstream(spec.name, spec.url, streams, limits, relay.holders_name)
+        sse = LegacySseUpstream(spec.name, spec.url, streams, limits, relay.worker)
         if spec.transport_type == "sse":
             return HeldUpstream(spec.name, sse, relay)
         mcp = HttpUpstream(spec.name, spec.url, client, limits, streams)
@@ -228,6 +249,7 @@ class Live:
 
     @property
     def upstream(self) -> Upstream:
+        """The way to the server, for who carries out another worker's errand."""
         return self._upstream
 
     def breaker(self) -> str:
@@ -436,11 +458,6 @@ class Pool:
             if server is None or not server.spec.enabled or server.spec != live.spec:
                 self._retire(self._live.pop(name))
         self._unreachable = {name for name, server in catalogue.servers.items() if server.state == "unreachable"}
-
-    def upstream(self, server: str) -> Upstream | None:
-        """The way to a server that somebody else's errand names, as this worker has it."""
-        live = self._live.get(server)
-        return live.upstream if live is not None else None
 
     def breakers(self) -> dict[str, str]:
         """The state of each live server's circuit breaker, at this worker."""

@@ -177,11 +177,12 @@ class Recorder:
                 pipe.expire(self._key(stream), int(self.bounds.seconds))
             await pipe.execute(raise_on_error=False)  # a stream closed by another (we seemed dead) takes no more
 
-    async def beat(self) -> None:
-        """Say that this worker lives, until cancelled."""
+    async def beat(self, *others: str) -> None:
+        """Say that this worker lives, and what it speaks for, until cancelled."""
         while True:
             try:
-                await self._records.beat(self.worker, _DEAD_SECONDS)
+                for each in (self.worker, *others):
+                    await self._records.beat(each, _DEAD_SECONDS)
             except RecordsUnavailable:
                 pass
             await asyncio.sleep(_BEAT_SECONDS)

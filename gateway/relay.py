@@ -34,12 +34,14 @@ log = logging.getLogger("gateway.relay")
 class Relay:
     """The inboxes that this worker reads, and the way into those of others."""
 
-    def __init__(self, records: Records, recorder: Recorder) -> None:
+    def __init__(self, records: Records, recorder: Recorder, bridge: str | None = None) -> None:
+        """`bridge` names the process beside this worker that runs stdio servers."""
         self._records = records
         self._recorder = recorder
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.holders_name = recorder.worker
-        self.holders: set[str] = {recorder.worker}
+        self.worker = recorder.worker
+        self.bridge = bridge
+        self.holders: set[str] = {recorder.worker} | ({bridge} if bridge is not None else set())
         """For whom this worker can speak: itself, and the bridge beside it."""
 
     # --- the asker's side -----------------------------------------------------------------------------------------

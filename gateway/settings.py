@@ -122,6 +122,18 @@ class Settings:
         read=_flag,
         doc="true lets servers have private and loopback addresses; link-local and metadata stay refused",
     )
+    allow_stdio: bool = _setting(
+        False,
+        "GATEWAY_ALLOW_STDIO",
+        read=_flag,
+        doc="true lets administrators register servers that `serve` runs as programs on this machine",
+    )
+    bridge: str | None = _setting(
+        None, "GATEWAY_BRIDGE", doc="the socket of the process that runs these programs; `serve` sets it by itself"
+    )
+    max_children: int = _setting(
+        64, "GATEWAY_MAX_CHILDREN", read=_between(1, 10_000), doc="such programs at once, on one machine"
+    )
     log_format: str = _setting(
         "text", "GATEWAY_LOG_FORMAT", read=_one_of("text", "json"), doc="how lines are written to standard error"
     )

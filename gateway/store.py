@@ -341,7 +341,7 @@ class Store:
 
     def _row(self, spec: ServerSpec, revision: int) -> dict[str, Any]:
         assert self._keyring is not None, "open() comes first"  # noqa: S101
-        secrets = orjson.dumps({"url": spec.url, "headers": dict(spec.headers)})
+        secrets = orjson.dumps({"url": spec.url, "headers": dict(spec.headers), "env": dict(spec.env)})
         return {
             "name": spec.name,
             "spec": orjson.dumps(spec.public()),
@@ -359,9 +359,9 @@ class Store:
         try:
             values |= orjson.loads(self._keyring.open(_SEAL, bytes(row["sealed"]), row["name"]))
         except SealBroken:
-            values |= {"headers": {}, "sealed_away": True}
+            values |= {"headers": {}, "env": {}, "sealed_away": True}
         known = {name: value for name, value in values.items() if name in _SPEC_FIELDS}
-        return ServerSpec(**known | {"tags": tuple(known["tags"])})
+        return ServerSpec(**known | {name: tuple(known.get(name, ())) for name in ("tags", "args")})
 
     def _readable(self, row: Mapping[str, Any]) -> Server | None:
         """A row as a server; one that we can't read (of a newer version, say) must not hide the others."""

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -26,6 +27,7 @@ from gateway.settings import Settings
 from gateway.telemetry import SHARED_FOLDER
 
 _BACKLOG = 1024
+_BRIDGE = 0  # the number of the child that runs stdio servers
 _STEADY_SECONDS = 5.0
 _MAX_PAUSE_SECONDS = 5.0
 _GRACE_SECONDS = 15.0  # above drain_seconds: for hypercorn's lifespan and our goodbyes upstream
@@ -64,6 +66,10 @@ class Supervisor:
             raise RuntimeError("bind() comes first")
         figures = tempfile.mkdtemp(prefix="mcp-gateway-figures-")
         self._environment[SHARED_FOLDER] = figures
+        if self._settings.allow_stdio and self._settings.bridge is None:
+            sockets = tempfile.mkdtemp(prefix="mcp-gateway-bridge-")  # 0700: only its user reaches the socket
+            self._environment["GATEWAY_BRIDGE"] = f"{sockets}/socket"
+            self._workers.insert(0, _Worker(_BRIDGE))
         alive, parent = os.pipe()  # the children hold one end: they see it close when we die
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -78,6 +84,8 @@ class Supervisor:
             os.close(alive)
             os.close(parent)
             shutil.rmtree(figures, ignore_errors=True)
+            if self._workers[0].number == _BRIDGE:
+                shutil.rmtree(Path(self._environment["GATEWAY_BRIDGE"]).parent, ignore_errors=True)
         return 0
 
     def _on_signal(self, number: int, _: object) -> None:
@@ -102,12 +110,22 @@ class Supervisor:
                 worker.failures = 0 if steady else worker.failures + 1
                 pause = 0.0 if steady else min(0.2 * 2**worker.failures, _MAX_PAUSE_SECONDS)
                 worker.due = now + pause
-                log.warning("worker %d ended (%s), next start in %.1f s", worker.number, _ending(code), pause)
+                name = "the bridge" if worker.number == _BRIDGE else f"worker {worker.number}"
+                log.warning("%s ended (%s), next start in %.1f s", name, _ending(code), pause)
             if worker.process is None and worker.due <= now:
                 worker.process = self._start(worker.number, descriptor, alive)
                 worker.started = now
 
     def _start(self, number: int, descriptor: int, alive: int) -> subprocess.Popen[bytes]:
+        if number == _BRIDGE:
+            path = self._environment["GATEWAY_BRIDGE"]
+            Path(path).unlink(missing_ok=True)
+            return subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "gateway.bridge", path, str(alive)],
+                pass_fds=(alive,),
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+            )
         return subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "gateway.worker", str(descriptor), str(alive), str(number)],
             pass_fds=(descriptor, alive),

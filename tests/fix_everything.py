@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -53,4 +55,47 @@ async def two_real(open_app: Open) -> AsyncIterator[tuple[Client, Client]]:
     """Two workers that talk to real servers."""
     real = {"connect": None, "resolve": resolve, "allow_private_upstreams": True}
     async with open_app(**real) as (_, one), open_app(**real) as (_, two):
+        yield one, two
+
+
+@contextmanager
+def bridge(folder: Path) -> Iterator[str]:
+    """The process that runs stdio servers; its socket."""
+    path = folder / "socket"
+    reading, writing = os.pipe()
+    environment = {
+        **os.environ,
+        "GATEWAY_ALLOW_STDIO": "true",
+        "DATABASE_URL": "postgres://secret",
+        "GATEWAY_PORT": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway.bridge", str(path), str(reading)], pass_fds=(reading,), env=environment
+    )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not path.exists():
+            assert process.poll() is None, "the bridge ended at once"
+            assert time.monotonic() < deadline, "the bridge does not listen"
+            time.sleep(0.05)
+        yield str(path)
+    finally:
+        os.close(writing)
+        process.wait(20)
+        os.close(reading)
+
+
+@pytest.fixture(scope="session")
+def bridges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Two bridges, as two machines have them."""
+    with ExitStack() as parts:
+        one, two = (parts.enter_context(bridge(tmp_path_factory.mktemp("bridge"))) for _ in range(2))
+        yield one, two
+
+
+@pytest.fixture
+async def with_bridges(open_app: Open, bridges: tuple[str, str]) -> AsyncIterator[tuple[Client, Client]]:
+    """Two workers that run programs, each on a machine of its own."""
+    real = {"connect": None, "resolve": resolve, "allow_stdio": True}
+    async with open_app(**real, bridge=bridges[0]) as (_, one), open_app(**real, bridge=bridges[1]) as (_, two):
         yield one, two

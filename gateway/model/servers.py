@@ -24,6 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,63}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff\t]*[\x21-\x7e\x80-\xff])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SECRET_QUERY = re.compile(r"key|token|secret|passw|signature|sig$|auth|credential", re.IGNORECASE)
 _READ_ONLY = frozenset(
     {
@@ -38,7 +39,10 @@ _TRANSPORTS = {
     "http": "streamable_http",
     "sse": "sse",
     "rest": "rest",
+    "stdio": "stdio",
 }
+STDIO = "stdio"
+_MAX_ARGUMENTS = 256
 _RESERVED_HEADERS = frozenset(
     {
         "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
@@ -51,14 +55,21 @@ _RESERVED_HEADERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """What somebody registered. `headers` and secrets in `url` are shown to nobody."""
+    """What somebody registered. `headers`, `env` and secrets in `url` are shown to nobody.
+
+    A server is reached at `url`, or (`stdio`) by running `command` with `args` and `env` in `cwd`.
+    """
 
     name: str
-    url: str
+    url: str = ""
     title: str | None = None
     description: str = ""
     transport_type: str = "streamable_http"
     headers: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
     enabled: bool = True
     prefix: str | None = None
     timeout_seconds: float | None = None
@@ -70,7 +81,10 @@ class ServerSpec:
 
     @property
     def fingerprint(self) -> str:
-        """The same for servers that are one and the same upstream: URL and headers."""
+        """The same for servers that are one and the same upstream: URL and headers, or what is run."""
+        if self.transport_type == STDIO:
+            run = [self.command, self.args, sorted(self.env.items()), self.cwd]
+            return hashlib.sha256(orjson.dumps(run)).hexdigest()[:16]
         parts = urlsplit(self.url)
         place = [*_origin(self.url), parts.path.rstrip("/"), parts.query]
         identity = orjson.dumps([place, sorted((name.lower(), value) for name, value in self.headers.items())])
@@ -78,13 +92,21 @@ class ServerSpec:
 
     def public(self) -> dict[str, Any]:
         """The specification as JSON, secrets redacted."""
+        if self.transport_type == STDIO:
+            place: dict[str, Any] = {
+                "command": self.command,
+                "args": list(self.args),
+                "env": dict.fromkeys(self.env, REDACTED),
+                "cwd": self.cwd,
+            }
+        else:
+            place = {"url": redact_url(self.url), "headers": dict.fromkeys(self.headers, REDACTED)}
         return {
             "name": self.name,
             "title": self.title,
             "description": self.description,
-            "url": redact_url(self.url),
             "transport_type": self.transport_type,
-            "headers": dict.fromkeys(self.headers, REDACTED),
+            **place,
             "enabled": self.enabled,
             "prefix": self.prefix,
             "timeout_seconds": self.timeout_seconds,
@@ -181,10 +203,11 @@ def parse_spec(params: Mapping[str, Any], stored: ServerSpec | None = None) -> S
     With `stored`, redacted values mean "unchanged"; headers of another origin are never carried over.
     """
     values = read_fields(params)
-    for required in ("name", "url"):
-        if required not in values:
+    is_run = values.get("transport_type") == STDIO
+    for required in ("name", "command" if is_run else "url"):
+        if not values.get(required):
             raise InvalidParams(f"The field {required!r} is required.", required)
-    return _restore(ServerSpec(**values), stored)
+    return _whole(_restore(ServerSpec(**values), stored))
 
 
 def patch_spec(stored: ServerSpec, params: Mapping[str, Any]) -> ServerSpec:
@@ -194,8 +217,23 @@ def patch_spec(stored: ServerSpec, params: Mapping[str, Any]) -> ServerSpec:
         raise InvalidParams("A server's name can't be changed; register it anew.", "name")
     changed = _restore(replace(stored, **values), stored)
     if _origin(changed.url) != _origin(stored.url) and "headers" not in values:
-        return replace(changed, headers={})
-    return changed
+        changed = replace(changed, headers={})
+    return _whole(changed)
+
+
+def _whole(spec: ServerSpec) -> ServerSpec:
+    """Refuse a mixture of what is reached and what is run. Raises InvalidParams."""
+    if spec.transport_type == STDIO:
+        if not spec.command:
+            raise InvalidParams("A server of transport_type 'stdio' needs a 'command'.", "command")
+        other = "url" if spec.url else "headers" if spec.headers else None
+    else:
+        if not spec.url:
+            raise InvalidParams("The field 'url' is required.", "url")
+        other = next((name for name in ("command", "args", "env", "cwd") if getattr(spec, name)), None)
+    if other is not None:
+        raise InvalidParams(f"A server of transport_type {spec.transport_type!r} has no {other!r}.", other)
+    return spec
 
 
 def _restore(spec: ServerSpec, stored: ServerSpec | None) -> ServerSpec:
@@ -211,7 +249,20 @@ def _restore(spec: ServerSpec, stored: ServerSpec | None) -> ServerSpec:
             if name.lower() not in kept:
                 raise InvalidParams(f"The header {name!r} is redacted; send its value.", f"headers.{name}")
             headers[name] = kept[name.lower()]
-    return replace(spec, url=url, headers=headers)
+    return replace(spec, url=url, headers=headers, env=_restored_env(spec, stored))
+
+
+def _restored_env(spec: ServerSpec, stored: ServerSpec | None) -> dict[str, str]:
+    """The variables, redacted ones as they were; another command does not get them."""
+    same = stored is not None and stored.command == spec.command
+    kept = stored.env if stored is not None and same else {}
+    env = dict(spec.env)
+    for name, value in env.items():
+        if value == REDACTED:
+            if name not in kept:
+                raise InvalidParams(f"The variable {name!r} is redacted; send its value.", f"env.{name}")
+            env[name] = kept[name]
+    return env
 
 
 def read_fields(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,6 +305,8 @@ def _text(limit: int, *, optional: bool = False) -> Any:
 
 
 def _read_url(value: Any, field: str) -> str:
+    if value is None:
+        return ""
     if not isinstance(value, str) or len(value) > 2048:
         raise InvalidParams("The URL must be a string of at most 2048 characters.", field)
     if not value.isascii() or any(letter <= " " or letter == "\x7f" for letter in value):
@@ -299,6 +352,47 @@ def _read_headers(value: Any, field: str) -> dict[str, str]:
             )
         seen.add(name.lower())
     return dict(value)
+
+
+def _read_command(value: Any, field: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= 4096 or "\0" in value:
+        raise InvalidParams("`command` is the name or path of a program; it is not parsed by a shell.", field)
+    return value
+
+
+def _read_args(value: Any, field: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > _MAX_ARGUMENTS:
+        raise InvalidParams(f"`args` must be a list of at most {_MAX_ARGUMENTS} strings.", field)
+    if not all(isinstance(each, str) and len(each) <= 8192 and "\0" not in each for each in value):
+        raise InvalidParams("Each of `args` must be a string of at most 8192 characters.", field)
+    return tuple(value)
+
+
+def _read_env(value: Any, field: str) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > _MAX_ARGUMENTS:
+        raise InvalidParams(f"`env` must be an object of at most {_MAX_ARGUMENTS} names and values.", field)
+    for name, text in value.items():
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidParams("A variable's name has letters, digits and '_'.", field)
+        if not isinstance(text, str) or len(text) > 8192 or "\0" in text:
+            raise InvalidParams(
+                f"The value of {name!r} must be a string of at most 8192 characters.", f"{field}.{name}"
+            )
+    return dict(value)
+
+
+def _read_cwd(value: Any, field: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.startswith("/") or len(value) > 4096 or "\0" in value:
+        raise InvalidParams("`cwd` must be an absolute path.", field)
+    return value
 
 
 def _read_flag(value: Any, field: str) -> bool:
@@ -353,6 +447,10 @@ _READERS: Mapping[str, Any] = {
     "description": _text(4000),
     "transport_type": _read_transport,
     "headers": _read_headers,
+    "command": _read_command,
+    "args": _read_args,
+    "env": _read_env,
+    "cwd": _read_cwd,
     "enabled": _read_flag,
     "prefix": _read_prefix,
     "timeout_seconds": _read_timeout,

@@ -136,6 +136,17 @@ class Dialer:
         client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # callers share it: it keeps nothing
         return client
 
+    def local(self, path: str, connections: int) -> httpx.AsyncClient:
+        """A client for a unix socket on this machine."""
+        limits = httpx.Limits(
+            max_connections=connections, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_SECONDS
+        )
+        return httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=path, limits=limits, trust_env=False),
+            timeout=httpx.Timeout(None, connect=self._connect_seconds, pool=self._connect_seconds),
+            trust_env=False,
+        )
+
 
 def _transport(vetting: Vetting, tls: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
     """httpx's own transport, over connections to vetted addresses."""

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import httpx
 
@@ -86,11 +87,11 @@ class HttpUpstream:
         self._limits = limits
         self._draining: set[asyncio.Task[None]] = set()
 
-    async def open(self, hello: Hello) -> Link:
+    async def open(self, hello: Hello, headers: Mapping[str, str] = MappingProxyType({})) -> Link:
         request = exchange.initialize(hello)
         try:
             async with asyncio.timeout(self._limits.handshake_seconds):
-                async with self._post(request, {}) as response:
+                async with self._post(request, headers) as response:
                     await self._check(response, session=False)
                     session_id = response.headers.get("mcp-session-id")
                     handshake = exchange.accept(await self._first_answer(response))
