@@ -111,7 +111,33 @@ async def call_tool(call: Call, target: Target) -> Reply:
     """Send a tool call to where it leads, if its arguments pass where the server wants them checked."""
     if (refused := check_arguments(call, target)) is not None:
         return refused
-    return await call.forward(target.server, _renamed_params(call, target))
+    return _linked(call, target, await call.forward(target.server, _renamed_params(call, target)), "content")
+
+
+def _linked(call: Call, target: Target, reply: Reply, key: str) -> Reply:
+    """The same result, its resources under the URIs that lead to them here; untouched where they are the same."""
+    blocks = reply.result.get(key) if isinstance(reply.result, dict) else None
+    if not isinstance(blocks, list):
+        return reply
+    linked = [_block(call, target.server.name, block) for block in blocks]
+    if all(now is before for now, before in zip(linked, blocks, strict=True)):
+        return reply
+    return Reply(reply.id, {**reply.result, key: linked})
+
+
+def _block(call: Call, server: str, block: Any) -> Any:
+    """One content block, or one message of a prompt around it; a link must lead somewhere, a copy need not."""
+    match block:
+        case {"type": "resource_link", "uri": str(uri)}:
+            public = call.catalogue.public_uri(server, uri)
+            return block if public == uri else {**block, "uri": public}
+        case {"type": "resource", "resource": {"uri": str(uri), **rest}}:
+            public = call.catalogue.renamed_uris(server).get(uri, uri)
+            return block if public == uri else {**block, "resource": {"uri": public, **rest}}
+        case {"role": _, "content": content}:
+            changed = _block(call, server, content)
+            return block if changed is content else {**block, "content": changed}
+    return block
 
 
 def _renamed_params(call: Call, target: Target) -> Mapping[str, Any]:
@@ -142,7 +168,7 @@ async def prompts_get(call: Call, /, name: Any, arguments: Any = None, **_: Any)
     if not (arguments is None or isinstance(arguments, dict)):
         raise InvalidParams("'arguments' must be an object.", "arguments")
     target = await call.find(lambda catalogue: catalogue.prompt(name, call.principal))
-    return await call.forward(target.server, _renamed_params(call, target))
+    return _linked(call, target, await call.forward(target.server, _renamed_params(call, target)), "messages")
 
 
 async def resources_read(call: Call, /, uri: Any, **_: Any) -> Reply:

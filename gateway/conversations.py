@@ -668,8 +668,7 @@ class Conversations:
 
     def public_uri(self, server: str, uri: str) -> str:
         """The URI by which the aggregate knows a server's resource."""
-        found = self._sync.catalogue.servers.get(server)
-        return found.names.get("resources", {}).get(uri, uri) if found is not None else uri
+        return self._sync.catalogue.public_uri(server, uri)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def run() -> None:

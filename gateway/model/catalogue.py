@@ -21,7 +21,7 @@ from gateway.errors import (
     UnknownTool,
 )
 from gateway.model.auth import Principal, may_see
-from gateway.model.names import server_of_uri
+from gateway.model.names import explicit_uri, server_of_uri
 from gateway.model.servers import Server
 from gateway.model.uris import UriTemplate
 
@@ -93,6 +93,22 @@ class Catalogue:
             raise UnknownResource(uri)
         return target
 
+    def public_uri(self, server: str, uri: str) -> str:
+        """The URI that leads to a server's own `uri` here: as it is, unless that leads elsewhere or nowhere."""
+        found = self.servers.get(server)
+        if found is None:
+            return uri
+        if (public := found.names.get("resources", {}).get(uri)) is not None:
+            return public
+        target = self._public["resources"].get(uri)
+        if target is None:
+            target = next((each for pattern, each in self._patterns if pattern.matches(uri)), None)
+        return uri if target is not None and target.server.name == server else explicit_uri(server, uri)
+
+    def renamed_uris(self, server: str) -> Mapping[str, str]:
+        """The resources of a server whose URI here is another than its own."""
+        return self._renamed.get(server, {})
+
     def template(self, uri: str, principal: Principal) -> Target:
         """Resolve a resource template, or a URI, as completion references name them. Raises UnknownResource."""
         target = self._public["templates"].get(uri)
@@ -139,6 +155,15 @@ class Catalogue:
                 if (public := server.names.get(kind, {}).get(item[key])) is not None
             }
             for kind, key in _IDENTITY.items()
+        }
+
+    @cached_property
+    def _renamed(self) -> Mapping[str, Mapping[str, str]]:
+        return {
+            server.name: {
+                local: public for local, public in server.names.get("resources", {}).items() if local != public
+            }
+            for server in self._enabled
         }
 
     @cached_property

@@ -37,7 +37,7 @@ class Naming:
 
     def other_uri(self, local: str) -> str:
         """The URI that stands in when another server came first with the same one."""
-        return f"{URI_SCHEME}{self.server}/{local}"
+        return explicit_uri(self.server, local)
 
     def _cut(self, name: str, local: str) -> str:
         if len(name) <= self.limit:
@@ -78,6 +78,11 @@ def assign(
             mine.add(public)
         assigned[local] = public
     return assigned
+
+
+def explicit_uri(server: str, local: str) -> str:
+    """The URI that leads to a server's resource whatever others offer."""
+    return f"{URI_SCHEME}{server}/{local}"
 
 
 def server_of_uri(uri: str) -> tuple[str, str] | None:

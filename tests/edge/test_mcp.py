@@ -289,3 +289,40 @@ async def test_completion_finds_the_prompt_behind_a_public_name(client: Client, 
 async def test_an_unknown_server_has_no_endpoint(client: Client) -> None:
     status, _, answer = await client.ask("POST", "/mcp/servers/nobody/mcp", value=request("ping"), headers=BOTH)
     assert (status, answer["error"]["data"]) == (404, {"server": "nobody"})
+
+
+async def test_links_in_results_lead_back_to_the_server_that_gave_them(client: Client, servers: Servers) -> None:
+    def content(*uris: str) -> list[dict[str, Any]]:
+        links = [{"type": "resource_link", "uri": uri, "name": "n", "x": 1} for uri in uris]
+        return [*links, {"type": "resource", "resource": {"uri": uris[0], "text": "t"}}, {"type": "text", "text": "t"}]
+
+    async def link(_: Request, emit: Emit) -> Any:
+        return {"content": content("file:///same", "file:///only", "file:///unlisted", "t://1/x"), "_meta": {"y": 2}}
+
+    for name in ("first", "second"):
+        servers[name] = MemoryServer(
+            tools={"link": link},
+            resources=[{"uri": "file:///same", "name": "s"}],
+            templates=[{"uriTemplate": f"{'t' if name == 'second' else 'u'}://{{id}}/x", "name": "t"}],
+        )
+    servers["second"].resources.append({"uri": "file:///only", "name": "o"})
+    for name in servers:
+        await client.ask("POST", "/mcp/servers", value={"name": name, "url": f"http://{name}.test/mcp"})
+    session = await initialize(client)
+    result = await ask(client, "/mcp", session, "tools/call", name="second__link")
+    assert result["_meta"] == {"y": 2}
+    *links, copy, text = result["content"]
+    assert text == {"type": "text", "text": "t"}
+    assert [each["uri"] for each in links] == [
+        "mcp-gateway://second/file:///same",
+        "file:///only",
+        "mcp-gateway://second/file:///unlisted",
+        "t://1/x",
+    ]
+    assert copy["resource"] == {"uri": "mcp-gateway://second/file:///same", "text": "t"}
+    for each in links:
+        await ask(client, "/mcp", session, "resources/read", uri=each["uri"])
+        assert servers["second"].requests[-1].method == "resources/read"
+    own = await initialize(client, "/mcp/servers/second/mcp")
+    result = await ask(client, "/mcp/servers/second/mcp", own, "tools/call", name="link")
+    assert result["content"][0]["uri"] == "file:///same"
