@@ -65,12 +65,11 @@ def servers_list(url: Url = _URL, key: Key = None, as_json: AsJson = False) -> N
     if as_json:
         _print_json(found)
         return
-    table = Table("name", "state", "tools", "url", "reason")
+    table = Table("name", "state", "tools", "url or program", "reason")
     for server in found["servers"]:
         state, reason = _STATES.get(server["state"], server["state"]), server["reason"] or ""
-        table.add_row(
-            escape(server["name"]), state, str(server["counts"]["tools"]), escape(server["url"]), escape(reason)
-        )
+        where = server.get("url") or " ".join([server["command"], *server["args"]])
+        table.add_row(escape(server["name"]), state, str(server["counts"]["tools"]), escape(where), escape(reason))
     _console().print(table)
 
 
@@ -92,13 +91,19 @@ def servers_show(name: Name, url: Url = _URL, key: Key = None, as_json: AsJson =
 @servers.command("add")
 def servers_add(
     name: Name,
-    server_url: Annotated[str, typer.Argument(metavar="SERVER_URL", help="the server's MCP address")],
+    server_url: Annotated[
+        str | None, typer.Argument(metavar="[SERVER_URL]", help="the server's MCP address; none for a program")
+    ] = None,
+    command: Annotated[str | None, typer.Option(help="a program that speaks MCP over its pipes (stdio)")] = None,
+    arg: Annotated[list[str] | None, typer.Option(help="an argument of the program; may be repeated")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, for the program; may be repeated")] = None,
+    cwd: Annotated[str | None, typer.Option(help="where the program runs")] = None,
     description: Annotated[str, typer.Option(help="what it is for")] = "",
     header: Annotated[list[str] | None, typer.Option(help="'Name: value', sent to the server; may be repeated")] = None,
     prefix: Annotated[str | None, typer.Option(help="instead of its name in public tool names")] = None,
     timeout: Annotated[float | None, typer.Option(help="seconds for a call")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="a label; may be repeated")] = None,
-    transport: Annotated[str | None, typer.Option(help="http or rest")] = None,
+    transport: Annotated[str | None, typer.Option(help="http, sse or rest; found out by itself")] = None,
     validate_arguments: Annotated[
         bool, typer.Option("--validate-arguments", help="check arguments against the tools' schemas here")
     ] = False,
@@ -108,8 +113,14 @@ def servers_add(
     as_json: AsJson = False,
 ) -> None:
     """Register a server."""
-    spec: dict[str, Any] = {"name": name, "url": server_url, "description": description, "tags": tag or []}
-    spec |= {"headers": dict(_header(each) for each in header or [])}
+    if (server_url is None) == (command is None):
+        raise typer.BadParameter("name either the server's URL or a --command", param_hint="SERVER_URL")
+    spec: dict[str, Any] = {"name": name, "description": description, "tags": tag or []}
+    if server_url is not None:
+        spec |= {"url": server_url, "headers": dict(_header(each) for each in header or [])}
+    else:
+        spec |= {"transport_type": "stdio", "command": command, "args": arg or [], "cwd": cwd}
+        spec |= {"env": dict(_variable(each) for each in env or [])}
     spec |= {} if prefix is None else {"prefix": prefix}
     spec |= {} if timeout is None else {"timeout_seconds": timeout}
     spec |= {} if transport is None else {"transport_type": transport}
@@ -131,6 +142,13 @@ def _header(text: str) -> tuple[str, str]:
     if not colon:
         raise typer.BadParameter(f"{name!r} is not 'Name: value'", param_hint="--header")
     return name.strip(), value.strip()
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{name!r} is not NAME=VALUE", param_hint="--env")
+    return name, value
 
 
 @servers.command("remove")

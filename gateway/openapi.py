@@ -27,8 +27,12 @@ _SPEC: Json = {
         "url": {"type": "string", "maxLength": 2048, "examples": ["http://localhost:9100/mcp"]},
         "title": {"type": ["string", "null"], "maxLength": 200},
         "description": {"type": "string", "maxLength": 4000},
-        "transport_type": {"enum": ["http", "streamable_http", "rest"]},
+        "transport_type": {"enum": ["http", "streamable_http", "sse", "rest", "stdio"]},
         "headers": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 64},
+        "command": {"type": "string", "minLength": 1, "maxLength": 4096, "description": "stdio: what to run"},
+        "args": {"type": "array", "items": {"type": "string", "maxLength": 8192}, "maxItems": 256},
+        "env": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 256},
+        "cwd": {"type": ["string", "null"], "pattern": "^/"},
         "enabled": {"type": "boolean"},
         "prefix": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9._-]{0,63}$"},
         "timeout_seconds": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 86400},
@@ -37,10 +41,11 @@ _SPEC: Json = {
         "metadata": {"type": "object"},
     },
 }
+_PLACES: list[Json] = [{"required": ["url"]}, {"required": ["command"]}]
 _NAME: Json = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"}
 _SERVER: Json = {
     "type": "object",
-    "required": ["name", "server_id", "url", "state", "counts"],
+    "required": ["name", "server_id", "transport_type", "state", "counts"],
     "properties": {
         "name": _NAME,
         "server_id": _NAME,
@@ -85,13 +90,16 @@ def document(base_url: str) -> Json:
             "/mcp/servers": {
                 "get": _list("servers"),
                 "post": _operation(
-                    "Register a server", {**_SPEC, "required": ["name", "url"], "properties": _named()}, _SERVER, 409
+                    "Register a server",
+                    {**_SPEC, "required": ["name"], "anyOf": _PLACES, "properties": _named()},
+                    _SERVER,
+                    409,
                 ),
             },
             "/mcp/servers/{name}": {
                 "parameters": [name],
                 "get": _operation("Show a server", None, _SERVER, 404),
-                "put": _operation("Create or replace a server", {**_SPEC, "required": ["url"]}, _SERVER, 409),
+                "put": _operation("Create or replace a server", {**_SPEC, "anyOf": _PLACES}, _SERVER, 409),
                 "patch": _operation("Change a server", _SPEC, _SERVER, 404, 409),
                 "delete": _operation("Remove a server", None, _RESULT, 404),
             },

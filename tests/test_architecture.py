@@ -54,11 +54,13 @@ def test_starlette_is_a_toolbox_and_libraries_have_one_importer(path: Path) -> N
             "remote.py",
             "upstream/connect.py",
             "upstream/http.py",
+            "upstream/legacy_sse.py",
             "upstream/rest.py",
+            "upstream/stdio.py",
             "validate.py",
         },
         "psycopg": {"check.py", "cli.py", "store.py", "embedded.py"},
-        "redis": {"bus.py", "check.py", "embedded.py"},
+        "redis": {"bus.py", "check.py", "embedded.py", "records.py"},
     }.items():
         if any(each == library or each.startswith(f"{library}.") for each in used):
             assert name in importers, f"{name} imports {library}"
@@ -85,7 +87,7 @@ def test_every_method_is_documented(name: str) -> None:
     assert f"``{name}``" in README
 
 
-@pytest.mark.parametrize("target", ["run", "ha", "validate", "test", "lint", "types", "bench"])
+@pytest.mark.parametrize("target", ["run", "ha", "validate", "conformance", "test", "lint", "types", "bench"])
 def test_every_command_is_documented(target: str) -> None:
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
