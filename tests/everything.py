@@ -1,8 +1,9 @@
 """The everything server of the conformance suite, on the official SDK: the yardstick's other end.
 
-`python -m tests.everything PORT [sse]` serves it on loopback, by streamable HTTP at /mcp or by the old transport at
-/sse; `python -m tests.everything stdio` speaks over its pipes. Beside the suite's names it has tools that the tests of
-the gateway need: `count` (says how often it was called), `touch` (the watched resource changed), `roots`, `url`.
+`python -m tests.everything PORT [sse] [VERSION]` serves it on loopback, by streamable HTTP at /mcp or by the old
+transport at /sse, and speaks but one revision if told so; `python -m tests.everything stdio` speaks over its pipes.
+Beside the suite's names it has tools that the tests of the gateway need: `count` says how often it was called, `touch`
+that the watched resource changed, and so on.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 import mcp_types as types
 import uvicorn
+from mcp.server import runner
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.mcpserver import Context, MCPServer, UserMessage
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
@@ -434,6 +436,8 @@ low.create_initialization_options = _declared  # type: ignore[method-assign, ass
 
 def main() -> None:
     logging.disable(logging.CRITICAL)
+    if sys.argv[-1].startswith("20"):
+        vars(runner).update(HANDSHAKE_PROTOCOL_VERSIONS=(sys.argv[-1],), LATEST_HANDSHAKE_VERSION=sys.argv[-1])
     if sys.argv[1] == "stdio":
         server.run("stdio")
         return

@@ -1,0 +1,177 @@
+"""Every client revision with every server revision: what comes through two replicas is what comes direct.
+
+The client is the official SDK's, told to be of a revision; the server speaks but one. Both ends of 2024-11-05 use its
+own transport, HTTP+SSE.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from typing import Any
+
+import httpx2
+import mcp_types as types
+import pytest
+from mcp.client import session as sdk
+from mcp.client.session import ClientSession
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from pydantic import FileUrl
+
+from tests.fix_everything import everything
+from tests.fix_stack import KEY, Running
+from tests.system.test_stack import registered
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning"),
+]
+VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+WATCHED = "test://watched-resource"
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, str]]:
+    """The URL of a server of each revision."""
+    with ExitStack() as parts:
+        urls = {}
+        for version in VERSIONS:
+            how = ("sse",) if version == "2024-11-05" else ()
+            port = parts.enter_context(everything(*how, version))
+            urls[version] = f"http://127.0.0.1:{port}/{'sse' if how else 'mcp'}"
+        yield urls
+
+
+class Talk:
+    """One client and what it was told and asked meanwhile."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.logs: list[Any] = []
+        self.told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def sample(self, context: Any, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+        self.asked.append(params.model_dump(mode="json", by_alias=True, exclude={"meta"}))
+        return types.CreateMessageResult(role="assistant", content=types.TextContent(type="text", text="hi"), model="m")
+
+    async def elicit(self, context: Any, params: Any) -> types.ElicitResult:
+        self.asked.append(params.model_dump(mode="json", by_alias=True, exclude={"meta"}))
+        return types.ElicitResult(action="accept", content={"response": "Ada"})
+
+    async def roots(self, context: Any) -> types.ListRootsResult:
+        return types.ListRootsResult(roots=[types.Root(uri=FileUrl("file:///home"), name="home")])
+
+    async def log(self, params: types.LoggingMessageNotificationParams) -> None:
+        self.logs.append([params.level, params.data])
+
+    async def hear(self, message: Any) -> None:
+        if isinstance(message, types.ResourceUpdatedNotification):
+            self.told.put_nowait(str(message.params.uri))
+
+
+@asynccontextmanager
+async def connect(url: str, version: str, talk: Talk, key: str | None = None) -> AsyncIterator[ClientSession]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with AsyncExitStack() as parts:
+        if url.endswith("/sse"):
+            read, write = await parts.enter_async_context(sse_client(url, headers=headers))
+        else:
+            http = await parts.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=30))
+            read, write = await parts.enter_async_context(streamable_http_client(url, http_client=http))
+        session = ClientSession(
+            read, write, 30, talk.sample, talk.elicit, talk.roots, talk.log, talk.hear
+        )  # fmt: skip
+        await parts.enter_async_context(session)
+        await session.initialize()
+        yield session
+
+
+async def outcome(work: Any) -> Any:
+    """A result as JSON, or the error."""
+    try:
+        result = await work
+    except MCPError as error:
+        return {"error": error.error.code, "message": error.error.message}
+    return result.model_dump(mode="json", by_alias=True, exclude={"meta"}) if result is not None else None
+
+
+async def play(client: ClientSession, talk: Talk, *, elicits: bool) -> dict[str, Any]:
+    """Everything that a client of this revision can do with the server; what came of it."""
+    seen: dict[str, Any] = {}
+    for name in ("list_tools", "list_resources", "list_resource_templates", "list_prompts"):
+        seen[name] = await outcome(getattr(client, name)())
+    calls: dict[str, dict[str, Any]] = {
+        "test_simple_text": {},
+        "test_image_content": {},
+        "test_audio_content": {},
+        "test_embedded_resource": {},
+        "test_multiple_content_types": {},
+        "test_error_handling": {},
+        "structured": {"width": 2, "height": 3},
+        "links": {},
+        "large": {"size": 300_000},
+        "no_such_tool": {},
+        "test_sampling": {"prompt": "hello"},
+        "roots": {},
+        "test_tool_with_logging": {},
+        **({"test_elicitation": {"message": "Name?"}} if elicits else {}),
+    }
+    for name, arguments in calls.items():
+        seen[name] = await outcome(client.call_tool(name, arguments))
+    steps: list[Any] = []
+
+    async def progressed(progress: float, total: float | None, message: str | None) -> None:
+        steps.append([progress, total, message])
+
+    await client.call_tool("test_tool_with_progress", {}, None, progressed)
+    seen["progress"] = steps
+    for uri in ("test://static-text", "test://static-binary", "test://template/7/data", "test://nothing"):
+        seen[uri] = await outcome(client.read_resource(uri))
+    seen["prompt"] = await outcome(client.get_prompt("test_prompt_with_arguments", {"arg1": "a", "arg2": "b"}))
+    seen["image prompt"] = await outcome(client.get_prompt("test_prompt_with_image"))
+    seen["no prompt"] = await outcome(client.get_prompt("no_such_prompt"))
+    reference = types.PromptReference(type="ref/prompt", name="test_prompt_with_arguments")
+    seen["completion"] = await outcome(client.complete(reference, {"name": "arg1", "value": "pa"}))
+    seen["level"] = await outcome(client.set_logging_level("info"))
+    seen["ping"] = await outcome(client.send_ping())
+    seen["subscribe"] = await outcome(client.subscribe_resource(WATCHED))
+    async with asyncio.timeout(20):
+        while talk.told.empty():
+            await client.call_tool("touch", {})
+            await asyncio.sleep(0.1)
+    seen["updated"] = talk.told.get_nowait()
+    seen["unsubscribe"] = await outcome(client.unsubscribe_resource(WATCHED))
+    seen["asked"], seen["logs"] = talk.asked, talk.logs
+    return seen
+
+
+@pytest.mark.parametrize("server", VERSIONS)
+@pytest.mark.parametrize("client", VERSIONS)
+async def test_through_the_gateway_is_as_direct(
+    stack: Running, servers: dict[str, str], monkeypatch: pytest.MonkeyPatch, client: str, server: str
+) -> None:
+    monkeypatch.setattr(sdk, "LATEST_HANDSHAKE_VERSION", client)
+    elicits = min(client, server) >= "2025-06-18"
+    direct, through = Talk(), Talk()
+    async with connect(servers[server], client, direct) as session:
+        expected = await play(session, direct, elicits=elicits)
+    with registered(stack, "matrix", url=servers[server], prefix="") as stored:
+        assert (stored["state"], stored["protocol_version"]) == ("ready", server), stored
+        url = f"{stack.url}/sse" if client == "2024-11-05" else f"{stack.url}/mcp/servers/matrix/mcp"
+        async with connect(url, client, through, KEY) as session:
+            came = await play(session, through, elicits=elicits)
+    assert len(expected["large"]["content"][0]["text"]) == 300_000
+    assert len(expected["progress"]) == 3
+    if client == "2024-11-05":  # at the aggregate, whose lists are sorted, as are its words for what is not there
+        for name in ("list_tools", "list_resources", "list_resource_templates", "list_prompts"):
+            [kind] = [key for key in expected[name] if isinstance(expected[name][key], list)]
+            expected[name][kind].sort(key=json.dumps)
+            came[name][kind].sort(key=json.dumps)
+        for name in ("no_such_tool", "test://nothing", "no prompt"):
+            assert "error" in came.pop(name)
+            expected.pop(name)
+    for name, value in expected.items():
+        assert came[name] == value, name
