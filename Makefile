@@ -25,6 +25,9 @@ validate: .venv/run
 conformance: .venv/test
 	@$(BIN)/python -m tests.conformance
 
+soak: .venv/test
+	$(BIN)/python -m tests.soak
+
 test: .venv/test
 	$(BIN)/python -m pytest $(ARGS)
 

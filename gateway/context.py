@@ -138,7 +138,7 @@ async def open_gateway(
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
         sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
-        sync.on_read(lambda: _show(telemetry, store, bus))
+        sync.on_read(lambda: _show(telemetry, store, bus, conversations))
         await sync.catch_up()
         loops = [
             asyncio.create_task(keep("bus", lambda: bus.listen(sync.hint, conversations.told))),
@@ -184,11 +184,13 @@ async def open_gateway(
         await store.close()
 
 
-def _show(telemetry: Telemetry, store: Store, bus: Bus) -> None:
+def _show(telemetry: Telemetry, store: Store, bus: Bus, conversations: Conversations) -> None:
     """The figures that follow the registry's reader, every few seconds."""
     telemetry.read_at.set_to_current_time()
     telemetry.connections.set(store.connections)
     telemetry.redis.set(int(bus.connected))
+    telemetry.known_sessions.set(len(conversations))
+    telemetry.tasks.set(len(asyncio.all_tasks()))
 
 
 def _digest(text: str) -> str:

@@ -47,6 +47,8 @@ class Telemetry:
         )
         self.connections = self._gauge("gateway_database_connections", "Connections to Postgres.", "livesum")
         self.redis = self._gauge("gateway_redis_connected", "Workers that hear Redis.", "livesum")
+        self.known_sessions = self._gauge("gateway_sessions_known", "MCP sessions that workers know.", "livesum")
+        self.tasks = self._gauge("gateway_tasks", "asyncio tasks of the workers.", "livesum")
         self._breakers = Gauge(
             "gateway_breaker_open",
             "Workers that leave a server alone because it failed.",

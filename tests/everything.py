@@ -9,6 +9,7 @@ that the watched resource changed, and so on.
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -22,8 +23,11 @@ import uvicorn
 from mcp.server import runner
 from mcp.server.lowlevel import NotificationOptions
 from mcp.server.mcpserver import Context, MCPServer, UserMessage
+from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 warnings.simplefilter("ignore")
 
@@ -335,6 +339,15 @@ def tally(key: str) -> str:
 def pid() -> str:
     """This process."""
     return str(os.getpid())
+
+
+@server.custom_route("/sessions", methods=["GET"])  # type: ignore[untyped-decorator]  # the SDK leaves it bare
+async def sessions(_: Request) -> Response:
+    """How many sessions there are now, of either transport."""
+    over_http = getattr(low, "_session_manager", None)
+    streams = [each for each in gc.get_objects() if isinstance(each, SseServerTransport)]
+    count = len(over_http._server_instances) if over_http is not None else 0
+    return PlainTextResponse(str(count + sum(len(each._read_stream_writers) for each in streams)))
 
 
 # --- resources, prompts, completion, subscriptions, logging ---------------------------------------------------------

@@ -95,11 +95,11 @@ class Duplex:
         waiting = list(self._pending.values())
         of_no_call = isinstance(message, Notification) and message.method in _OF_NO_CALL
         if len(waiting) == 1 and not (of_no_call and self._listener is not None):
-            self._put(waiting[0].messages, message)
+            self._put(waiting[-1].messages, message)
         elif self._listener is not None:
             self._put(self._listener, message)
         elif waiting and not self._shared:
-            self._put(waiting[0].messages, message)
+            self._put(waiting[-1].messages, message)  # the client of an older one may have left
         else:
             self.dropped += 1
 
