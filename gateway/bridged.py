@@ -184,6 +184,7 @@ class Child:
                 continue
         self._kill(signal.SIGKILL)  # what it left behind in its group
         await end(self._tasks)
+        self._process._transport.close()  # type: ignore[attr-defined]  # a paused pipe would stay open
         self.duplex.close("it was ended")
 
     def _kill(self, number: int) -> None:
@@ -370,9 +371,9 @@ class Bridged:
         except BaseException as error:
             why = str(error) or f"it did not shake hands within {_HANDSHAKE_SECONDS:g} s"
             if child is not None:
+                await asyncio.shield(child.end())
                 said = f", its last words: {child.errors.last[:300]}" if child.errors.last else ""
                 failures.ended(f"{why}{said}")
-                await asyncio.shield(child.end())
             if isinstance(error, ChannelClosed | TimeoutError):
                 raise Busy(failures.why) from None
             raise

@@ -46,13 +46,23 @@ class Answer:
     async def event(self) -> ServerSentEvent | None:
         """The next event that has data, or None at the end of the stream."""
         while not self._pending:
-            chunk = await self.chunk()
-            if chunk is None:
+            if not await self._more():
                 return None
-            self.comments += chunk.startswith(b":")
-            for event in self._decoder.feed(chunk):
-                (self._pending if event.data else self.primings).append(event)
         return self._pending.pop(0)
+
+    async def prime(self) -> None:
+        """Wait for an event that has no data."""
+        while not self.primings:
+            assert await self._more(), "the stream ended"
+
+    async def _more(self) -> bool:
+        chunk = await self.chunk()
+        if chunk is None:
+            return False
+        self.comments += chunk.startswith(b":")
+        for event in self._decoder.feed(chunk):
+            (self._pending if event.data else self.primings).append(event)
+        return True
 
     async def events(self) -> list[ServerSentEvent]:
         """All events until the end."""

@@ -13,7 +13,7 @@ from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.upstream.memory import Emit, MemoryServer, Tool
 from tests.asgi import Answer, Client
 from tests.edge.test_mcp import BOTH, request
-from tests.fix_gateway import Open, Servers
+from tests.fix_gateway import KEY, Open, Servers
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -490,11 +490,8 @@ async def test_a_stream_that_is_cut_goes_on_at_another_worker_without_a_gap(
             last = event.id
             seen.append(json.loads(event.data))
         if version == "2025-11-25" and last is None:
-            while not stream.primings:
-                await asyncio.wait_for(stream.event(), 10)
+            await stream.prime()
             last = stream.primings[0].id
-            seen += [json.loads(event.data) for event in stream._pending]
-            seen.clear()
         # leaving the block is a hang-up, which waits for the call to end: it goes on without its client
     if last is None:
         return  # nothing was seen, so there is nothing to take up
@@ -581,3 +578,33 @@ async def test_what_the_own_stream_said_meanwhile_is_said_at_the_next(
     headers = {**session, **STREAM, "last-event-id": first.id or ""}
     async with workers[1].open("GET", OWN, headers=headers) as stream:
         assert [(await next_message(stream))["params"]["data"] for _ in range(2)] == [1, 2]
+
+
+async def test_a_client_that_stops_reading_is_cut_and_its_call_goes_on(
+    open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.answers._SEND_SECONDS", 0.05)
+    servers["demo"] = MemoryServer(tools={"counting": counting})
+    async with open_app() as (app, client):
+        await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+        session = await initialize(client)
+        sent: list[bytes] = []
+
+        async def deaf(scope: Any, receive: Any, send: Any) -> None:
+            async def stuck(message: Any) -> None:
+                if message["type"] == "http.response.body" and len(sent) >= 2:
+                    await asyncio.sleep(60)
+                sent.append(message.get("body", b""))
+                await send(message)
+
+            await app(scope, receive, stuck)
+
+        body = request("tools/call", 9, name="counting")
+        async with Client(deaf, KEY).open("POST", OWN, value=body, headers=session) as stream:
+            await stream.prime()
+        last = stream.primings[0].id or ""
+        headers = {**session, **STREAM, "last-event-id": last}
+        async with client.open("GET", OWN, headers=headers) as stream:
+            messages = [json.loads(event.data) for event in await stream.events()]
+        assert [each["params"]["data"] for each in messages[:-1]] == [0, 1, 2, 3, 4]
+        assert messages[-1]["id"] == 9

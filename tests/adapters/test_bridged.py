@@ -1,0 +1,135 @@
+"""Programs that a bridge runs: how they begin, end and are kept within bounds."""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import bridged
+from gateway.bridged import Bridged, Busy, Program, Unknown
+from gateway.protocol.messages import Reply, Request
+from gateway.upstream.duplex import ChannelClosed
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+ROOT = str(Path(__file__).parent.parent.parent)
+OPENING = Request(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}})
+DO = Request(1, "tools/call", {"name": "do"})
+
+
+@asynccontextmanager
+async def running(how: str, *, children: int = 4, limit: int = 1 << 20, idle: float = 60.0) -> AsyncIterator[Bridged]:
+    programs = Bridged(children, limit, idle)
+    programs.describe("key", Program("demo", sys.executable, ["-m", "tests.bad_program", how], {}, ROOT))
+    try:
+        yield programs
+    finally:
+        await programs.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def open_own(programs: Bridged) -> Any:
+    session, answer = await programs.open("key", OPENING, shared=False)
+    assert isinstance(answer, Reply)
+    assert session is not None
+    return session
+
+
+async def test_a_program_that_hangs_at_first_is_ended_and_not_started_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bridged, "_HANDSHAKE_SECONDS", 0.5)
+    started: list[int] = []
+    start = bridged.Child.start
+
+    async def starting(*arguments: Any, **how: Any) -> Any:
+        child = await start(*arguments, **how)
+        started.append(child.pid)
+        return child
+
+    monkeypatch.setattr(bridged.Child, "start", starting)
+    async with running("hangs") as programs:
+        with pytest.raises(Busy, match="did not shake hands"):
+            await programs.open("key", OPENING, shared=False)
+        assert not alive(started[0])
+        with pytest.raises(Busy, match="started again in"):
+            await programs.open("key", OPENING, shared=False)
+        assert len(started) == 1
+        assert programs.children() == 0
+
+
+async def test_the_pause_between_starts_grows() -> None:
+    failures = bridged._Failures()
+    pauses = []
+    for _ in range(10):
+        failures.ended("why")
+        pauses.append(round(failures.due - time.monotonic()))
+    assert pauses[0] == 1
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 30
+
+
+async def test_there_are_no_more_programs_than_may_be() -> None:
+    async with running("garbage", children=2) as programs:
+        first = await open_own(programs)
+        await open_own(programs)
+        with pytest.raises(Busy, match="GATEWAY_MAX_CHILDREN"):
+            await programs.open("key", OPENING, shared=True)
+        await programs.close_session(first.id)
+        await programs.open("key", OPENING, shared=True)
+
+
+async def test_idle_sessions_and_their_programs_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridged, "_REAP_SECONDS", 0.05)
+    async with running("garbage", idle=0.3) as programs:
+        reaping = asyncio.create_task(programs.reap())
+        session = await open_own(programs)
+        await until(lambda: not alive(session.child.pid))
+        with pytest.raises(Unknown):
+            programs.session(session.id)
+        reaping.cancel()
+        await asyncio.gather(reaping, return_exceptions=True)
+
+
+@pytest.mark.parametrize("id", [None, "", "nonsense"])
+async def test_a_session_that_is_none_is_unknown(id: str | None) -> None:
+    async with running("garbage") as programs:
+        with pytest.raises(Unknown):
+            programs.session(id)
+        await programs.close_session(id)
+    with pytest.raises(Unknown):
+        await Bridged(1, 1, 1).open("no key", OPENING, shared=False)
+
+
+async def test_stderr_is_logged_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gateway.stdio")
+    async with running("floods") as programs:
+        session = await open_own(programs)
+        async for message in session.request(DO):
+            assert isinstance(message, Reply)
+        await until(lambda: session.child.errors.last == "line 19999")
+    lines = [record for record in caplog.records if "stderr: line" in record.getMessage()]
+    assert 1 <= len(lines) < 1000
+
+
+async def test_a_line_without_end_ends_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    async with running("endless", limit=1 << 16) as programs:
+        session = await open_own(programs)
+        with pytest.raises(ChannelClosed, match="more than 65536 bytes"):
+            async for _ in session.request(DO):
+                pass
+        await until(lambda: not alive(session.child.pid))
