@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -58,7 +58,7 @@ class Bridge:
                     self._programs.describe(key, Program(**orjson.loads(await self._body(receive))))
                     await _empty(send, 204)
                 case "POST", [key, "mcp"]:
-                    await self._post(key, headers, await self._body(receive), send)
+                    await self._post(key, headers, await self._body(receive), receive, send)
                 case "GET", [key, "mcp"]:
                     await _listen(self._programs.session(headers.get("mcp-session-id")), receive, send)
                 case "DELETE", [key, "mcp"]:
@@ -83,7 +83,7 @@ class Bridge:
             if not message.get("more_body", False):
                 return bytes(parts)
 
-    async def _post(self, key: str, headers: Headers, body: bytes, send: Send) -> None:
+    async def _post(self, key: str, headers: Headers, body: bytes, receive: Receive, send: Send) -> None:
         message = decode(body)
         match message:
             case Request(method="initialize"):
@@ -91,7 +91,8 @@ class Bridge:
                 extra = [(b"mcp-session-id", session.id.encode())] if session else []
                 await _json(send, 200, encode(answer), extra)
             case Request():
-                await _answer(self._programs.session(headers.get("mcp-session-id")), message, send)
+                session = self._programs.session(headers.get("mcp-session-id"))
+                await _first_of(lambda: _answer(session, message, send), lambda: _left(receive))
             case Batch():
                 await _empty(send, 400)
             case _:
@@ -136,18 +137,25 @@ async def _listen(session: Session, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
             await asyncio.sleep(_KEEP_ALIVE_SECONDS)
 
-    async def leave() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
     await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
-    works: list[Callable[[], Awaitable[None]]] = [write, keep_alive, leave]
-    tasks = [asyncio.ensure_future(work()) for work in works]
+    await _first_of(write, keep_alive, lambda: _left(receive))
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _first_of(*works: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do things side by side until the first of them is done; what it raises is raised."""
+    tasks = [asyncio.create_task(work()) for work in works]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end(tasks)
-    await send({"type": "http.response.body", "body": b""})
+    for task in done:
+        task.result()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -180,7 +188,7 @@ async def run(settings: Settings, path: str, parent: int) -> None:
     config.umask = 0o177
     config.loglevel = "WARNING"
     config.graceful_timeout = 1.0
-    config.keep_alive_timeout = 3600
+    config.keep_alive_timeout = 10  # hypercorn notices a closed unix socket only then; workers keep theirs for 4 s
     config.keep_alive_max_requests = 1_000_000_000
     programs = Bridged(settings.max_children, settings.max_result, settings.session_idle_seconds)
     reaping = asyncio.create_task(keep("idle programs", programs.reap))

@@ -141,6 +141,11 @@ class Child:
         except ValueError:
             reason = f"it sent a line of more than {self._limit} bytes"
             self._kill(signal.SIGKILL)
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self._kill(signal.SIGKILL)  # without its output it is of no use
         code = await self._process.wait()
         self.duplex.close(f"{self._program.name} ended ({_ending(code)}); {reason}")
 
@@ -154,7 +159,7 @@ class Child:
             return
         for each in message.entries if isinstance(message, Batch) else (message,):
             if not isinstance(each, GatewayError):
-                self.duplex.feed(each)
+                self.duplex.feed(each, len(line))
 
     async def _read_errors(self) -> None:
         stderr = self._process.stderr
@@ -231,6 +236,7 @@ class Session:
             message = replace(message, params={**message.params, "requestId": number})
         with suppress(ChannelClosed):
             await self.child.duplex.post(message)
+            self.child.duplex.cancelled(message)
 
     async def listen(self) -> AsyncGenerator[Message, None]:
         """What the child says by itself; of a shared one that is nobody's."""

@@ -19,6 +19,7 @@ from gateway.tasks import end
 
 _CHANNEL = "mcp-gateway:registry"
 _SESSIONS = "mcp-gateway:sessions"
+_CONNECTIONS = 12
 _PING_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
 _TELL_SECONDS = 1.0
@@ -36,9 +37,10 @@ class Bus:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=_SILENCE_SECONDS,
             socket_connect_timeout=_SILENCE_SECONDS,
-            max_connections=16,
+            max_connections=_CONNECTIONS + 4,
             client_name="mcp-gateway",
         )
+        self._gate = asyncio.Semaphore(_CONNECTIONS)
         self.connected = False
         self.round_trips = 0
         self._heard = asyncio.Event()
@@ -62,7 +64,7 @@ class Bus:
         """Tell every worker to look again; False if Redis did not take it (they poll anyway)."""
         self.round_trips += 1
         try:
-            async with asyncio.timeout(_SILENCE_SECONDS):
+            async with asyncio.timeout(_SILENCE_SECONDS), self._gate:
                 await self._redis.publish(_CHANNEL, b"look")
         except (TimeoutError, RedisError, OSError) as error:
             log.warning("hint not published, workers will see it when they poll: %s", type(error).__name__)
@@ -73,7 +75,7 @@ class Bus:
         """Say something about a session to every worker; return how many hear it (0 without Redis)."""
         self.round_trips += 1
         try:
-            async with asyncio.timeout(_TELL_SECONDS):
+            async with asyncio.timeout(_TELL_SECONDS), self._gate:
                 return int(await self._redis.publish(_SESSIONS, word))
         except (TimeoutError, RedisError, OSError):
             return 0

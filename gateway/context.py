@@ -93,7 +93,7 @@ async def open_gateway(
         )
         bridge = settings.bridge if settings.allow_stdio else None
         bridge_name = None if bridge is None else f"bridge-{_digest(f'{platform.node()} {bridge}')}"
-        relay = Relay(records, recorder, bridge_name)
+        relay = Relay(records, recorder, bus.tell, bridge_name)
         sync = Sync(store, bus, settings.poll_seconds, time.monotonic)
         vetting = Vetting(allow_private=settings.allow_private_upstreams, resolve=resolve)
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
@@ -135,6 +135,9 @@ async def open_gateway(
 
         arguments = ArgumentChecker()
         sync.on_swap(pool.reconcile)
+        sync.on_swap(conversations.reconcile)
+        sync.on_session_end(conversations.drop)
+        conversations.stopped = relay.stopped
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
         sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))

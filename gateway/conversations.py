@@ -22,6 +22,7 @@ from gateway.bus import Bus
 from gateway.errors import GatewayError, RequestCancelled, SessionNotFound, UpstreamProtocolError
 from gateway.listening import Listening
 from gateway.model.auth import Principal
+from gateway.model.catalogue import Catalogue
 from gateway.model.questions import Question, Questions, UnknownQuestion
 from gateway.model.servers import Server
 from gateway.model.sessions import Session
@@ -51,7 +52,7 @@ class Conversation:
     def __init__(self, home: Conversations, session: Session, record: Record, server: str | None) -> None:
         self._home = home
         self._opening: dict[str, asyncio.Task[UpstreamSession]] = {}
-        self._under_way: dict[Id, asyncio.Timeout] = {}
+        self._under_way: dict[Id, set[asyncio.Timeout]] = {}
         self._unsettled: dict[str, UpstreamSession] = {}
         self.session = session
         self.key = session.key
@@ -62,6 +63,28 @@ class Conversation:
         self.unwritten = False
         self.offline = False
         self.ended = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether something of it is known to this worker only, because Redis did not answer."""
+        return self.offline or self.unwritten or bool(self._unsettled)
+
+    async def settle(self, record: Record | None) -> None:
+        """Redis answers again: go by the record; what was made meanwhile is kept where nothing else was.
+
+        Raises RecordsUnavailable.
+        """
+        made, self._unsettled = self._unsettled, {}
+        for server, upstream in made.items():
+            held = None if self.offline else await self._home.records.settle(self.key, server, upstream, None)
+            if held != upstream:
+                self.upstream.pop(server, None)
+                self._home.spawn(self._home.end_upstream(server, upstream))
+        self.offline = self.unwritten = False
+        if record is not None:
+            self.record = record
+            self.session = replace(self.session, version=record.version)
+            self.upstream = dict(record.upstream)
 
     @property
     def busy(self) -> bool:
@@ -75,15 +98,18 @@ class Conversation:
         `reaches` tells whether the client can be asked something meanwhile. Raises RequestCancelled, UpstreamError.
         """
         live = self._home.pool[server]
+        same = self._under_way.setdefault(request.id, set())
+        under_way = asyncio.timeout(None)
+        same.add(under_way)
         try:
-            async with asyncio.timeout(None) as under_way:
-                self._under_way[request.id] = under_way
+            async with under_way:
                 return await self._carry(server, live, OwnExchange(request), tell, reaches)
         except TimeoutError:
             raise SessionNotFound if self.ended else RequestCancelled from None
         finally:
-            if self._under_way.get(request.id) is under_way:
-                del self._under_way[request.id]
+            same.discard(under_way)
+            if not same:
+                self._under_way.pop(request.id, None)
 
     async def _carry(self, server: Server, live: Live, talk: OwnExchange, tell: Tell, reaches: bool) -> Reply | Failure:
         expired: UpstreamSession | None = None
@@ -143,16 +169,15 @@ class Conversation:
     def cancel_here(self, id: Id) -> bool:
         """Cancel a request if it is this worker that carries it; the upstream is told."""
         under_way = self._under_way.get(id)
-        if under_way is None:
-            return False
-        under_way.reschedule(0)
-        return True
+        for each in list(under_way or ()):
+            _expire(each)
+        return bool(under_way)
 
     def cancel_all(self) -> None:
         """The session is over: so is what it has under way."""
         self.ended = True
-        for under_way in list(self._under_way.values()):
-            under_way.reschedule(0)
+        for id in list(self._under_way):
+            self.cancel_here(id)
         if self.listening is not None:
             self.listening.close()
 
@@ -314,9 +339,9 @@ class Conversation:
 
     async def _replay(self, server: str, upstream: UpstreamSession, method: str, params: Mapping[str, Any]) -> None:
         live = self._home.live(server)
-        if live is None:
+        if live is None or live.spec.fingerprint != upstream.fingerprint:
             return
-        talk = OwnExchange(Request(0, method, params), gateway_id(self._home.next_number()))
+        talk = OwnExchange(Request(0, method, params), self._home.next_id())
         try:
             await live.converse(_link(upstream), talk, _tell_nobody, _ask_nobody)
         except (GatewayError, SessionExpired) as error:
@@ -331,6 +356,7 @@ class Conversation:
         except RecordsUnavailable:
             return None
         if record is None:
+            self._home.drop(self.key)
             raise SessionNotFound
         self.record = record
         return record
@@ -348,6 +374,7 @@ class Conversation:
     async def _change(self, fields: Mapping[str, str]) -> None:
         try:
             if not (self.offline or self.unwritten) and not await self._home.records.change(self.key, fields):
+                self._home.drop(self.key)
                 raise SessionNotFound
         except RecordsUnavailable:
             return
@@ -368,7 +395,8 @@ class Conversation:
 
     async def _send(self, server: str, upstream: UpstreamSession, message: Reply | Failure | Notification) -> None:
         live = self._home.live(server)
-        if live is None:
+        if live is None or live.spec.fingerprint != upstream.fingerprint:
+            log.info("dropped a message for server %s, which is another one now", server)
             return
         try:
             await live.post(_link(upstream), message)
@@ -410,14 +438,17 @@ class Conversations:
         self._finding: dict[str, asyncio.Task[Conversation]] = {}
         self._used: dict[str, float] = {}
         self._number = 0
+        self._worker = os.urandom(4).hex()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dropped = dropped
         self._announcing: dict[tuple[str, str], bool] = {}
+        self.stopped: Callable[[str], None] = lambda errand: None
+        """Told that an errand of another worker is wanted no more (`relay`)."""
 
-    def next_number(self) -> int:
-        """A number for a request of our own, unused at this worker."""
+    def next_id(self) -> str:
+        """An id for a request of our own on a client's session, that no worker used."""
         self._number += 1
-        return self._number
+        return gateway_id(self._worker, self._number)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -433,7 +464,7 @@ class Conversations:
         client_info: Mapping[str, Any],
     ) -> Conversation:
         """Keep what a client said of itself in `initialize`. Raises TooManyRequests."""
-        record = Record(session.id, principal.digest, session.version, session.expires, capabilities, client_info)
+        record = Record(principal.digest, session.version, session.expires, capabilities, client_info)
         conversation = Conversation(self, session, record, server)
         try:
             await self.records.create(session.key, record, self._deadline(session.expires), self._max_sessions)
@@ -445,7 +476,7 @@ class Conversations:
     async def find(self, session: Session, server: str | None) -> Conversation:
         """The conversation of a session. Raises SessionNotFound."""
         conversation = self._known.get(session.key)
-        if conversation is not None and not (conversation.offline or conversation.unwritten):
+        if conversation is not None and not conversation.alone:
             self._known.move_to_end(session.key)
             self._used[session.key] = session.expires
             return conversation
@@ -460,20 +491,21 @@ class Conversations:
             if known is not None and known.unwritten:
                 deadline = self._deadline(session.expires)
                 await self.records.create(session.key, known.record, deadline, self._max_sessions)
-                known.unwritten = False
+                await known.settle(None)
                 return known
             record = await self.records.read(session.key)
+            if known is not None and record is not None:
+                await known.settle(record)
+                return known
         except RecordsUnavailable:
             if known is None:  # better served without what it declared than not at all
-                known = Conversation(self, session, Record(session.id, "", session.version, session.expires), server)
+                known = Conversation(self, session, Record("", session.version, session.expires), server)
                 known.offline = True
                 self._keep(known)
             return known
         if record is None:
+            self.drop(session.key)
             raise SessionNotFound
-        if known is not None:
-            known.offline, known.record = False, record
-            return known
         conversation = Conversation(self, replace(session, version=record.version), record, server)
         self._keep(conversation)
         return conversation
@@ -484,25 +516,29 @@ class Conversations:
         if len(self._known) > _KNOWN:
             oldest = next((key for key, each in self._known.items() if not each.busy), None)
             if oldest is not None:
-                self._spawn(self._known.pop(oldest).let_go())
+                self.spawn(self._known.pop(oldest).let_go())
 
     async def end(self, session: Session) -> None:
         """End a session at every worker and upstream. Raises StoreUnavailable."""
-        await self._store.end_session(session.id, session.expires)
-        self._sync.ended_sessions[session.id] = session.expires
-        await self._over(session.key, session.id, session.expires)
+        await self._store.end_session(session.key, session.expires)
+        self._sync.end_session(session.key, session.expires)
+        await self._over(session.key, session.expires)
         await self._sync.announce()
 
-    async def _over(self, key: str, id: str, expires: float) -> None:
-        """Tell every worker that a session is over, wait until they heard, and end it upstream."""
-        token = os.urandom(8).hex()
+    def drop(self, key: str) -> None:
+        """A session is over: nothing of it goes on at this worker."""
         conversation = self._known.pop(key, None)
-        receivers = await self.tell("end", key, id=id, expires=expires, ack=token)
-        await self._heard(token, receivers)
-        upstream: dict[str, UpstreamSession] = {}
         if conversation is not None:
             conversation.cancel_all()
-            upstream.update(conversation.upstream)
+            self.spawn(conversation.let_go())
+
+    async def _over(self, key: str, expires: float) -> None:
+        """Tell every worker that a session is over, wait until they heard, and end it upstream."""
+        token = os.urandom(8).hex()
+        conversation = self._known.get(key)
+        upstream: dict[str, UpstreamSession] = {} if conversation is None else dict(conversation.upstream)
+        self.drop(key)
+        await self._heard(token, await self.tell("end", key, expires=expires, ack=token))
         try:
             record = await self.records.remove(key)
         except RecordsUnavailable:
@@ -534,7 +570,7 @@ class Conversations:
         if conversation.listening is not None:
             conversation.listening.close()
         conversation.listening = listening
-        await self.tell("listen", conversation.key, since=listening.since)
+        await self.tell("listen", conversation.key, token=listening.token)
         listening.look()
         return listening
 
@@ -545,7 +581,7 @@ class Conversations:
             self._announcing[name] = True
         else:
             self._announcing[name] = False
-            self._spawn(self._announce(server, method))
+            self.spawn(self._announce(server, method))
 
     async def _announce(self, server: str, method: str) -> None:
         again = True
@@ -556,6 +592,12 @@ class Conversations:
             await asyncio.sleep(_ANNOUNCE_SECONDS)
             again = self._announcing[server, method]
         del self._announcing[server, method]
+
+    def reconcile(self, catalogue: Catalogue) -> None:
+        """Servers changed: nobody listens to those that are gone or others now."""
+        for conversation in self._known.values():
+            if conversation.listening is not None:
+                conversation.listening.forget_others(catalogue)
 
     def _hear_changed(self, server: str, method: str) -> None:
         for conversation in self._known.values():
@@ -572,28 +614,29 @@ class Conversations:
         """Take note of what another worker (or this one) said."""
         try:
             said = orjson.loads(word)
-            what, key = said["what"], said["key"]
-        except (ValueError, KeyError, TypeError):
-            log.warning("another worker said something that can't be read")
-            return
+            self._take_in(said["what"], said["key"], said)
+        except Exception:  # of another version, say: the listener goes on
+            log.exception("what another worker said can't be taken in")
+
+    def _take_in(self, what: str, key: str, said: Mapping[str, Any]) -> None:
         conversation = self._known.get(key)
         match what:
             case "end":
-                self._sync.ended_sessions[said["id"]] = said["expires"]
-                self._known.pop(key, None)
-                if conversation is not None:
-                    conversation.cancel_all()
-                self._spawn(self._acknowledge(said["ack"]))
+                self._sync.end_session(key, said["expires"])
+                self.drop(key)
+                self.spawn(self._acknowledge(said["ack"]))
             case "changed":
                 self._hear_changed(said["server"], said["method"])
             case "cancel" if conversation is not None:
                 conversation.cancel_here(said["id"])
             case "listen" if conversation is not None and conversation.listening is not None:
-                conversation.listening.other(said["since"])
+                conversation.listening.heard_of(said["token"])
+            case "stop":
+                self.stopped(key)
             case "upstream" if conversation is not None and conversation.listening is not None:
                 conversation.listening.look()
             case "record" if conversation is not None:
-                self._spawn(self._read_again(conversation))
+                self.spawn(self._read_again(conversation))
 
     async def _acknowledge(self, token: str) -> None:
         try:
@@ -626,7 +669,7 @@ class Conversations:
                     due = time.monotonic() + pause
                     await self._put_off()
                 for key in await self.records.overdue(time.time(), _REAPED_AT_ONCE):
-                    self._spawn(self._reap(key))
+                    self.spawn(self._reap(key))
             except RecordsUnavailable:
                 pass
 
@@ -642,8 +685,8 @@ class Conversations:
                 await self.records.remove(key)
                 return
             log.info("a session was idle too long")
-            await self._store.end_session(record.id, record.expires)
-            await self._over(key, record.id, record.expires)
+            await self._store.end_session(key, record.expires)
+            await self._over(key, record.expires)
         except (RecordsUnavailable, GatewayError) as error:
             log.warning("an idle session could not be ended: %s", error)
 
@@ -670,7 +713,9 @@ class Conversations:
         """The URI by which the aggregate knows a server's resource."""
         return self._sync.catalogue.public_uri(server, uri)
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Awaitable[None]) -> None:
+        """Do something in the background; it is ended with the conversations."""
+
         async def run() -> None:
             try:
                 await work
@@ -680,6 +725,14 @@ class Conversations:
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _expire(under_way: asyncio.Timeout) -> None:
+    """Cancel what runs in a timeout, unless that has begun to end or has not begun at all."""
+    try:
+        under_way.reschedule(0)
+    except RuntimeError:
+        pass
 
 
 def introduction(params: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

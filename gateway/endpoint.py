@@ -183,7 +183,8 @@ async def _answer(http: Http, how: Accepts, table: str, call: Call, *, cancels: 
     async with _answering(http, how, call, [id], cancels=cancels) as answer:
         call.tell = _teller(answer, call)
         payload = await answered(METHODS[table], call)
-        await answer.finish(lambda: answer.frame(payload, id), lambda: send_bytes(http.send, 200, payload))
+        status = 404 if call.conversation is not None and call.conversation.ended else 200  # it begins anew
+        await answer.finish(lambda: answer.frame(payload, id), lambda: send_bytes(http.send, status, payload))
 
 
 async def _answer_batch(http: Http, how: Accepts, table: str, call: Call, batch: Batch) -> None:
@@ -194,7 +195,10 @@ async def _answer_batch(http: Http, how: Accepts, table: str, call: Call, batch:
             return encode(Failure(entry.id, entry.code, entry.detail))
         if not isinstance(entry, Request):
             if call.conversation is not None:
-                await take_note(call.conversation, entry)
+                try:
+                    await take_note(call.conversation, entry)
+                except GatewayError as error:
+                    log_refusal(http, error)
             return None
         return await answered(METHODS[table], replace(call, request=entry))
 

@@ -31,7 +31,6 @@ from gateway.tasks import end
 from gateway.upstream.base import Answering, Interrupted
 
 _ADDRESS = "/sse"
-_KEPT = 1000  # messages that wait for a client on its stream
 
 log = logging.getLogger("gateway.legacy")
 
@@ -60,7 +59,7 @@ async def serve_stream(gateway: Gateway, http: Http, principal: Principal) -> No
 async def _frames(
     gateway: Gateway, principal: Principal, conversation: Conversation, endpoint: str
 ) -> AsyncGenerator[bytes, None]:
-    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(100)
+    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(2)
     name = _stream(conversation)
 
     async def answers() -> None:
@@ -68,18 +67,18 @@ async def _frames(
             async with aclosing(gateway.recorder.follow(name, "0-0")) as entries:
                 async for id, fields in entries:
                     await waiting.put(fields[b"d"])
-                    await gateway.recorder.consumed(name, id)
+                    await gateway.recorder.consumed(name, id, len(fields[b"d"]))
         except RecordsUnavailable:
             await waiting.put(None)
 
     async def heard() -> None:
         async with watched(gateway, conversation, principal) as listening:
             while not listening.closed:
-                message = await listening.next(gateway.settings.keepalive_seconds)
-                if message is None:
+                payload = await listening.next(gateway.settings.keepalive_seconds)
+                if payload is None:
                     listening.look()
                 else:
-                    await waiting.put(encode(message))
+                    await waiting.put(payload)
         await waiting.put(None)
 
     yield encode_event(endpoint.encode(), name="endpoint")
@@ -126,7 +125,7 @@ async def _conversation(gateway: Gateway, http: Http, principal: Principal) -> C
     query = parse_qs(http.scope.get("query_string", b"").decode("latin-1"))
     [id] = query.get("session_id", query.get("sessionId", [""]))[:1]
     session = gateway.sessions.read(id, principal, _ADDRESS, gateway.clock())
-    if session.id in gateway.sync.ended_sessions:
+    if session.key in gateway.sync.ended_sessions:
         raise SessionNotFound
     return await gateway.conversations.find(session, None)
 
@@ -176,7 +175,7 @@ async def _initialize(call: Call, conversation: Conversation) -> bytes:
 async def _say(gateway: Gateway, conversation: Conversation, payload: bytes) -> None:
     """Put a message on the client's stream; a client that does not read loses its session, not a message."""
     try:
-        if await gateway.recorder.append(_stream(conversation), payload) > _KEPT:
+        if not await gateway.recorder.append(_stream(conversation), payload):
             log.warning("a client does not read its stream, which is cut")
             await gateway.conversations.end(conversation.session)
     except (RecordsUnavailable, GatewayError) as error:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
+from gateway.model.catalogue import Catalogue
 from gateway.protocol import versions
 from gateway.protocol.exchange import Answer, Ask, Changed, Emit, asked, told
-from gateway.protocol.messages import Failure, Message, Notification, Request
+from gateway.protocol.messages import Failure, Message, Notification, Request, encode
 from gateway.records import UpstreamSession
 from gateway.tasks import end
 from gateway.upstream.base import Link, NoStream, SessionExpired
@@ -24,7 +26,8 @@ from gateway.upstream.base import Link, NoStream, SessionExpired
 if TYPE_CHECKING:
     from gateway.conversations import Conversation, Conversations
 
-_MAX_WAITING = 1000
+_MAX_WAITING = 1000  # messages, and
+_MAX_BYTES = 8 << 20  # bytes of them, that a client has not read
 _AGAIN_SECONDS = 1.0
 _MAX_AGAIN_SECONDS = 30.0
 _MAX_ASKED = 100  # questions of one server that wait in the stream at once
@@ -50,7 +53,11 @@ class Listening:
         self._conversation = conversation
         self._sees = sees
         self._dropped = dropped
-        self._waiting: deque[Notification | Request] = deque()
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._questions = 0
+        self._silent: set[str] = set()
+        self._announced = False
         self._changed = asyncio.Event()
         self._upstream: dict[str, tuple[UpstreamSession, asyncio.Task[None]]] = {}
         self._places: dict[str, str] = {}
@@ -59,11 +66,11 @@ class Listening:
         self._said_by_server: dict[str, float] = {}
         self._saying: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
-        self.since = time.time_ns()
+        self.token = os.urandom(8).hex()
 
     # --- for the client's stream --------------------------------------------------------------------------------
 
-    async def next(self, seconds: float) -> Notification | Request | None:
+    async def next(self, seconds: float) -> bytes | None:
         """What to send next, None if nothing came for so long or it is over (`closed`)."""
         try:
             async with asyncio.timeout(seconds):
@@ -72,7 +79,12 @@ class Listening:
                     await self._changed.wait()
         except TimeoutError:
             return None
-        return self._waiting.popleft() if self._waiting else None
+        if not self._waiting:
+            return None
+        payload = self._waiting.popleft()
+        self._bytes -= len(payload)
+        self._questions = self._questions if self._waiting else 0
+        return payload
 
     @property
     def closed(self) -> bool:
@@ -83,9 +95,11 @@ class Listening:
         self._closed = True
         self._changed.set()
 
-    def other(self, since: int) -> None:
-        """Another stream of this session was opened somewhere: the newest wins."""
-        if since > self.since:
+    def heard_of(self, token: str) -> None:
+        """A stream of this session was opened somewhere: who is announced after us takes over."""
+        if token == self.token:
+            self._announced = True
+        elif self._announced:
             self.close()
 
     async def end(self) -> None:
@@ -143,10 +157,14 @@ class Listening:
         """Have something said, if the client keeps up."""
         if self._closed:
             return
-        if len(self._waiting) >= _MAX_WAITING:
+        payload = encode(message)
+        full = self._waiting and self._bytes + len(payload) > _MAX_BYTES
+        if full or len(self._waiting) >= _MAX_WAITING:
             self._dropped()
             return
-        self._waiting.append(message)
+        self._waiting.append(payload)
+        self._bytes += len(payload)
+        self._questions += isinstance(message, Request)
         self._changed.set()
 
     # --- the streams of upstream sessions -----------------------------------------------------------------------
@@ -156,6 +174,13 @@ class Listening:
         if not self._closed and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._look())
 
+    def forget_others(self, catalogue: Catalogue) -> None:
+        """Stop listening to servers that are gone, or are others now."""
+        for server, (session, task) in self._upstream.items():
+            found = catalogue.servers.get(server)
+            if found is None or not found.spec.enabled or found.spec.fingerprint != session.fingerprint:
+                task.cancel()
+
     async def _look(self) -> None:
         try:
             upstream = await self._conversation.all_upstream()
@@ -163,9 +188,10 @@ class Listening:
             return
         for server, session in upstream.items():
             known = self._upstream.get(server)
-            if known is not None and known[0].handle == session.handle:
+            same = known is not None and known[0].handle == session.handle
+            if known is not None and same and (not known[1].done() or session.handle in self._silent):
                 continue
-            if known is not None:
+            if known is not None and not same:
                 await end([known[1]])
                 self._places.pop(server, None)
             self._upstream[server] = session, asyncio.create_task(self._listen(server, session))
@@ -183,7 +209,10 @@ class Listening:
                     if heard.event_id is not None:
                         self._places[server] = heard.event_id
                     await self._hear(server, upstream, link, heard.message)
-            except (NoStream, SessionExpired):
+            except NoStream:
+                self._silent.add(upstream.handle)
+                return
+            except SessionExpired:
                 return  # a call makes a session anew, and that one is listened to
             except GatewayError as error:
                 log.debug("the stream of %s broke: %s", server, error)
@@ -192,16 +221,17 @@ class Listening:
 
     async def _hear(self, server: str, upstream: UpstreamSession, link: Link, message: Message) -> None:
         live = self._home.live(server)
-        if live is None or not isinstance(message, Request | Notification):
+        if live is None or live.spec.fingerprint != upstream.fingerprint:
+            return
+        if not isinstance(message, Request | Notification):
             return
         match asked(message) if isinstance(message, Request) else told(message):
             case Answer(answer):
                 await live.post(link, answer)
             case Ask(request):
-                waiting = sum(isinstance(each, Request) for each in self._waiting)
                 question = (
                     self._conversation.question(server, upstream, request)
-                    if waiting < _MAX_ASKED
+                    if self._questions < _MAX_ASKED
                     else Failure(request.id, -32000, "The client has too many requests waiting.")
                 )
                 if isinstance(question, Failure):

@@ -63,7 +63,7 @@ async def _find(gateway: Gateway, conversation: Conversation, last: str) -> Foun
 
 async def _resumed(gateway: Gateway, conversation: Conversation, found: Found) -> AsyncGenerator[bytes, None]:
     """What the stream of a POST brought since, and what it brings yet."""
-    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(100)
+    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(2)
 
     async def read() -> None:
         try:
@@ -104,17 +104,16 @@ async def _own(
                 yield encode_event(b"", id=recording.first, retry=RETRY_MS)
             yield KEEP_ALIVE  # so that the client sees the stream open
             if found is not None:
-                for payload in await _missed(gateway, found):
-                    yield encode_event(payload, name="message", id=recording.event(payload))
+                for missed in await _missed(gateway, found):
+                    yield encode_event(missed, name="message", id=recording.event(missed))
             await asyncio.sleep(_SECOND_SECONDS)
             yield KEEP_ALIVE  # a buffering proxy lets the first pass with the head: this one shows it (`check`)
             while not listening.closed:
-                message = await listening.next(gateway.settings.keepalive_seconds)
-                if message is None:
+                payload = await listening.next(gateway.settings.keepalive_seconds)
+                if payload is None:
                     yield KEEP_ALIVE
                     listening.look()
                     continue
-                payload = encode(message)
                 yield encode_event(payload, name="message", id=recording.event(payload))
     finally:
         recording.end()

@@ -66,6 +66,7 @@ Judged = TypeVar("Judged")
 
 _FAREWELL_SECONDS = 2.0
 _POST_SECONDS = 10.0
+_END_SECONDS = 8.0  # a program is given time to end
 _PROGRAM_SECONDS = 35.0  # for a program to start and shake hands: some are installed at that moment
 _MAX_STREAMS = 1000  # of one server, that stay open, at one worker
 _MAX_ASKED = 100  # requests of a server during one call
@@ -175,13 +176,22 @@ class Live:
     async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
         """Send what needs no answer. Raises UpstreamError."""
         with self._held():
-            async with asyncio.timeout(_POST_SECONDS):
-                await self._upstream.post(link, message)
+            try:
+                async with asyncio.timeout(_POST_SECONDS):
+                    await self._upstream.post(link, message)
+            except TimeoutError:
+                raise UpstreamTimeout(
+                    self.spec.name, f"Server {self.spec.name!r} did not take a message within {_POST_SECONDS:g} s."
+                ) from None
 
     async def end(self, link: Link) -> None:
-        """End somebody's session upstream; never raises."""
+        """End somebody's session upstream; never raises, never takes long."""
         with self._held():
-            await self._upstream.end(link)
+            try:
+                async with asyncio.timeout(_END_SECONDS):
+                    await self._upstream.end(link)
+            except TimeoutError:
+                log.warning("server %s did not take the end of a session", self.spec.name)
 
     async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
         """Listen to what the server says by itself. Raises NoStream, SessionExpired or UpstreamError."""
@@ -343,7 +353,7 @@ class Live:
                             return answer
                         case Emit(notification):
                             await tell(notification)
-                            deadline.reschedule(min(_now() + seconds, cap))
+                            deadline.reschedule(max(deadline.when() or 0.0, min(_now() + seconds, cap)))
                         case Changed(notification, passes):
                             if not request.method.endswith("/list"):
                                 self._changed(self.spec.name, notification.method)

@@ -28,10 +28,17 @@ _ID = re.compile(r"([0-9a-f]{24})_([0-9]{1,9})")
 _MAX_WAITING = 64 << 20  # bytes not yet recorded, at one worker
 _FLUSH = 200
 _FLUSH_SECONDS = 2.0
+_AGAIN_SECONDS = 0.5
+_GAP = 10**9  # the number of an entry that says that those before it are missing
 _BEAT_SECONDS = 1.5
 _DEAD_SECONDS = 5.0
+_GONE_SECONDS = 3.0
 _BLOCK_MS = 200
-_MAX_AHEAD = 1000  # events read for a client that takes them slower
+_BULK_SECONDS = 10.0
+_READ_AT_ONCE = 8  # entries of a stream: each may be as large as a result may be
+_MAX_AHEAD = 8 << 20  # bytes read for a client that takes them slower
+_KEPT = 1000  # entries of a stream that any worker adds to, and
+_KEPT_BYTES = 64 << 20  # bytes of it, that wait for its reader
 _FIRST_TRIES, _FIRST_PAUSE = 20, 0.05  # a stream may be resumed before its record is written
 
 log = logging.getLogger("gateway.recorder")
@@ -103,6 +110,7 @@ class _Tail:
     last: str
     found: deque[tuple[str, dict[bytes, bytes]]]
     changed: asyncio.Event
+    ahead: int = 0
 
 
 class Recorder:
@@ -113,6 +121,8 @@ class Recorder:
         self._queue: deque[_Entry] = deque()
         self._waiting = 0
         self._wake = asyncio.Event()
+        self._broken: set[str] = set()
+        self._missing: dict[str, float] = {}
         self._tails: dict[str, _Tail] = {}
         self._tailing = asyncio.Event()
         self.worker = worker
@@ -125,31 +135,45 @@ class Recorder:
 
     def put(self, stream: str, id: str, fields: dict[str, Any], size: int, trimmed: list[str]) -> None:
         """Take an entry for recording, soon; beyond the bound it is dropped, which shows as a gap."""
-        if self._waiting > _MAX_WAITING:
+        if self._waiting > _MAX_WAITING or stream in self._broken:
             self.dropped += 1
+            self._broken.add(stream)
             return
         self._waiting += size
         self._queue.append((stream, id, fields, size, trimmed))
         self._wake.set()
 
-    async def append(self, stream: str, payload: bytes, field: bytes = b"d") -> int:
-        """Add to a stream that any worker adds to, now; return how much waits on it. Raises RecordsUnavailable."""
-        key = self._key(stream)
+    async def append(self, stream: str, payload: bytes, field: bytes = b"d") -> bool:
+        """Add to a stream that any worker adds to, now; False if more waits there than may.
 
-        async def add(store: Any) -> int:
+        Raises RecordsUnavailable.
+        """
+        key, size = self._key(stream), self._key(f"{stream}-size")
+
+        async def add(store: Any) -> bool:
             async with store.pipeline(transaction=False) as pipe:
                 pipe.xadd(key, {field: payload})
                 pipe.xlen(key)
+                pipe.incrby(size, len(payload))
                 pipe.expire(key, int(self.bounds.seconds))
-                _, waiting, _ = await pipe.execute()
-            return int(waiting)
+                pipe.expire(size, int(self.bounds.seconds))
+                _, waiting, held, *_ = await pipe.execute()
+            return int(waiting) <= _KEPT and int(held) <= _KEPT_BYTES + len(payload)
 
-        waiting: int = await self._records.do(add)
-        return waiting
+        kept: bool = await self._records.do(add, _FLUSH_SECONDS)
+        return kept
 
-    async def consumed(self, stream: str, id: str) -> None:
+    async def consumed(self, stream: str, id: str, size: int) -> None:
         """Drop an entry that was sent. Raises RecordsUnavailable."""
-        await self._records.do(lambda store: store.xdel(self._key(stream), id))
+        key, held = self._key(stream), self._key(f"{stream}-size")
+
+        async def drop(store: Any) -> None:
+            async with store.pipeline(transaction=False) as pipe:
+                pipe.xdel(key, id)
+                pipe.decrby(held, size)
+                await pipe.execute()
+
+        await self._records.do(drop)
 
     async def write(self) -> None:
         """Record what waits, until cancelled."""
@@ -162,7 +186,13 @@ class Recorder:
                 try:
                     await self._records.do(self._storing(batch), _FLUSH_SECONDS)
                 except RecordsUnavailable:
-                    self.dropped += len(batch)
+                    self._queue.extendleft(reversed(batch))  # their ids are their own: twice is once
+                    self._waiting += sum(entry[3] for entry in batch)
+                    await asyncio.sleep(_AGAIN_SECONDS)
+            while self._broken:
+                stream = self._broken.pop()
+                self._queue.append((stream, f"{_GAP}-1", {"e": b""}, 0, []))
+                self._wake.set()
 
     def _storing(self, batch: list[_Entry]) -> Callable[[Any], Awaitable[None]]:
         return lambda store: self._store(store, batch)
@@ -198,6 +228,10 @@ class Recorder:
                 fields = found[0][1]
                 if fields[b"s"].decode() != session:
                     break
+                newest = await self._records.do(lambda store: store.xrevrange(self._key(stream), count=1))
+                if int(match[2]) > _order(newest[0][0].decode())[0]:
+                    await asyncio.sleep(_FIRST_PAUSE)
+                    continue  # recording trails sending
                 own, pending = orjson.loads(fields[b"q"])
                 return Found(stream, int(match[2]), fields[b"o"].decode(), pending, own)
             await asyncio.sleep(_FIRST_PAUSE)
@@ -230,7 +264,7 @@ class Recorder:
     ) -> AsyncGenerator[tuple[str, dict[bytes, bytes]], None]:
         """Entries of a stream after `last` as they come; `check` is awaited when none came for a second."""
         key = self._key(stream)
-        while found := await self._records.do(_range(key, last)):
+        while found := await self._records.do(_range(key, last), _BULK_SECONDS, bulk=True):
             for id, fields in found:
                 last = id.decode()
                 yield last, fields
@@ -249,6 +283,7 @@ class Recorder:
                 tail.changed.clear()
                 while tail.found:
                     last, fields = tail.found.popleft()
+                    tail.ahead -= _size(fields)
                     yield last, fields
         finally:
             del self._tails[mine]
@@ -261,14 +296,14 @@ class Recorder:
                 await self._tailing.wait()
             wanted: dict[str, str] = {}
             for name, tail in self._tails.items():
-                if len(tail.found) < _MAX_AHEAD:
+                if tail.ahead < _MAX_AHEAD:
                     key = name.partition(" ")[0]
                     wanted[key] = min(wanted.get(key, tail.last), tail.last, key=_order)
             if not wanted:
                 await asyncio.sleep(_BLOCK_MS / 1000)
                 continue
             try:
-                found = await self._records.do(_reading(wanted))
+                found = await self._records.do(_reading(wanted), _BULK_SECONDS, bulk=True)
             except RecordsUnavailable:
                 await asyncio.sleep(1)
                 continue
@@ -283,12 +318,17 @@ class Recorder:
                 if _order(id.decode()) > _order(tail.last):
                     tail.last = id.decode()
                     tail.found.append((tail.last, fields))
+                    tail.ahead += _size(fields)
                     tail.changed.set()
 
     async def _bury(self, stream: str, last: str, owner: str, pending: list[Id]) -> None:
         """If the stream's worker died, say what became of its requests, and end it; the first to see it does."""
         if owner == self.worker or await self._records.lives(owner):
+            self._missing.pop(owner, None)
             return
+        now = asyncio.get_running_loop().time()
+        if now - self._missing.setdefault(owner, now) < _GONE_SECONDS:
+            return  # its heartbeat may have gone with a restart of Redis, and come back
         unknown = OutcomeUnknown(
             "", "Outcome unknown: the worker with this call was lost; it may have been carried out."
         )
@@ -305,17 +345,22 @@ class Recorder:
 
         log.warning("closing a stream of worker %s, which is gone", owner)
         await self._records.do(close)
+        self._missing.pop(owner, None)
 
     def _key(self, stream: str) -> str:
         return self._records.key("stream", stream)
 
 
 def _range(key: str, after: str) -> Callable[[Any], Awaitable[Any]]:
-    return lambda store: store.xrange(key, f"({after}", "+", count=100)
+    return lambda store: store.xrange(key, f"({after}", "+", count=_READ_AT_ONCE)
 
 
 def _reading(wanted: dict[str, str]) -> Callable[[Any], Awaitable[Any]]:
-    return lambda store: store.xread(wanted, count=100, block=_BLOCK_MS)
+    return lambda store: store.xread(wanted, count=_READ_AT_ONCE, block=_BLOCK_MS)
+
+
+def _size(fields: dict[bytes, bytes]) -> int:
+    return sum(map(len, fields.values()))
 
 
 def _order(id: str) -> tuple[int, int]:

@@ -17,14 +17,15 @@ import orjson
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from gateway.errors import TooManyRequests
 from gateway.protocol.exchange import Handshake
 
-_WAIT_SECONDS = 1.0
-_DOWN_SECONDS = 1.0
-_ANSWERED_SECONDS = 3600
+_WAIT_SECONDS = 2.0
+_CONNECTIONS = 48
+_DOWN_SECONDS = 2.0
+_ANSWERED_SECONDS = 900
 _CLAIM_SECONDS = 60
 
 log = logging.getLogger("gateway.records")
@@ -105,7 +106,6 @@ class UpstreamSession:
 class Record:
     """One client session as Redis holds it; `subscriptions` are pairs of server and its own URI."""
 
-    id: str
     principal: str
     version: str
     expires: int
@@ -125,10 +125,11 @@ class Records:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=_WAIT_SECONDS,
             socket_connect_timeout=_WAIT_SECONDS,
-            max_connections=64,
+            max_connections=_CONNECTIONS + 8,
             client_name="mcp-gateway",
         )
         self._prefix = prefix
+        self._gate = asyncio.Semaphore(_CONNECTIONS)
         self._down_until = 0.0
         self._create = self._redis.register_script(_CREATE)
         self._settle = self._redis.register_script(_SETTLE)
@@ -143,18 +144,29 @@ class Records:
         except (TimeoutError, RedisError, OSError):
             pass
 
-    async def do(self, work: Callable[[Any], Awaitable[Any]], seconds: float = _WAIT_SECONDS) -> Any:
-        """Do something with Redis (its types are too loose to follow), within a bound. Raises RecordsUnavailable."""
-        if time.monotonic() < self._down_until:
-            raise RecordsUnavailable
-        self.round_trips += 1
-        try:
-            async with asyncio.timeout(seconds):
-                return await work(self._redis)
-        except (TimeoutError, RedisError, OSError) as error:
-            self._down_until = time.monotonic() + _DOWN_SECONDS
-            log.warning("Redis does not answer: %s", type(error).__name__)
-            raise RecordsUnavailable from None
+    async def do(
+        self, work: Callable[[Any], Awaitable[Any]], seconds: float = _WAIT_SECONDS, *, bulk: bool = False
+    ) -> Any:
+        """Do something with Redis (its types are too loose to follow), within a bound.
+
+        A burst waits for its turn. What is `bulk` may take long without saying anything of Redis.
+        Raises RecordsUnavailable.
+        """
+        async with self._gate:
+            if time.monotonic() < self._down_until:
+                raise RecordsUnavailable
+            self.round_trips += 1
+            try:
+                async with asyncio.timeout(seconds):
+                    return await work(self._redis)
+            except ResponseError:
+                log.exception("Redis refused a command")
+                raise RecordsUnavailable from None
+            except (TimeoutError, RedisError, OSError) as error:
+                if not bulk:
+                    self._down_until = time.monotonic() + _DOWN_SECONDS
+                log.warning("Redis does not answer: %s", type(error).__name__)
+                raise RecordsUnavailable from None
 
     def key(self, *parts: str) -> str:
         """A key of this gateway's in Redis."""
@@ -164,7 +176,6 @@ class Records:
         """Keep a new session's record. Raises TooManyRequests or RecordsUnavailable."""
         fields = {
             "principal": record.principal,
-            "id": record.id,
             "version": record.version,
             "expires": str(record.expires),
             "capabilities": orjson.dumps(record.capabilities),
@@ -283,7 +294,6 @@ def _record(values: Mapping[bytes, bytes]) -> Record:
     named = {name.decode(): value for name, value in values.items()}
     return Record(
         principal=named["principal"].decode(),
-        id=named["id"].decode(),
         version=named["version"].decode(),
         expires=int(named["expires"]),
         capabilities=orjson.loads(named["capabilities"]),

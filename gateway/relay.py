@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -25,7 +26,8 @@ from gateway.upstream.base import Answering, Heard, Interrupted, Link, NoStream,
 
 _WAIT_SECONDS = 0.5
 _KEPT_SECONDS = 30
-_BACKLOG = 1000
+_BEAT_AGAIN_SECONDS = 2.0
+_LOOK_SECONDS = 10.0
 _BLOCK_EXTRA = 2.0
 
 log = logging.getLogger("gateway.relay")
@@ -34,11 +36,18 @@ log = logging.getLogger("gateway.relay")
 class Relay:
     """The inboxes that this worker reads, and the way into those of others."""
 
-    def __init__(self, records: Records, recorder: Recorder, bridge: str | None = None) -> None:
-        """`bridge` names the process beside this worker that runs stdio servers."""
+    def __init__(
+        self,
+        records: Records,
+        recorder: Recorder,
+        tell: Callable[[bytes], Awaitable[int]],
+        bridge: str | None = None,
+    ) -> None:
+        """`tell` reaches every worker; `bridge` names the process beside this one that runs stdio servers."""
         self._records = records
+        self._tell = tell
         self._recorder = recorder
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self.worker = recorder.worker
         self.bridge = bridge
         self.holders: set[str] = {recorder.worker} | ({bridge} if bridge is not None else set())
@@ -51,31 +60,34 @@ class Relay:
 
         Raises RecordsUnavailable.
         """
-        if not await self._records.lives(holder):
+        if not await self._lives(holder):
             raise SessionExpired("the worker that held it is gone")
         stream = f"relay-{os.urandom(12).hex()}"
-        await self.push(holder, {**errand, "reply": stream})
+        await self.push(holder, {**errand, "reply": stream, "asker": self.worker})
 
         async def check(_: str) -> None:
-            if not await self._records.lives(holder):
+            if not await self._lives(holder):
                 raise HolderLost
 
+        whole = False
         try:
             async with aclosing(self._recorder.follow(stream, "0-0", check)) as entries:
                 async for id, fields in entries:
-                    await self._recorder.consumed(stream, id)
+                    await self._recorder.consumed(stream, id, sum(map(len, fields.values())))
                     if b"e" in fields:
+                        whole = True
                         return
                     yield fields
-        except (GeneratorExit, asyncio.CancelledError):
-            await asyncio.shield(self._stop(holder, stream))
-            raise
+        finally:
+            if not whole:  # whichever worker took the errand
+                await asyncio.shield(self._tell(orjson.dumps({"what": "stop", "key": stream})))
 
-    async def _stop(self, holder: str, stream: str) -> None:
-        try:
-            await self.push(holder, {"kind": "stop", "reply": stream})
-        except RecordsUnavailable:
-            pass
+    async def _lives(self, worker: str) -> bool:
+        """Tell whether a worker is there; a heartbeat that went with a restart of Redis comes back."""
+        if await self._records.lives(worker):
+            return True
+        await asyncio.sleep(_BEAT_AGAIN_SECONDS)
+        return await self._records.lives(worker)
 
     async def push(self, holder: str, errand: dict[str, Any]) -> None:
         """Put an errand into a holder's inbox. Raises RecordsUnavailable."""
@@ -93,17 +105,32 @@ class Relay:
 
     async def serve(self, find: Callable[[str], Upstream | None]) -> None:
         """Carry out errands until cancelled; `find` gives the upstream of a server."""
+        looked = 0.0
         try:
             while True:
                 try:
                     errand = await self._next()
+                    if errand is not None:
+                        self._begin(errand, find)
+                    if time.monotonic() - looked > _LOOK_SECONDS:
+                        looked = time.monotonic()
+                        await self._drop_orphans()
                 except RecordsUnavailable:
                     await asyncio.sleep(1)
-                    continue
-                if errand is not None:
-                    self._begin(errand, find)
         finally:
-            await end(self._tasks.values())
+            await end([task for _, task in self._tasks.values()])
+
+    def stopped(self, stream: str) -> None:
+        """An errand is wanted no more."""
+        if (found := self._tasks.get(stream)) is not None:
+            found[1].cancel()
+
+    async def _drop_orphans(self) -> None:
+        """End errands whose asker died."""
+        for asker in {asker for asker, _ in self._tasks.values()}:
+            if not await self._lives(asker):
+                for stream in [stream for stream, (who, _) in self._tasks.items() if who == asker]:
+                    self.stopped(stream)
 
     async def _next(self) -> dict[str, Any] | None:
         keys = [self._records.key("inbox", holder) for holder in self.holders]
@@ -116,11 +143,8 @@ class Relay:
 
     def _begin(self, errand: dict[str, Any], find: Callable[[str], Upstream | None]) -> None:
         stream = errand["reply"]
-        if errand["kind"] == "stop":
-            if (task := self._tasks.get(stream)) is not None:
-                task.cancel()
-            return
-        task = self._tasks[stream] = asyncio.create_task(self._carry_out(errand, find))
+        task = asyncio.create_task(self._carry_out(errand, find))
+        self._tasks[stream] = errand.get("asker", ""), task
         task.add_done_callback(lambda _: self._tasks.pop(stream, None))
 
     async def _carry_out(self, errand: dict[str, Any], find: Callable[[str], Upstream | None]) -> None:
@@ -158,12 +182,12 @@ class Relay:
     async def _say(self, stream: str, message: Message | Answering | Interrupted) -> None:
         match message:
             case Answering(streaming):
-                waiting = await self._recorder.append(stream, b"1" if streaming else b"", b"a")
+                kept = await self._recorder.append(stream, b"1" if streaming else b"", b"a")
             case Interrupted():
-                waiting = await self._recorder.append(stream, b"", b"i")
+                kept = await self._recorder.append(stream, b"", b"i")
             case _:
-                waiting = await self._recorder.append(stream, encode(message))
-        if waiting > _BACKLOG:
+                kept = await self._recorder.append(stream, encode(message))
+        if not kept:
             raise OutcomeUnknown("", "The worker that asked does not take the answer.")
 
     async def _fail(self, stream: str, why: list[Any]) -> None:

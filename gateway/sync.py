@@ -40,6 +40,7 @@ class Sync:
         self._swapped: list[Callable[[Catalogue], None]] = []
         self._telling: set[asyncio.Task[bool]] = set()
         self._read_calls: list[Callable[[], None]] = []
+        self._end_calls: list[Callable[[str], None]] = []
         self._sessions_read = 0
         self._forget_above = _FORGET_ABOVE
         self._looked_for_caller = 0.0
@@ -55,6 +56,20 @@ class Sync:
     def on_read(self, call: Callable[[], None]) -> None:
         """Have `call` told each time the registry was read."""
         self._read_calls.append(call)
+
+    def on_session_end(self, call: Callable[[str], None]) -> None:
+        """Have `call` told of each session, by its key, that ended somewhere."""
+        self._end_calls.append(call)
+
+    def end_session(self, key: str, expires: float) -> None:
+        """Know that a session is over."""
+        self.ended_sessions[key] = expires
+
+    def _session_ended(self, key: str, expires: float) -> None:
+        if key not in self.ended_sessions:
+            self.end_session(key, expires)
+            for call in self._end_calls:
+                call(key)
 
     @property
     def lag(self) -> float | None:
@@ -132,7 +147,7 @@ class Sync:
             changes = await self._store.changes_since(self.catalogue.revision if self.read_at is not None else -1)
             for number, id, expires in await self._store.sessions_ended_since(self._sessions_read):
                 self._sessions_read = number
-                self.ended_sessions[id] = expires
+                self._session_ended(id, expires)
         except StoreUnavailable:
             if self.degraded is None:
                 log.warning("registry unavailable, serving revision %d from memory", self.catalogue.revision)

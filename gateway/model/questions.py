@@ -52,7 +52,10 @@ class Questions:
             server, handle, asked = orjson.loads(text[len(_bound(session)) :])
         except (SealBroken, binascii.Error, ValueError):
             raise UnknownQuestion from None
-        return Question(server, handle, asked)
+        question = Question(server, handle, asked)
+        if self.write(session, question) != id:
+            raise UnknownQuestion  # another spelling would be answered once more
+        return question
 
 
 def _bound(session: str) -> bytes:

@@ -218,6 +218,8 @@ def patch_spec(stored: ServerSpec, params: Mapping[str, Any]) -> ServerSpec:
     changed = _restore(replace(stored, **values), stored)
     if _origin(changed.url) != _origin(stored.url) and "headers" not in values:
         changed = replace(changed, headers={})
+    if (changed.command, changed.args) != (stored.command, stored.args) and "env" not in values:
+        changed = replace(changed, env={})
     return _whole(changed)
 
 
@@ -254,7 +256,7 @@ def _restore(spec: ServerSpec, stored: ServerSpec | None) -> ServerSpec:
 
 def _restored_env(spec: ServerSpec, stored: ServerSpec | None) -> dict[str, str]:
     """The variables, redacted ones as they were; another command does not get them."""
-    same = stored is not None and stored.command == spec.command
+    same = stored is not None and (stored.command, stored.args) == (spec.command, spec.args)
     kept = stored.env if stored is not None and same else {}
     env = dict(spec.env)
     for name, value in env.items():

@@ -232,9 +232,9 @@ def own_id(id: Id) -> Id:
     return id if isinstance(id, int) else f"c:{id}"
 
 
-def gateway_id(number: int) -> str:
-    """The id upstream of a request that the gateway itself makes on a client's session."""
-    return f"g:{number}"
+def gateway_id(worker: str, number: int) -> str:
+    """The id upstream of a request that the gateway itself makes on a client's session, from any worker."""
+    return f"g:{worker}:{number}"
 
 
 def answer_for_nobody(request: Request) -> Reply | Failure:

@@ -7,7 +7,7 @@ particular goes to the call under way if there is but one, else to whoever liste
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -15,19 +15,49 @@ from gateway.protocol import versions
 from gateway.protocol.messages import Failure, Id, Message, Notification, Reply, Request
 
 _OF_NO_CALL = versions.LIST_CHANGES | {"notifications/resources/updated"}
-_MAX_WAITING = 1000  # messages of a server that somebody has not taken yet
-
-log = logging.getLogger("gateway.duplex")
+_MAX_WAITING = 1000  # messages of a server that somebody has not taken yet, and
+_MAX_BYTES = 8 << 20  # bytes of them
+_CANCELLED = -32044
 
 
 class ChannelClosed(Exception):
     """The channel is gone, and what was under way with it."""
 
 
-class _Pending:
-    def __init__(self, token: Any) -> None:
+class _Box:
+    """Messages for one taker; bounded, but for an answer and the end."""
+
+    def __init__(self, token: Any = None) -> None:
         self.token = token
-        self.messages: asyncio.Queue[Message | None] = asyncio.Queue(_MAX_WAITING)
+        self._messages: deque[tuple[Message, int]] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def put(self, message: Message, size: int) -> bool:
+        """Take a message in; False if it was dropped."""
+        full = len(self._messages) >= _MAX_WAITING or (self._messages and self._bytes + size > _MAX_BYTES)
+        if full and not isinstance(message, Reply | Failure):
+            return False
+        self._messages.append((message, size))
+        self._bytes += size
+        self._changed.set()
+        return True
+
+    def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+
+    async def take(self) -> Message | None:
+        """The next message, None when there will be none."""
+        while not self._messages:
+            if self._closed:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        message, size = self._messages.popleft()
+        self._bytes -= size
+        return message
 
 
 class Duplex:
@@ -37,24 +67,22 @@ class Duplex:
         """`shared` by several callers: then what belongs to no request in particular is nobody's."""
         self._write = write
         self._shared = shared
-        self._pending: dict[Id, _Pending] = {}
-        self._listener: asyncio.Queue[Message | None] | None = None
+        self._pending: dict[Id, _Box] = {}
+        self._listener: _Box | None = None
         self.closed: str | None = None
         self.dropped = 0
 
     async def request(self, request: Request) -> AsyncGenerator[Message, None]:
         """Send a request; yield what belongs to it, its answer last. Raises ChannelClosed."""
         self._check()
-        pending = self._pending[request.id] = _Pending(_token(request.params))
+        pending = self._pending[request.id] = _Box(_token(request.params))
         try:
             await self._write(request)
-            while True:
-                message = await pending.messages.get()
-                if message is None:
-                    raise ChannelClosed(self.closed)
+            while (message := await pending.take()) is not None:
                 yield message
                 if isinstance(message, Reply | Failure):
                     return
+            raise ChannelClosed(self.closed)
         finally:
             if self._pending.get(request.id) is pending:
                 del self._pending[request.id]
@@ -64,69 +92,62 @@ class Duplex:
         self._check()
         await self._write(message)
 
+    def cancelled(self, message: Notification | Reply | Failure) -> None:
+        """If this cancels a request, nobody waits for its answer any more: the server will send none."""
+        if isinstance(message, Notification) and message.method == "notifications/cancelled":
+            id = message.params.get("requestId")
+            pending = self._pending.pop(id, None) if isinstance(id, str | int) else None
+            if pending is not None and isinstance(id, str | int):
+                pending.put(Failure(id, _CANCELLED, "The request was cancelled by its client."), 0)
+
     async def listen(self) -> AsyncGenerator[Message, None]:
         """What belongs to no request, until the channel closes; the newest listener is the only one."""
         if self._listener is not None:
-            self._put(self._listener, None)
-        mine = self._listener = asyncio.Queue(_MAX_WAITING)
+            self._listener.close()
+        mine = self._listener = _Box()
         try:
-            while self.closed is None:
-                message = await mine.get()
-                if message is None:
-                    return
+            while self.closed is None and (message := await mine.take()) is not None:
                 yield message
         finally:
             if self._listener is mine:
                 self._listener = None
 
-    def feed(self, message: Message) -> None:
-        """Hand a message to whom it belongs."""
-        match message:
-            case Reply() | Failure():
-                pending = None if message.id is None else self._pending.get(message.id)
-                if pending is not None:
-                    self._put(pending.messages, message)
-                return
-            case Notification("notifications/progress", params):
-                for pending in self._pending.values():
-                    if pending.token is not None and pending.token == params.get("progressToken"):
-                        self._put(pending.messages, message)
-                        return
-        waiting = list(self._pending.values())
-        of_no_call = isinstance(message, Notification) and message.method in _OF_NO_CALL
-        if len(waiting) == 1 and not (of_no_call and self._listener is not None):
-            self._put(waiting[-1].messages, message)
-        elif self._listener is not None:
-            self._put(self._listener, message)
-        elif waiting and not self._shared:
-            self._put(waiting[-1].messages, message)  # the client of an older one may have left
-        else:
+    def feed(self, message: Message, size: int = 0) -> None:
+        """Hand a message of so many bytes to whom it belongs."""
+        box = self._box_of(message)
+        if box is None:
+            self.dropped += not isinstance(message, Reply | Failure)
+        elif not box.put(message, size):
             self.dropped += 1
 
     def close(self, reason: str) -> None:
         """The channel is gone."""
         self.closed = self.closed or reason
         for pending in self._pending.values():
-            self._end(pending.messages)
+            pending.close()
         if self._listener is not None:
-            self._end(self._listener)
+            self._listener.close()
+
+    def _box_of(self, message: Message) -> _Box | None:
+        match message:
+            case Reply() | Failure():
+                return None if message.id is None else self._pending.get(message.id)
+            case Notification("notifications/progress", params):
+                token = params.get("progressToken")
+                for pending in self._pending.values():
+                    if pending.token is not None and pending.token == token:
+                        return pending
+        waiting = list(self._pending.values())
+        of_no_call = isinstance(message, Notification) and message.method in _OF_NO_CALL
+        if len(waiting) == 1 and not (of_no_call and self._listener is not None):
+            return waiting[0]
+        if self._listener is not None:
+            return self._listener
+        return waiting[-1] if waiting and not self._shared else None  # the client of an older one may have left
 
     def _check(self) -> None:
         if self.closed is not None:
             raise ChannelClosed(self.closed)
-
-    def _put(self, queue: asyncio.Queue[Message | None], message: Message | None) -> None:
-        try:
-            queue.put_nowait(message)
-        except asyncio.QueueFull:
-            if not isinstance(message, Reply | Failure | None):
-                self.dropped += 1
-                return
-            queue.get_nowait()  # an answer goes before what came earlier
-            queue.put_nowait(message)
-
-    def _end(self, queue: asyncio.Queue[Message | None]) -> None:
-        self._put(queue, None)
 
 
 def _token(params: Mapping[str, Any]) -> Any:

@@ -111,10 +111,10 @@ class HttpUpstream:
         place, failed = _Place(), 0
         try:
             await self._check(response, session=link.session_id is not None)
-        except BaseException:
+            yield Answering(_media_type(response) == "text/event-stream")
+        except BaseException:  # also who leaves at the yield
             await self._let_go(response, None)
             raise
-        yield Answering(_media_type(response) == "text/event-stream")
         while True:
             chunks, answered, before = response.aiter_raw(), False, place.event_id
             try:
@@ -160,10 +160,15 @@ class HttpUpstream:
         response = await self._got(self._streams, link, after)
         try:
             with foreign(self._server):
-                if response.status_code == 405 or _media_type(response) != "text/event-stream":
-                    if response.status_code == 404 and link.session_id is not None:
-                        raise SessionExpired("it answered 404")
+                if response.status_code == 404 and link.session_id is not None:
+                    raise SessionExpired("it answered 404")
+                is_stream = _media_type(response) == "text/event-stream"
+                if response.status_code == 405 or (response.status_code == 200 and not is_stream):
                     raise NoStream
+                if response.status_code != 200:
+                    raise UpstreamProtocolError(  # 409, say: its last stream is not closed yet
+                        self._server, f"Server {self._server!r} answered GET with HTTP {response.status_code}."
+                    )
                 place = _Place(after)
                 async with aclosing(self._messages(response, response.aiter_raw(), place)) as messages:
                     async for message in messages:

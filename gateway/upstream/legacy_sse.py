@@ -7,6 +7,7 @@ transports, HTTP with SSE.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -30,8 +31,13 @@ from gateway.upstream.base import Answering, Heard, Interrupted, Link, SessionEx
 from gateway.upstream.duplex import ChannelClosed, Duplex
 from gateway.upstream.http import Limits, foreign, too_large
 
+_REST_SECONDS = 0.5
+_REST_BYTES = 64 << 10
 _JSON = {"content-type": "application/json"}
 _STREAM = {"accept": "text/event-stream"}
+
+
+log = logging.getLogger("gateway.legacy_sse")
 
 
 class _Session:
@@ -104,7 +110,9 @@ class LegacySseUpstream:
 
     async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
         try:
-            await self._session(link).duplex.post(message)
+            duplex = self._session(link).duplex
+            await duplex.post(message)
+            duplex.cancelled(message)
         except (ChannelClosed, SessionExpired):
             pass  # with its stream the session is over
 
@@ -120,7 +128,18 @@ class LegacySseUpstream:
     async def write(self, session: _Session, message: Message) -> None:
         """Post a message where the server said. Raises UpstreamError."""
         with foreign(self._server):
-            answer = await self._client.post(session.endpoint.result(), content=encode(message), headers=_JSON)
+            request = self._client.build_request(
+                "POST", session.endpoint.result(), content=encode(message), headers=_JSON
+            )
+            answer = await self._client.send(request, stream=True)
+            try:  # what it says belongs on the stream; a few bytes are read so that the connection serves on
+                async with asyncio.timeout(_REST_SECONDS):
+                    if int(answer.headers.get("content-length", "0") or 0) <= _REST_BYTES:
+                        await anext(answer.aiter_raw(), b"")
+            except (TimeoutError, ValueError):
+                pass
+            finally:
+                await answer.aclose()
         if answer.status_code in (401, 403):
             raise UpstreamRefused(self._server, f"Server {self._server!r} answered {answer.status_code}.")
         if answer.status_code >= 300:
@@ -179,12 +198,20 @@ class LegacySseUpstream:
                     if event.name == "endpoint" and not session.endpoint.done():
                         session.endpoint.set_result(self._endpoint(event.data))
                     elif event.name == "message" and event.data:
-                        message = decode_answer(event.data)
-                        for each in message.entries if isinstance(message, Batch) else (message,):
-                            if not isinstance(each, GatewayError):
-                                session.duplex.feed(each)
+                        self._hear(session, event.data)
         except EventTooLarge:
             raise too_large(self._server, self._limits.max_result) from None
+
+    def _hear(self, session: _Session, data: bytes) -> None:
+        """One message of the stream; what is none is left out, the others are nobody's fault."""
+        try:
+            message = decode_answer(data)
+        except GatewayError as error:
+            log.warning("server %s sent a malformed message: %s", self._server, error.detail[:200])
+            return
+        for each in message.entries if isinstance(message, Batch) else (message,):
+            if not isinstance(each, GatewayError):
+                session.duplex.feed(each, len(data))
 
     def _endpoint(self, data: bytes) -> str:
         """Where to post; only at the server's own origin. Raises UpstreamProtocolError."""

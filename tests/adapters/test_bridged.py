@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +133,18 @@ async def test_a_line_without_end_ends_the_program(caplog: pytest.LogCaptureFixt
             async for _ in session.request(DO):
                 pass
         await until(lambda: not alive(session.child.pid))
+
+
+@pytest.mark.parametrize("how", ["garbage", "dies"])
+async def test_programs_that_ended_leave_no_descriptor(how: str) -> None:
+    async with running(how) as programs:
+        counts = []
+        for _ in range(6):
+            session = await open_own(programs)
+            with suppress(ChannelClosed):
+                async for _message in session.request(DO):
+                    pass
+            await programs.close_session(session.id)
+            programs._failures.clear()
+            counts.append(len(os.listdir("/proc/self/fd")))
+        assert counts[-1] <= counts[1], counts

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.bus import Bus
 from gateway.errors import UpstreamProtocolError, UpstreamRefused
 from gateway.model.servers import ServerSpec
 from gateway.pool import OURSELVES, over_http
@@ -78,7 +79,7 @@ async def face() -> AsyncIterator[Face]:
 async def connect(face: Face) -> AsyncIterator[Callable[[str], Upstream]]:
     made: list[Upstream] = []
     records = Records("redis://127.0.0.1:1", "nobody")  # no session is bound to a process here
-    relay = Relay(records, Recorder(records, "us", Bounds(1000, 1)))
+    relay = Relay(records, Recorder(records, "us", Bounds(1000, 1)), Bus("redis://127.0.0.1:1").tell)
     way = over_http(Dialer(Vetting(allow_private=True), connect_seconds=5, via="us"), Limits(5, 10_000), relay)
 
     def connect(transport_type: str) -> Upstream:

@@ -148,7 +148,7 @@ async def test_a_client_that_does_not_read_is_cut(
     workers: tuple[Client, Client], demo: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected(*workers) as client:
-        monkeypatch.setattr("gateway.legacy._KEPT", 0)
+        monkeypatch.setattr("gateway.recorder._KEPT", 0)
         await client.post(workers[1], request("ping"))
         await client.stream.events()
         assert (await client.post(workers[1], request("ping")))[0] == 404
