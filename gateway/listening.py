@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_WAITING = 1000  # messages, and
 _MAX_BYTES = 8 << 20  # bytes of them, that a client has not read
-_AGAIN_SECONDS = 1.0
+_AGAIN_SECONDS = 0.25
 _MAX_AGAIN_SECONDS = 30.0
 _MAX_ASKED = 100  # questions of one server that wait in the stream at once
 

@@ -25,7 +25,7 @@ from gateway.protocol.exchange import Handshake
 _WAIT_SECONDS = 2.0
 _CONNECTIONS = 48
 _DOWN_SECONDS = 2.0
-_ANSWERED_SECONDS = 900
+_ANSWERED_SECONDS = 60
 _CLAIM_SECONDS = 60
 
 log = logging.getLogger("gateway.records")

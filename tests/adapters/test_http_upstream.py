@@ -318,3 +318,15 @@ async def test_a_call_that_is_answered_under_another_id_ends_with_outcome_unknow
 
 def _no_breaker(server: str, *, is_open: bool) -> None:
     """Nobody looks."""
+
+
+async def test_who_leaves_at_the_response_head_leaves_no_connection_behind(wire: Wire) -> None:
+    wire.answers["tools/call"] = http(200, "application/json", reply(1, {"ok": 1}))
+    async with upstream(wire.url) as one, asyncio.timeout(20):
+        link = await one.open(OURSELVES)
+        for _ in range(3):
+            sending = one.send(link, CALL)
+            assert isinstance(await anext(sending), Answering)
+            await sending.aclose()
+        pool = one._client._transport._pool  # type: ignore[attr-defined]  # httpx has no other way to ask
+        assert not [each for each in pool.connections if not (each.is_idle() or each.is_closed())]

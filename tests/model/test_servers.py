@@ -108,3 +108,12 @@ def test_offers_survive_storage_verbatim() -> None:
     again = Offers.from_bytes(offers.to_bytes())
     assert again == offers
     assert list(again.tools[0]["inputSchema"]["$defs"]) == ["b", "a"]
+
+
+@pytest.mark.parametrize("change", [{"command": "other"}, {"args": ["--other"]}])
+def test_another_program_does_not_get_the_variables(change: dict[str, object]) -> None:
+    stored = parse_spec({"name": "p", "transport_type": "stdio", "command": "one", "env": {"TOKEN": "secret"}})
+    assert patch_spec(stored, {"title": "x"}).env == {"TOKEN": "secret"}
+    assert patch_spec(stored, change).env == {}
+    with pytest.raises(InvalidParams):
+        parse_spec({**stored.public(), **change}, stored)
