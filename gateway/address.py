@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.context import Gateway
-from gateway.conversations import Conversation
+from gateway.conversation import Conversation
 from gateway.errors import InvalidRequest, SessionNotFound
 from gateway.model.auth import Principal
 from gateway.model.sessions import Session

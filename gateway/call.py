@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from gateway import logs
 from gateway.context import Gateway
-from gateway.conversations import Conversation
+from gateway.conversation import Conversation
 from gateway.errors import (
     GatewayError,
     InvalidParams,

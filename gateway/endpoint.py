@@ -15,7 +15,7 @@ from gateway.address import Address
 from gateway.answers import Answer
 from gateway.call import Call, outcome_of
 from gateway.context import Gateway
-from gateway.conversations import Conversation, introduction
+from gateway.conversation import Conversation, introduction
 from gateway.errors import (
     GatewayError,
     InvalidRequest,

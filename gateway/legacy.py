@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 from gateway.answers import stream
 from gateway.call import Call, outcome_of
 from gateway.context import Gateway
-from gateway.conversations import Conversation
+from gateway.conversation import Conversation
 from gateway.endpoint import check_batch, check_json, take_note
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotReady, SessionNotFound
 from gateway.methods import METHODS, answered, dispatch

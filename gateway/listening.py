@@ -24,7 +24,8 @@ from gateway.tasks import end
 from gateway.upstream.base import Link, NoStream, SessionExpired
 
 if TYPE_CHECKING:
-    from gateway.conversations import Conversation, Conversations
+    from gateway.conversation import Conversation
+    from gateway.conversations import Conversations
 
 _MAX_WAITING = 1000  # messages, and
 _MAX_BYTES = 8 << 20  # bytes of them, that a client has not read

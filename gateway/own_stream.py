@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from gateway.address import Address
 from gateway.answers import RETRY_MS, stream
 from gateway.context import Gateway
-from gateway.conversations import Conversation
+from gateway.conversation import Conversation
 from gateway.errors import EventUnknown, MethodNotAllowed, NotReady
 from gateway.listening import Listening
 from gateway.model.auth import Principal, may_see
