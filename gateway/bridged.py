@@ -93,7 +93,8 @@ class Child:
         self.errors = _Lines(program.name, "stderr")
         self._garbage = _Lines(program.name, "stdout, which is no MCP")
         self.started = time.monotonic()
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
+        self._ended = asyncio.create_task(process.wait())
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors()), self._ended]
 
     @classmethod
     async def start(cls, program: Program, limit: int, *, shared: bool) -> Child:
@@ -141,12 +142,9 @@ class Child:
         except ValueError:
             reason = f"it sent a line of more than {self._limit} bytes"
             self._kill(signal.SIGKILL)
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
+        if not await self._gone_within(_END_SECONDS):
             self._kill(signal.SIGKILL)  # without its output it is of no use
-        code = await self._process.wait()
+        code = await asyncio.shield(self._ended)
         self.duplex.close(f"{self._program.name} ended ({_ending(code)}); {reason}")
 
     def _take(self, line: bytes) -> None:
@@ -181,16 +179,17 @@ class Child:
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None:
                 self._kill(number)
-            try:
-                async with asyncio.timeout(_END_SECONDS):
-                    await self._process.wait()
+            if await self._gone_within(_END_SECONDS):
                 break
-            except TimeoutError:
-                continue
         self._kill(signal.SIGKILL)  # what it left behind in its group
         await end(self._tasks)
         self._process._transport.close()  # type: ignore[attr-defined]  # a paused pipe would stay open
         self.duplex.close("it was ended")
+
+    async def _gone_within(self, seconds: float) -> bool:
+        """Wait for its end, but not for long; a wait that is cancelled would be an error in the loop's log."""
+        done, _ = await asyncio.wait({self._ended}, timeout=seconds)
+        return bool(done)
 
     def _kill(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -401,6 +400,8 @@ class Bridged:
             await asyncio.sleep(_REAP_SECONDS)
             now = time.monotonic()
             for id, session in list(self._sessions.items()):
+                if id not in self._sessions:
+                    continue  # it was closed while we closed another
                 dead = session.child.duplex.closed is not None
                 if dead or (not session.busy and now - session.used > self._idle_seconds):
                     if dead and now - session.child.started < _STEADY_SECONDS:
