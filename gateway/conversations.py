@@ -117,8 +117,13 @@ class Conversations:
         finding = self._finding.get(session.key)
         if finding is None:
             finding = self._finding[session.key] = asyncio.create_task(self._find(session, server, conversation))
-            finding.add_done_callback(lambda _: self._finding.pop(session.key, None))
+            finding.add_done_callback(lambda task: self._found(session.key, task))
         return await asyncio.shield(finding)
+
+    def _found(self, key: str, task: asyncio.Task[Conversation]) -> None:
+        self._finding.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # who waited may all have left
 
     async def _find(self, session: Session, server: str | None, known: Conversation | None) -> Conversation:
         try:
