@@ -1,7 +1,7 @@
 """One channel that carries everything of a session: requests are told apart by their ids, the rest by what it is.
 
 What the old SSE transport and a child's pipes have in common. A server's message that belongs to no request in
-particular goes to the call under way if there is but one, else to whoever listens.
+particular goes to the call under way if there is but one, else to whoever listens; what it asks, to the newest call.
 """
 
 from __future__ import annotations
@@ -141,9 +141,11 @@ class Duplex:
         of_no_call = isinstance(message, Notification) and message.method in _OF_NO_CALL
         if len(waiting) == 1 and not (of_no_call and self._listener is not None):
             return waiting[0]
+        if isinstance(message, Request) and waiting and not self._shared:
+            return waiting[-1]  # its client is the likeliest to be there: who left an older call, or its own stream
         if self._listener is not None:
             return self._listener
-        return waiting[-1] if waiting and not self._shared else None  # the client of an older one may have left
+        return waiting[-1] if waiting and not self._shared else None
 
     def _check(self) -> None:
         if self.closed is not None:
