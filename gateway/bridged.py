@@ -110,7 +110,7 @@ class Child:
                 env=environment,
                 cwd=program.cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_prepare,
                 limit=limit,
             )
         except (OSError, ValueError) as error:
@@ -420,10 +420,17 @@ class Bridged:
         await asyncio.gather(*(child.end() for child in children), return_exceptions=True)
 
 
-def _die_with_parent() -> None:
-    """In the child, before it runs: whoever starts it takes it along, also when killed."""
+def _prepare() -> None:
+    """In the child, before it runs: whoever starts it takes it along, also when killed; it inherits its pipes only.
+
+    uvloop leaves second copies of the pipes open, which would hide that a program closed one.
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2:
+            with suppress(OSError):  # the one that lists them is closed by now
+                os.set_inheritable(descriptor, False)
 
 
 def _ending(code: int) -> str:

@@ -45,6 +45,13 @@ def do(how: str, message: dict[str, object]) -> None:
         case "floods":
             for number in range(20_000):
                 print(f"line {number}", file=sys.stderr)
+        case "closes":
+            os.close(1)
+            time.sleep(600)
+        case "descriptors":
+            numbers = sorted(map(int, os.listdir("/proc/self/fd")))[:-1]  # the last one lists them
+            answer(message["id"], {"content": [{"type": "text", "text": json.dumps(numbers)}]})
+            return
         case "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         case "endless":

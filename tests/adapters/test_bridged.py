@@ -148,3 +148,21 @@ async def test_programs_that_ended_leave_no_descriptor(how: str) -> None:
             programs._failures.clear()
             counts.append(len(os.listdir("/proc/self/fd")))
         assert counts[-1] <= counts[1], counts
+
+
+async def test_a_program_that_closes_its_output_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridged, "_END_SECONDS", 0.3)
+    async with running("closes") as programs:
+        session = await open_own(programs)
+        with pytest.raises(ChannelClosed, match="closed its output"):
+            async for _ in session.request(DO):
+                pass
+        await until(lambda: not alive(session.child.pid))
+
+
+async def test_a_program_inherits_its_pipes_and_nothing_else() -> None:
+    async with running("descriptors") as programs:
+        session = await open_own(programs)
+        async for message in session.request(DO):
+            assert isinstance(message, Reply)
+            assert message.result["content"][0]["text"] == "[0, 1, 2]"
