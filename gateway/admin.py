@@ -15,7 +15,7 @@ from gateway import administration, aggregate, endpoint, lists
 from gateway.answers import Answer
 from gateway.call import Call, Handler, outcome_of, wire_error
 from gateway.context import Gateway
-from gateway.errors import GatewayError, InvalidParams, MethodNotAllowed
+from gateway.errors import ClientLeft, GatewayError, InvalidParams, MethodNotAllowed
 from gateway.model.auth import Principal
 from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
 from gateway.protocol.sse import encode_event
@@ -90,7 +90,7 @@ async def _managed(http: Http, call: Call, handler: Handler) -> None:
         error.logged = True
         raise
     call.done("ok", len(body))
-    await send_bytes(http.send, 200, b"" if http.method == "HEAD" else body)
+    await send_bytes(http.send, 200, body)
 
 
 async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -152,7 +152,7 @@ async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[
             reply, document = await carry_out(call)
             body = to_bytes(document)
             call.done(outcome_of(reply), len(body))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientLeft):
             call.done("cancelled", 0)
             raise
         except GatewayError as error:

@@ -13,10 +13,11 @@ from types import TracebackType
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Send
 
+from gateway.errors import ClientLeft
 from gateway.protocol.messages import Id
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.recorder import Recording
-from gateway.replies import Accepts, ClientLeft, Http, RawHeaders
+from gateway.replies import Accepts, Http, RawHeaders
 from gateway.tasks import end
 
 _WATCH_AFTER_SECONDS = 0.02
@@ -37,14 +38,17 @@ class Wire:
 
     A refusal that is sent while the body is still on its way would be lost: the server closes the connection, and a
     proxy in between sees a reset instead of the answer. So a refused body is read to its end first, up to a bound.
+    The answer to HEAD is that to GET without its body.
     """
 
-    def __init__(self, receive: Receive, send: Send, discard: int) -> None:
+    def __init__(self, receive: Receive, send: Send, discard: int, *, head: bool = False) -> None:
         self._receive = receive
         self._send = send
         self._discard = discard
+        self._head = head
         self._complete = False
         self.started = False
+        self.finished = False
 
     async def receive(self) -> AsgiMessage:
         message = await self._receive()
@@ -57,11 +61,14 @@ class Wire:
             self.started = True
             if message["status"] >= 400 and not self._complete:
                 await self._read_rest()
+        elif self._head:
+            message = {**message, "body": b""}
         try:
             async with asyncio.timeout(_SEND_SECONDS):
                 await self._send(message)
         except TimeoutError:
             raise ClientLeft from None  # it is there, but does not read
+        self.finished = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     async def _read_rest(self) -> None:
         try:
@@ -114,14 +121,20 @@ class Answer:
         if self._accepts is not Accepts.JSON:
             self._timers.append(loop.call_later(self._keepalive_seconds, self._start, self._keep_alive))
         await self._hang_up.__aenter__()
-        if self._accepts is Accepts.STREAM:
-            await self.commit()
+        try:
+            if self._accepts is Accepts.STREAM:
+                await self.commit()
+        except BaseException as error:  # there is no `__aexit__` for a block that was not entered
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stop()
+        if self._recording is not None:
+            self._recording.end()  # also of a call that failed here: who resumes the stream must not wait for more
         try:
             await self._hang_up.__aexit__(kind, error, trace)
         except TimeoutError:
@@ -132,10 +145,8 @@ class Answer:
         if not self.streaming and self._accepts is not Accepts.JSON:
             self.streaming = True
             self._recording = self._record() if self._record is not None else None
-            async with self._sending:
-                await self._send(
-                    {"type": "http.response.start", "status": 200, "headers": [*_STREAM_HEADERS, *self.headers]}
-                )
+            headers = [*_STREAM_HEADERS, *self.headers]
+            await self._pass({"type": "http.response.start", "status": 200, "headers": headers})
             if self._recording is not None and self._primes:
                 await self._write(encode_event(b"", id=self._recording.first, retry=RETRY_MS))
 
@@ -184,11 +195,15 @@ class Answer:
 
     async def _write(self, frame: bytes) -> None:
         self._wrote = asyncio.get_running_loop().time()
+        await self._pass({"type": "http.response.body", "body": frame, "more_body": True})
+
+    async def _pass(self, message: AsgiMessage) -> None:
+        """Send a part of the stream; one that is on record goes on without a client that left."""
         async with self._sending:
             if self._left:
                 return
             try:
-                await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+                await self._send(message)
             except ClientLeft:
                 if self._recording is None:
                     raise
@@ -217,7 +232,7 @@ class Answer:
 async def stream(
     http: Http, frames: Callable[[], AsyncGenerator[bytes, None]], headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
-    """Write frames until they end or the client leaves; HEAD gets the head alone.
+    """Write frames until they end or the client leaves; HEAD gets no frame.
 
     Hypercorn's send() stays silent after a disconnect, so we listen as well.
     """

@@ -23,6 +23,7 @@ from gateway.address import Address
 from gateway.answers import Wire
 from gateway.context import Gateway, open_gateway
 from gateway.errors import (
+    ClientLeft,
     GatewayDisabled,
     GatewayError,
     LoopDetected,
@@ -36,7 +37,6 @@ from gateway.model.auth import Principal
 from gateway.model.doors import Doors
 from gateway.pool import Connect
 from gateway.replies import (
-    ClientLeft,
     Http,
     log_refusal,
     request_id,
@@ -147,7 +147,8 @@ class Application:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         id = request_id(headers)
-        wire = Wire(receive, self._marked(send, id), _DISCARD_BODIES * self._settings.max_body)
+        discard = _DISCARD_BODIES * self._settings.max_body
+        wire = Wire(receive, self._marked(scope, send, id), discard, head=scope["method"] == "HEAD")
         http = Http(scope, wire.receive, wire.send, headers, id)
         path = _path(scope)
         try:
@@ -155,11 +156,18 @@ class Application:
         except ClientLeft:
             pass
         except GatewayError as error:
-            await self._refuse(http, path, error)
+            if not wire.started:
+                await self._refuse(http, path, error)
+                return
+            log_refusal(http, error)
+            if not wire.finished:
+                raise  # the server cuts the connection: half an answer must not look whole
         except Exception:
             log.exception("a request failed")
+            if wire.finished:
+                return
             if wire.started:
-                raise  # the server cuts the connection: half an answer must not look whole
+                raise
             await self._refuse(http, path, GatewayError("The gateway failed here; its log has the cause."))
 
     async def _route(self, http: Http, path: str) -> None:
@@ -257,13 +265,17 @@ class Application:
         else:
             await send_problem(http.send, error, headers=cors)
 
-    def _marked(self, send: Send, id: str) -> Send:
-        """Say the request's id with the answer; on the way out ask for no further request on this connection."""
+    def _marked(self, scope: Scope, send: Send, id: str) -> Send:
+        """Say the request's id with the answer; on the way out ask for no further request on this connection.
+
+        Connection is a header of HTTP/1 (RFC 9113, 8.2.2 forbids it in HTTP/2).
+        """
         added = [(b"x-request-id", id.encode())]
+        is_http_1 = scope.get("http_version", "1.1").startswith("1")
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                closing = [(b"connection", b"close")] if self.draining.is_set() else []
+                closing = [(b"connection", b"close")] if self.draining.is_set() and is_http_1 else []
                 message = {**message, "headers": [*message["headers"], *added, *closing]}
             await send(message)
 

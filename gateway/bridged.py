@@ -292,13 +292,18 @@ class Bridged:
         self._sessions: dict[str, Session] = {}
         self._shared: dict[str, tuple[Child, Reply]] = {}
         self._sharing: dict[str, asyncio.Lock] = {}
-        self._shared_used: dict[str, float] = {}
+        self._described: dict[str, float] = {}
         self._failures: dict[str, _Failures] = {}
         self._starting = 0
 
     def describe(self, key: str, program: Program) -> None:
         """Say what a key stands for."""
         self._programs[key] = program
+        self._described[key] = time.monotonic()
+
+    def keys(self) -> set[str]:
+        """The keys of which something is remembered."""
+        return set().union(self._programs, self._described, self._sharing, self._failures, self._shared)
 
     def session(self, id: str | None) -> Session:
         """A session whose child lives. Raises Unknown."""
@@ -321,7 +326,6 @@ class Bridged:
         return self._keep(key, child, shared=False), answer
 
     async def _shared_child(self, key: str, request: Request) -> tuple[Child, Reply]:
-        self._shared_used[key] = time.monotonic()
         known = self._shared.get(key)
         if known is not None and known[0].duplex.closed is None:
             return known
@@ -407,10 +411,30 @@ class Bridged:
                         self._failures.setdefault(session.key, _Failures()).ended(str(session.child.duplex.closed))
                     await self.close_session(id)
             for key, (child, _) in list(self._shared.items()):
-                in_use = any(each.child is child and each.busy for each in self._sessions.values())
-                if not in_use and now - self._shared_used[key] > _SHARED_IDLE_SECONDS:
+                if now - self._last_use(key, child) > _SHARED_IDLE_SECONDS:
                     del self._shared[key]
                     await child.end()
+            self._forget(now)
+
+    def _last_use(self, key: str, child: Child) -> float:
+        """When a shared child was last asked for, or used by one of its sessions."""
+        sessions = [each for each in self._sessions.values() if each.child is child]
+        if any(each.busy for each in sessions):
+            return time.monotonic()
+        return max([self._described.get(key, 0.0), *(each.used for each in sessions)])
+
+    def _forget(self, now: float) -> None:
+        """Forget programs that nobody runs and nobody asked for lately: who opens a session describes it first."""
+        running = {each.key for each in self._sessions.values()} | set(self._shared)
+        for key, described in list(self._described.items()):
+            failures = self._failures.get(key)
+            waits = failures is not None and failures.due > now
+            lock = self._sharing.get(key)
+            if key in running or waits or (lock is not None and lock.locked()):
+                continue
+            if now - described > _SHARED_IDLE_SECONDS:
+                for kept in (self._programs, self._described, self._sharing, self._failures):
+                    kept.pop(key, None)
 
     async def close(self) -> None:
         """End everything, side by side."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Conversation:
         self._opening: dict[str, asyncio.Task[UpstreamSession]] = {}
         self._under_way: dict[Id, set[asyncio.Timeout]] = {}
         self._unsettled: dict[str, UpstreamSession] = {}
+        self._asked: dict[str, Callable[[], None]] = {}
         self.session = session
         self.key = session.key
         self.record = record
@@ -100,6 +101,7 @@ class Conversation:
 
     async def _carry(self, server: Server, live: Live, talk: OwnExchange, tell: Tell, reaches: bool) -> Reply | Failure:
         expired: UpstreamSession | None = None
+        ids: list[str] = []
         for _ in range(2):
             upstream = await self._session_with(server, live, expired)
             try:
@@ -107,11 +109,14 @@ class Conversation:
                     link_of(upstream),
                     talk,
                     self._teller(server.name, upstream, tell),
-                    self._asker(server.name, upstream, tell, reaches),
+                    self._asker(server.name, upstream, tell, reaches, ids),
                 )
             except SessionExpired as error:
                 log.debug("session with %s expired: %s", server.name, error)
                 expired = upstream
+            finally:
+                for id in ids:
+                    self._asked.pop(id, None)
         raise UpstreamProtocolError(server.name, f"Server {server.name!r} does not know the session that it just made.")
 
     async def answer(self, message: Reply | Failure) -> None:
@@ -127,7 +132,16 @@ class Conversation:
                 return
         except RecordsUnavailable:
             pass  # better twice than never: the upstream drops the second
+        if isinstance(message.id, str) and not self.answered(message.id):
+            await self._home.tell("answered", self.key, id=message.id)
         await self._post(question, replace(message, id=question.id))
+
+    def answered(self, id: str) -> bool:
+        """Give the call that waits for a client's answer its usual time again; False if it is not under way here."""
+        call = self._asked.pop(id, None)
+        if call is not None:
+            call()
+        return call is not None
 
     async def notify(self, notification: Notification) -> None:
         """Pass on what a client tells."""
@@ -253,13 +267,18 @@ class Conversation:
 
         return outward
 
-    def _asker(self, server: str, upstream: UpstreamSession, tell: Tell, reaches: bool) -> AskClient:
-        async def ask(request: Request) -> Failure | None:
+    def _asker(self, server: str, upstream: UpstreamSession, tell: Tell, reaches: bool, ids: list[str]) -> AskClient:
+        """Passes a server's questions on during one call; their ids go to `ids`."""
+
+        async def ask(request: Request, answered: Callable[[], None]) -> Failure | None:
             if not reaches:
                 return Failure(request.id, -32601, "The client takes no event stream, so it can't be asked.")
             asked = self.question(server, upstream, request)
             if isinstance(asked, Failure):
                 return asked
+            id = str(asked.id)
+            self._asked[id] = answered
+            ids.append(id)
             await tell(asked)
             return None
 
@@ -426,5 +445,5 @@ async def _tell_nobody(_: object) -> None:
     """What a replay hears on the way is nobody's."""
 
 
-async def _ask_nobody(request: Request) -> Failure:
+async def _ask_nobody(request: Request, answered: Callable[[], None]) -> Failure:
     return Failure(request.id, -32601, "Nobody can be asked now.")

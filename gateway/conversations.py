@@ -270,6 +270,8 @@ class Conversations:
                 conversation.cancel_here(said["id"])
             case "listen" if conversation is not None and conversation.listening is not None:
                 conversation.listening.heard_of(said["token"])
+            case "answered" if conversation is not None:
+                conversation.answered(said["id"])
             case "stop":
                 self.stopped(key)
             case "upstream" if conversation is not None and conversation.listening is not None:

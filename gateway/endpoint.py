@@ -7,7 +7,8 @@ transports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from gateway import own_stream
@@ -110,6 +111,24 @@ async def _post(gateway: Gateway, http: Http, principal: Principal, address: Add
     check_json(http)
     how = accepts(http.headers)
     message = decode(await read_body(http, gateway.settings.max_body, gateway.settings.body_seconds))
+    with refused_as(message):
+        await _take(gateway, http, principal, address, how, message)
+
+
+@contextmanager
+def refused_as(message: Message | Batch) -> Iterator[None]:
+    """Give a refusal the id of the request that it refuses."""
+    try:
+        yield
+    except GatewayError as error:
+        error.id = _id(message) if error.id is None else error.id
+        raise
+
+
+async def _take(
+    gateway: Gateway, http: Http, principal: Principal, address: Address, how: Accepts, message: Message | Batch
+) -> None:
+    """Place a message, and carry it out."""
     inbound = classify(http.headers, _messages(message))
     if isinstance(inbound, Refusal):
         await _refuse(http, _id(message), inbound)
@@ -190,9 +209,9 @@ async def _answer(http: Http, how: Accepts, table: str, call: Call, *, cancels: 
 async def _answer_batch(http: Http, how: Accepts, table: str, call: Call, batch: Batch) -> None:
     """Carry out a batch side by side; notifications have no answer, an empty rest is 202."""
 
-    async def one(entry: Message | InvalidRequest) -> bytes | None:
+    async def one(entry: Message | InvalidRequest) -> tuple[Id | None, bytes] | None:
         if isinstance(entry, InvalidRequest):
-            return encode(Failure(entry.id, entry.code, entry.detail))
+            return entry.id, encode(Failure(entry.id, entry.code, entry.detail))
         if not isinstance(entry, Request):
             if call.conversation is not None:
                 try:
@@ -200,21 +219,18 @@ async def _answer_batch(http: Http, how: Accepts, table: str, call: Call, batch:
                 except GatewayError as error:
                     log_refusal(http, error)
             return None
-        return await answered(METHODS[table], replace(call, request=entry))
+        return entry.id, await answered(METHODS[table], replace(call, request=entry))
 
     pending = [entry.id for entry in batch.entries if isinstance(entry, Request)]
     async with _answering(http, how, call, pending, cancels=call.conversation is None) as answer:
         call.tell = _teller(answer, call)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(one(entry)) for entry in batch.entries]
-        payloads = [payload for task in running if (payload := task.result()) is not None]
+        answers = [found for task in running if (found := task.result()) is not None]
+        whole = b"[" + b",".join(payload for _, payload in answers) + b"]"
         await answer.finish(
-            lambda: b"".join(answer.frame(payload) for payload in payloads),
-            lambda: (
-                send_bytes(http.send, 200, b"[" + b",".join(payloads) + b"]")
-                if payloads
-                else send_empty(http.send, 202)
-            ),
+            lambda: b"".join(answer.frame(payload, id) for id, payload in answers),
+            lambda: send_bytes(http.send, 200, whole) if answers else send_empty(http.send, 202),
         )
 
 

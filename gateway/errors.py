@@ -27,6 +27,8 @@ class GatewayError(Exception):
     def __init__(self, detail: str, **facts: Any) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.id: str | int | None = None
+        """The id of the request that it refuses, where that could be read."""
         self.logged = False
         """Whether the call that it ended has its line in the log already."""
         self.facts: Mapping[str, Any] = {name: value for name, value in facts.items() if value is not None}
@@ -521,6 +523,10 @@ class NotReady(GatewayError):
     @property
     def headers(self) -> Mapping[str, str]:
         return {"retry-after": "1"}
+
+
+class ClientLeft(Exception):
+    """The client hung up, or does not read: there is nobody to answer. Not an error of anybody's."""
 
 
 class SettingsError(Exception):

@@ -11,13 +11,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from gateway.answers import stream
 from gateway.call import Call, outcome_of
 from gateway.context import Gateway
 from gateway.conversation import Conversation
-from gateway.endpoint import check_batch, check_json, take_note
+from gateway.endpoint import check_batch, check_json, refused_as, take_note
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotReady, SessionNotFound
 from gateway.methods import METHODS, answered, dispatch
 from gateway.model.auth import Principal
@@ -45,7 +45,8 @@ async def serve_stream(gateway: Gateway, http: Http, principal: Principal) -> No
         await conversation.let_go()
         raise NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Use /mcp, or try again.")
     gateway.telemetry.sessions.inc()
-    endpoint = f"{http.scope.get('root_path', '')}/messages?session_id={session.id}"
+    base = urlsplit(http.base_url(gateway.settings.public_url)).path
+    endpoint = f"{base}/messages?session_id={session.id}"
     try:
         with gateway.admission.stream(principal), gateway.telemetry.streams.track_inprogress():
             await stream(http, lambda: _frames(gateway, principal, conversation, endpoint))
@@ -106,12 +107,13 @@ async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> N
         check_json(http)
         conversation = await _conversation(gateway, http, principal)
         message = decode(await read_body(http, gateway.settings.max_body, gateway.settings.body_seconds))
+        with refused_as(message):
+            if not await gateway.records.answers():
+                raise NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Try again.")
         if isinstance(message, Batch):
             if conversation.session.version not in versions.HAS_BATCHES:
                 raise InvalidRequest(f"Batches do not exist in MCP {conversation.session.version}.")
             check_batch(message, gateway.settings.max_batch)
-        if not await gateway.records.answers():
-            raise NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Try again.")
     except GatewayError as error:
         log_refusal(http, error)
         await send_failure(http.send, error)
@@ -137,7 +139,10 @@ async def _carry_out(
         await _say(gateway, conversation, encode(Failure(message.id, message.code, message.detail)))
         return
     if not isinstance(message, Request):
-        await take_note(conversation, message)
+        try:
+            await take_note(conversation, message)
+        except GatewayError as error:  # it was answered with 202 already
+            log_refusal(http, error)
         return
 
     async def tell(said: Answering | Interrupted | Notification | Request) -> None:

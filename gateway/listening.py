@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
@@ -54,7 +55,7 @@ class Listening:
         self._conversation = conversation
         self._sees = sees
         self._dropped = dropped
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, bool]] = deque()  # what to send, and whether it is a question
         self._bytes = 0
         self._questions = 0
         self._silent: set[str] = set()
@@ -82,9 +83,9 @@ class Listening:
             return None
         if not self._waiting:
             return None
-        payload = self._waiting.popleft()
+        payload, is_question = self._waiting.popleft()
         self._bytes -= len(payload)
-        self._questions = self._questions if self._waiting else 0
+        self._questions -= is_question
         return payload
 
     @property
@@ -163,9 +164,10 @@ class Listening:
         if full or len(self._waiting) >= _MAX_WAITING:
             self._dropped()
             return
-        self._waiting.append(payload)
+        is_question = isinstance(message, Request)
+        self._waiting.append((payload, is_question))
         self._bytes += len(payload)
-        self._questions += isinstance(message, Request)
+        self._questions += is_question
         self._changed.set()
 
     # --- the streams of upstream sessions -----------------------------------------------------------------------
@@ -206,10 +208,11 @@ class Listening:
             began = time.monotonic()
             try:
                 link = Link(upstream.handshake, upstream.session_id, upstream.holder)
-                async for heard in live.listen(link, self._places.get(server)):
-                    if heard.event_id is not None:
-                        self._places[server] = heard.event_id
-                    await self._hear(server, upstream, link, heard.message)
+                async with aclosing(live.listen(link, self._places.get(server))) as stream:
+                    async for heard in stream:
+                        if heard.event_id is not None:
+                            self._places[server] = heard.event_id
+                        await self._hear(server, upstream, link, heard.message)
             except NoStream:
                 self._silent.add(upstream.handle)
                 return

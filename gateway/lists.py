@@ -12,7 +12,7 @@ from gateway.errors import MethodNotAllowed
 from gateway.model.auth import Principal
 from gateway.model.catalogue import Catalogue
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
-from gateway.replies import Http, ListAs, list_as, send_bytes, send_empty, to_bytes
+from gateway.replies import Http, ListAs, list_as, send_bytes, to_bytes
 from gateway.tasks import end
 
 _TOGETHER_SECONDS = 0.1
@@ -59,12 +59,8 @@ async def _next_catalogue(gateway: Gateway, catalogue: Catalogue) -> Catalogue |
 
 
 async def _document(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
-    headers = [(b"cache-control", b"no-cache")]
-    if http.method == "HEAD":
-        await send_empty(http.send, 200, [(b"content-type", b"application/json"), *headers])
-        return
     document = listed(kind, gateway.sync.catalogue, principal)
-    await send_bytes(http.send, 200, to_bytes(document), headers=headers)
+    await send_bytes(http.send, 200, to_bytes(document), headers=[(b"cache-control", b"no-cache")])
 
 
 def _event(kind: str, document: dict[str, object]) -> bytes:

@@ -22,6 +22,7 @@ from oslash.either import Left
 from gateway import administration, aggregate, one_server
 from gateway.call import Call, Handler, outcome_of, wire_error
 from gateway.errors import (
+    ClientLeft,
     GatewayError,
     MethodNotFound,
 )
@@ -52,6 +53,8 @@ def _method(handler: Handler) -> Handler:
         except GatewayError as error:
             code, text, data = wire_error(error)
             raise JsonRpcError(code, text, _Ours(data)) from None
+        except ClientLeft as left:
+            raise JsonRpcError(0, "", left) from None  # the library would make an error of it: see `dispatch`
         except Exception:
             log.exception("method %s failed", call.request.method)
             raise JsonRpcError(-32603, MASKED, _Ours(None)) from None
@@ -81,14 +84,16 @@ METHODS: Mapping[str, dict[str, Handler]] = {
 
 
 async def dispatch(table: dict[str, Handler], call: Call) -> Reply | Failure:
-    """Carry out one request; whatever happens becomes its answer."""
+    """Carry out one request; whatever happens becomes its answer. Raises ClientLeft when nobody waits for it."""
     request = call.request
     if call.version is not None and not versions.allows(request.method, call.version):
         return Failure(request.id, *wire_error(MethodNotFound(request.method)))
     try:
         asked = LibraryRequest(request.method, dict(request.params), request.id)
         _, outcome = await dispatch_request(table, call, asked)
-    except asyncio.CancelledError:
+        if isinstance(outcome, Left) and isinstance(outcome._error.data, ClientLeft):
+            raise outcome._error.data
+    except (asyncio.CancelledError, ClientLeft):
         call.done("cancelled", 0)
         raise
     return _answer(request, outcome)

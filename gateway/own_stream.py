@@ -106,12 +106,12 @@ async def _own(
             if found is not None:
                 for missed in await _missed(gateway, found):
                     yield encode_event(missed, name="message", id=recording.event(missed))
-            await asyncio.sleep(_SECOND_SECONDS)
-            yield KEEP_ALIVE  # a buffering proxy lets the first pass with the head: this one shows it (`check`)
+            pause = _SECOND_SECONDS  # a buffering proxy lets the first comment pass with the head: `check` awaits two
             while not listening.closed:
-                payload = await listening.next(gateway.settings.keepalive_seconds)
+                payload = await listening.next(pause)
                 if payload is None:
                     yield KEEP_ALIVE
+                    pause = gateway.settings.keepalive_seconds
                     listening.look()
                     continue
                 yield encode_event(payload, name="message", id=recording.event(payload))

@@ -15,7 +15,9 @@ from typing import Any, Protocol, TypeVar
 
 from gateway import version
 from gateway.errors import (
+    ClientLeft,
     GatewayError,
+    OutcomeUnknown,
     ServerBusy,
     UpstreamProtocolError,
     UpstreamSuspended,
@@ -50,8 +52,11 @@ from gateway.upstream.rest import RestUpstream
 from gateway.upstream.stdio import NoBridge, StdioUpstream
 
 Tell = Callable[[Answering | Interrupted | Notification | Request], Awaitable[None]]
-AskClient = Callable[[Request], Awaitable[Reply | Failure | None]]
-"""Passes on what a server asks; None if the answer comes later, by itself, else what to answer at once."""
+AskClient = Callable[[Request, Callable[[], None]], Awaitable[Reply | Failure | None]]
+"""Passes on what a server asks; None if the answer comes later, by itself, else what to answer at once.
+
+The second argument is called when the client has answered, if this worker hears of it.
+"""
 
 Connect = Callable[[ServerSpec], Upstream]
 
@@ -126,7 +131,7 @@ async def tell_nobody(_: Answering | Interrupted | Notification | Request) -> No
     """The `tell` of those who only want the answer."""
 
 
-async def ask_nobody(request: Request) -> Reply | Failure:
+async def ask_nobody(request: Request, answered: Callable[[], None]) -> Reply | Failure:
     """The `ask` of those who declared no capability."""
     return answer_for_nobody(request)
 
@@ -214,15 +219,15 @@ class Live:
         with self._held():
             try:
                 answer = await work()
-            except (UpstreamUnreachable, UpstreamTimeout) as error:
+            except (UpstreamUnreachable, UpstreamTimeout, OutcomeUnknown) as error:
                 self._breaker.failed(_now(), error.detail)
                 self._show()
                 raise
-            except asyncio.CancelledError:
-                self._breaker.left()
-                raise
             except (GatewayError, SessionExpired):
                 self.revive()  # somebody is there
+                raise
+            except BaseException:  # the caller left, or a fault of ours: nothing is known of the server
+                self._breaker.left()
                 raise
             self.revive()
             return answer
@@ -254,8 +259,13 @@ class Live:
             self._end_if_retired()
 
     def _end_if_retired(self) -> None:
-        if self._retired and not self._calls and not self._listening:
+        if self._retired and not self.in_use:
             self._spawn(self._end())
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a call is under way, or somebody listens."""
+        return bool(self._calls or self._listening)
 
     @property
     def upstream(self) -> Upstream:
@@ -335,13 +345,25 @@ class Live:
         return self._link
 
     async def _talk(self, link: Link, talk: Talk, tell: Tell, ask: AskClient) -> Reply | Failure:
-        asked = 0
+        asked = waiting = 0
         seconds = self.spec.timeout_seconds or self._bounds.call_seconds
         cap = _now() + max(seconds, self._bounds.cap_seconds)
         request = talk.outgoing()
+        deadline = asyncio.timeout(seconds)
+
+        def answered() -> None:
+            """The client answered: from the last answer on, the server has its usual time again."""
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
+                try:
+                    deadline.reschedule(min(_now() + seconds, cap))
+                except RuntimeError:
+                    pass  # the call has ended meanwhile
+
         try:
             async with (
-                asyncio.timeout(seconds) as deadline,
+                deadline,
                 aclosing(self._upstream.send(link, request)) as messages,
             ):
                 async for message in messages:
@@ -364,16 +386,18 @@ class Live:
                             await self._upstream.post(link, answer)
                         case Ask(question):
                             asked = self._counted(asked)
-                            if (at_once := await ask(question)) is not None:
+                            waiting += 1
+                            if (at_once := await ask(question, answered)) is not None:
+                                waiting -= 1
                                 await self._upstream.post(link, at_once)
-                            else:
-                                deadline.reschedule(cap)  # somebody has to make up their mind
+                            elif waiting:
+                                deadline.reschedule(cap)  # waiting for a human: only the overall cap applies
         except TimeoutError:
             self._spawn(self._upstream.post(link, talk.cancelled("deadline exceeded")))
             raise UpstreamTimeout(
                 self.spec.name, f"Server {self.spec.name!r} did not answer within {seconds:g} s."
             ) from None
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientLeft):
             self._spawn(self._upstream.post(link, talk.cancelled("the caller left")))
             raise
         raise UpstreamProtocolError(self.spec.name, f"Server {self.spec.name!r} ended its answer without a result.")
@@ -486,5 +510,5 @@ class Pool:
             log.warning("gave up on saying goodbye to some upstreams")
 
     def _retire(self, live: Live) -> None:
-        self._retired = {each for each in self._retired if each._calls} | {live}
+        self._retired = {each for each in self._retired if each.in_use} | {live}
         live.retire()

@@ -74,6 +74,8 @@ class Recording:
         self._number = 0
         self._sizes: deque[tuple[int, int]] = deque()
         self._held = 0
+        self._pending = list(pending)
+        self._ended = False
         self.id = id
         self._put({"o": recorder.worker, "s": session, "q": orjson.dumps([own, list(pending)])})
 
@@ -85,11 +87,18 @@ class Recording:
     def event(self, payload: bytes, answers: Id | None = None) -> str:
         """Record an event's data, and which of the pending requests it answers; return its id."""
         self._number += 1
+        if answers in self._pending:
+            self._pending.remove(answers)
         self._put({"d": payload} | ({} if answers is None else {"g": orjson.dumps(answers)}), len(payload))
         return f"{self.id}_{self._number}"
 
     def end(self) -> None:
-        """No event comes any more."""
+        """No event comes any more; a request that has no answer yet is answered: its outcome is unknown."""
+        if self._ended:
+            return
+        self._ended = True
+        for id in list(self._pending):
+            self.event(_unanswered(id), id)
         self._number += 1
         self._put({"e": b""})
 
@@ -329,17 +338,13 @@ class Recorder:
         now = asyncio.get_running_loop().time()
         if now - self._missing.setdefault(owner, now) < _GONE_SECONDS:
             return  # its heartbeat may have gone with a restart of Redis, and come back
-        unknown = OutcomeUnknown(
-            "", "Outcome unknown: the worker with this call was lost; it may have been carried out."
-        )
         number = int(last.partition("-")[0])
         key = self._key(stream)
 
         async def close(store: Any) -> None:
             async with store.pipeline() as pipe:
                 for place, id in enumerate(pending, number + 1):
-                    failure = encode(Failure(id, unknown.code, unknown.detail))
-                    pipe.xadd(key, {"d": failure}, id=f"{place}-1")
+                    pipe.xadd(key, {"d": _unanswered(id)}, id=f"{place}-1")
                 pipe.xadd(key, {"e": b""}, id=f"{number + len(pending) + 1}-1")
                 await pipe.execute(raise_on_error=False)
 
@@ -349,6 +354,12 @@ class Recorder:
 
     def _key(self, stream: str) -> str:
         return self._records.key("stream", stream)
+
+
+def _unanswered(id: Id) -> bytes:
+    """What a client is told of a call whose worker was lost, or failed."""
+    detail = "Outcome unknown: the worker with this call was lost; it may have been carried out."
+    return encode(Failure(id, OutcomeUnknown.code, detail))
 
 
 def _range(key: str, after: str) -> Callable[[Any], Awaitable[Any]]:

@@ -149,10 +149,16 @@ class Records:
     ) -> Any:
         """Do something with Redis (its types are too loose to follow), within a bound.
 
-        A burst waits for its turn. What is `bulk` may take long without saying anything of Redis.
+        A burst waits for its turn, as long as that. What is `bulk` may take long without saying anything of Redis.
         Raises RecordsUnavailable.
         """
-        async with self._gate:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._gate.acquire()
+        except TimeoutError:
+            log.warning("too much waits for Redis")
+            raise RecordsUnavailable from None
+        try:
             if time.monotonic() < self._down_until:
                 raise RecordsUnavailable
             self.round_trips += 1
@@ -167,6 +173,8 @@ class Records:
                     self._down_until = time.monotonic() + _DOWN_SECONDS
                 log.warning("Redis does not answer: %s", type(error).__name__)
                 raise RecordsUnavailable from None
+        finally:
+            self._gate.release()
 
     def key(self, *parts: str) -> str:
         """A key of this gateway's in Redis."""

@@ -17,7 +17,7 @@ from gateway.context import Gateway
 from gateway.errors import InvalidParams, MethodNotAllowed, NotFound
 from gateway.model.auth import Principal
 from gateway.model.servers import Server
-from gateway.replies import Http, send_empty, send_json
+from gateway.replies import Http, send_json
 
 CORS = (
     (b"access-control-allow-origin", b"*"),
@@ -44,10 +44,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, path: str) -
         found = _page(entries, http.scope.get("query_string", b"").decode("latin-1"))
     else:
         found = _versions(entries, path.removeprefix("/v0.1/servers/"))
-    if http.method == "HEAD":
-        await send_empty(http.send, 200, [(b"content-type", b"application/json"), *CORS])
-    else:
-        await send_json(http.send, found, headers=CORS)
+    await send_json(http.send, found, headers=CORS)
 
 
 def _page(entries: list[Entry], query: str) -> dict[str, Any]:

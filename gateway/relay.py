@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from gateway.errors import GatewayError, OutcomeUnknown, UpstreamError, UpstreamUnreachable
+from gateway.errors import GatewayError, InvalidRequest, OutcomeUnknown, UpstreamError, UpstreamUnreachable
 from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
 from gateway.recorder import Recorder
 from gateway.records import Records, RecordsUnavailable
-from gateway.tasks import end
+from gateway.tasks import end, keep
 from gateway.upstream.base import Answering, Heard, Interrupted, Link, NoStream, SessionExpired, Upstream
 
 _WAIT_SECONDS = 0.5
@@ -105,20 +105,17 @@ class Relay:
 
     async def serve(self, find: Callable[[str], Upstream | None]) -> None:
         """Carry out errands until cancelled; `find` gives the upstream of a server."""
-        looked = 0.0
+        looking = asyncio.create_task(keep("orphaned errands", self._drop_orphans))
         try:
             while True:
                 try:
                     errand = await self._next()
                     if errand is not None:
                         self._begin(errand, find)
-                    if time.monotonic() - looked > _LOOK_SECONDS:
-                        looked = time.monotonic()
-                        await self._drop_orphans()
                 except RecordsUnavailable:
                     await asyncio.sleep(1)
         finally:
-            await end([task for _, task in self._tasks.values()])
+            await end([looking, *(task for _, task in self._tasks.values())])
 
     def stopped(self, stream: str) -> None:
         """An errand is wanted no more."""
@@ -126,51 +123,40 @@ class Relay:
             found[1].cancel()
 
     async def _drop_orphans(self) -> None:
-        """End errands whose asker died."""
-        for asker in {asker for asker, _ in self._tasks.values()}:
-            if not await self._lives(asker):
-                for stream in [stream for stream, (who, _) in self._tasks.items() if who == asker]:
-                    self.stopped(stream)
+        """End errands whose asker died, until cancelled; beside the inbox, which must not wait for a dead asker."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for asker in {asker for asker, _ in self._tasks.values()}:
+                try:
+                    lives = await self._lives(asker)
+                except RecordsUnavailable:
+                    continue
+                if not lives:
+                    for stream in [stream for stream, (who, _) in self._tasks.items() if who == asker]:
+                        self.stopped(stream)
 
-    async def _next(self) -> dict[str, Any] | None:
+    async def _next(self) -> Errand | None:
         keys = [self._records.key("inbox", holder) for holder in self.holders]
         found = await self._records.do(lambda store: store.blpop(keys, timeout=_WAIT_SECONDS), _BLOCK_EXTRA)
         try:
-            return None if found is None else dict(orjson.loads(found[1]))
-        except (ValueError, TypeError):
-            log.warning("an errand that can't be read")
+            return None if found is None else Errand.from_bytes(found[1])
+        except (GatewayError, ValueError, TypeError, KeyError) as error:
+            log.warning("an errand that can't be read (%s)", type(error).__name__)
             return None
 
-    def _begin(self, errand: dict[str, Any], find: Callable[[str], Upstream | None]) -> None:
-        stream = errand["reply"]
+    def _begin(self, errand: Errand, find: Callable[[str], Upstream | None]) -> None:
         task = asyncio.create_task(self._carry_out(errand, find))
-        self._tasks[stream] = errand.get("asker", ""), task
-        task.add_done_callback(lambda _: self._tasks.pop(stream, None))
+        self._tasks[errand.reply] = errand.asker, task
+        task.add_done_callback(lambda _: self._tasks.pop(errand.reply, None))
 
-    async def _carry_out(self, errand: dict[str, Any], find: Callable[[str], Upstream | None]) -> None:
-        stream = errand["reply"]
+    async def _carry_out(self, errand: Errand, find: Callable[[str], Upstream | None]) -> None:
+        """Do what an errand says; whatever happens, its asker is told."""
+        stream = errand.reply
         try:
-            upstream = find(errand["server"])
+            upstream = find(errand.server)
             if upstream is None:
                 raise SessionExpired("the server is not registered there")
-            link = _link(errand["link"])
-            match errand["kind"]:
-                case "send":
-                    request = decode_answer(errand["message"].encode())
-                    assert isinstance(request, Request)  # noqa: S101  # the asker sends nothing else
-                    async with aclosing(upstream.send(link, request)) as messages:
-                        async for message in messages:
-                            await self._say(stream, message)
-                case "listen":
-                    async with aclosing(upstream.listen(link, errand["after"])) as heard:
-                        async for each in heard:
-                            await self._say(stream, each.message)
-                case "post":
-                    note = decode_answer(errand["message"].encode())
-                    assert isinstance(note, Notification | Reply | Failure)  # noqa: S101
-                    await upstream.post(link, note)
-                case "end":
-                    await upstream.end(link)
+            await self._do(errand, upstream)
             await self._recorder.append(stream, b"", b"e")
         except (SessionExpired, NoStream) as error:
             await self._fail(stream, [type(error).__name__, str(error)])
@@ -178,6 +164,26 @@ class Relay:
             await self._fail(stream, [error.code, error.detail])
         except RecordsUnavailable:
             log.warning("an errand's outcome could not be told")
+        except Exception:
+            log.exception("an errand for server %s failed", errand.server)
+            await self._fail(stream, [GatewayError.code, "The gateway failed here; its log has the cause."])
+
+    async def _do(self, errand: Errand, upstream: Upstream) -> None:
+        match errand.kind, errand.message:
+            case "send", Request() as request:
+                async with aclosing(upstream.send(errand.link, request)) as messages:
+                    async for message in messages:
+                        await self._say(errand.reply, message)
+            case "listen", None:
+                async with aclosing(upstream.listen(errand.link, errand.after)) as heard:
+                    async for each in heard:
+                        await self._say(errand.reply, each.message)
+            case "post", Notification() | Reply() | Failure() as note:
+                await upstream.post(errand.link, note)
+            case "end", None:
+                await upstream.end(errand.link)
+            case kind, _:
+                raise InvalidRequest(f"There is no errand {kind[:40]!r} with this message.")
 
     async def _say(self, stream: str, message: Message | Answering | Interrupted) -> None:
         match message:
@@ -195,6 +201,33 @@ class Relay:
             await self._recorder.append(stream, orjson.dumps(why), b"x")
         except RecordsUnavailable:
             pass
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What a holder is to do: `send`, `listen`, `post` or `end` on its link; what comes back goes to `reply`."""
+
+    kind: str
+    server: str
+    link: Link
+    reply: str
+    asker: str
+    message: Message | None
+    after: str | None
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Errand:
+        """Read one from an inbox. Raises ValueError, TypeError, KeyError or GatewayError for what is none."""
+        value = orjson.loads(data)
+        message = decode_answer(value["message"].encode()) if "message" in value else None
+        if isinstance(message, Batch):
+            raise TypeError("a batch")
+        known, session_id, holder = value["link"]
+        link = Link(Handshake(*known), session_id, holder)
+        kind, server, reply, after = value["kind"], value["server"], value["reply"], value.get("after")
+        if not all(isinstance(each, str) for each in (kind, server, reply)) or not isinstance(after, str | None):
+            raise TypeError("a field of the wrong type")
+        return cls(kind, server, link, reply, str(value.get("asker", "")), message, after)
 
 
 class HolderLost(Exception):
@@ -301,8 +334,3 @@ class HeldUpstream:
             raise NoStream
         found = next((each for each in UpstreamError.__subclasses__() if each.code == kind), None)
         raise found(self._server, detail) if found is not None else OutcomeUnknown(self._server, detail)
-
-
-def _link(value: Any) -> Link:
-    known, session_id, holder = value
-    return Link(Handshake(*known), session_id, holder)

@@ -21,8 +21,8 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import (
     BodyTimeout,
     BodyTooLarge,
+    ClientLeft,
     GatewayError,
-    InvalidRequest,
     NotAcceptable,
 )
 from gateway.logs import FIELDS
@@ -58,10 +58,6 @@ class Http:
         scheme = self.headers.get("x-forwarded-proto", self.scope.get("scheme", "http"))
         host = self.headers.get("host", "localhost")
         return f"{scheme if scheme in ('http', 'https') else 'http'}://{host}{self.scope.get('root_path', '')}"
-
-
-class ClientLeft(Exception):
-    """The client hung up; there is nobody to answer."""
 
 
 class Accepts(Enum):
@@ -156,10 +152,10 @@ async def send_bytes(
     """Send a whole answer."""
     fixed = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
-    while len(body) > _PIECE:  # so that a client that stops reading holds no more than a piece of it
-        piece, body = body[:_PIECE], body[_PIECE:]
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": body})
+    last = max(0, (len(body) - 1) // _PIECE * _PIECE)  # in pieces, so that a client that stops reading holds no more
+    for at in range(0, last, _PIECE):
+        await send({"type": "http.response.body", "body": body[at : at + _PIECE], "more_body": True})
+    await send({"type": "http.response.body", "body": body[last:]})
 
 
 async def send_json(send: Send, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
@@ -214,8 +210,7 @@ async def send_failure(
     send: Send, error: GatewayError, status: int | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
     """Answer a JSON-RPC request that could not be dispatched."""
-    id = error.id if isinstance(error, InvalidRequest) else None
-    body = encode(Failure(id, error.code, error.detail, error.data))
+    body = encode(Failure(error.id, error.code, error.detail, error.data))
     await send_bytes(send, status or error.status, body, headers=[*raw(error.headers), *headers])
 
 

@@ -134,15 +134,21 @@ class Supervisor:
         )
 
     def _drain(self) -> None:
-        running = [worker.process for worker in self._workers if worker.process is not None]
+        """End the workers, and only then the bridge: their calls may be under way in its programs."""
+        workers = [each for each in self._workers if each.number != _BRIDGE]
+        self._end(workers, self._settings.drain_seconds + _GRACE_SECONDS)
+        self._end([each for each in self._workers if each.number == _BRIDGE], _GRACE_SECONDS)
+
+    def _end(self, workers: list[_Worker], seconds: float) -> None:
+        running = [worker.process for worker in workers if worker.process is not None]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + self._settings.drain_seconds + _GRACE_SECONDS
+        deadline = time.monotonic() + seconds
         for process in running:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("worker with pid %d did not end in time and is killed", process.pid)
+                log.warning("process %d did not end in time and is killed", process.pid)
                 process.kill()
                 process.wait()
 

@@ -52,6 +52,8 @@ def do(how: str, message: dict[str, object]) -> None:
             numbers = sorted(map(int, os.listdir("/proc/self/fd")))[:-1]  # the last one lists them
             answer(message["id"], {"content": [{"type": "text", "text": json.dumps(numbers)}]})
             return
+        case "slow":
+            time.sleep(2)
         case "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         case "endless":

@@ -87,11 +87,16 @@ class Catalogue:
         return self._resolve("prompts", name, principal, UnknownPrompt)
 
     def resource(self, uri: str, principal: Principal) -> Target:
-        """Resolve a URI: the table first, then templates. Raises UnknownResource."""
-        target = self._public["resources"].get(uri) or self._explicit(uri) or self._by_template(uri, principal)
-        if target is None or not may_see(principal, target.server.name):
+        """Resolve a URI: the table first, then templates; what the principal may not see is passed over.
+
+        Raises UnknownResource.
+        """
+        for target in (self._public["resources"].get(uri), self._explicit(uri)):
+            if target is not None and may_see(principal, target.server.name):
+                return target
+        if (by_template := self._by_template(uri, principal)) is None:
             raise UnknownResource(uri)
-        return target
+        return by_template
 
     def public_uri(self, server: str, uri: str) -> str:
         """The URI that leads to a server's own `uri` here: as it is, unless that leads elsewhere or nowhere."""

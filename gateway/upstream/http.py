@@ -1,12 +1,13 @@
 """Streamable HTTP, from the client's side: JSON or event-stream answers, sessions by header.
 
-The HTTP client (httpx) is known here and nowhere else, so that it can be replaced in one place.
+The transports (here, `legacy_sse`, `rest`, `stdio`) and `connect` know httpx; nobody above them does.
 Source: MCP 2025-11-25, basic, transports.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -49,6 +50,9 @@ _GET = {"accept": "text/event-stream"}
 _RETRY_SECONDS = 1.0  # where the server does not say
 _MAX_RETRY_SECONDS = 30.0
 _RESUMES = 5  # attempts at taking up a stream again, of which each got nowhere
+
+
+log = logging.getLogger("gateway.upstream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,9 @@ class HttpUpstream:
         async with self._post(message, _headers(link)) as response:
             if response.status_code in (401, 403):
                 await self._check(response, session=False)
+            elif response.status_code >= 400:
+                what = message.method if isinstance(message, Notification) else "an answer to its request"
+                log.warning("server %s answered HTTP %d to %s", self._server, response.status_code, what)
 
     async def end(self, link: Link) -> None:
         if link.session_id is None:
@@ -221,6 +228,10 @@ class HttpUpstream:
 
     async def _sent(self, message: Message, headers: Mapping[str, str]) -> httpx.Response:
         """Send a message; the response head is here, its body is to be read and let go of."""
+        if self._client.is_closed:
+            raise UpstreamUnreachable(
+                self._server, f"Server {self._server!r} was removed or changed; the request was not sent."
+            )
         with foreign(self._server):
             request = self._client.build_request(
                 "POST", self._url, content=encode(message), headers={**_POST, **headers}
@@ -343,11 +354,11 @@ def foreign(server: str) -> Iterator[None]:
         yield
     except AddressRefused as error:
         raise UpstreamUnreachable(server, f"Server {server!r} is not connected to. {error.detail}") from None
-    except (httpx.InvalidURL, UnicodeError, RuntimeError) as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise UpstreamUnreachable(server, f"Server {server!r} can't be reached: {_why(error)}.") from None
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
         raise UpstreamUnreachable(server, f"Server {server!r} can't be reached: {_why(error)}.") from None
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, RuntimeError) as error:  # uvloop raises RuntimeError on a transport that was closed
         raise OutcomeUnknown(
             server,
             f"The connection to server {server!r} was lost ({_why(error)}); "

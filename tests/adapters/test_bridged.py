@@ -166,3 +166,39 @@ async def test_a_program_inherits_its_pipes_and_nothing_else() -> None:
         async for message in session.request(DO):
             assert isinstance(message, Reply)
             assert message.result["content"][0]["text"] == "[0, 1, 2]"
+
+
+async def test_a_shared_program_that_is_used_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridged, "_REAP_SECONDS", 0.05)
+    monkeypatch.setattr(bridged, "_SHARED_IDLE_SECONDS", 0.5)
+    async with running("garbage") as programs:
+        reaping = asyncio.create_task(programs.reap())
+        session, _ = await programs.open("key", OPENING, shared=True)
+        assert session is not None
+        for number in range(10):
+            async for _message in session.request(Request(number, "tools/call", {"name": "do"})):
+                pass
+            await asyncio.sleep(0.1)
+        assert alive(session.child.pid)
+        await until(lambda: not alive(session.child.pid))
+        reaping.cancel()
+        await asyncio.gather(reaping, return_exceptions=True)
+
+
+async def test_what_nobody_runs_any_more_is_forgotten_with_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridged, "_REAP_SECONDS", 0.05)
+    monkeypatch.setattr(bridged, "_SHARED_IDLE_SECONDS", 0.2)
+    async with running("garbage", idle=0.2) as programs:
+        secret = Program("demo", sys.executable, ["-m", "tests.bad_program", "garbage"], {"KEY": "secret"}, ROOT)
+        programs.describe("key", secret)
+        reaping = asyncio.create_task(programs.reap())
+        await programs.open("key", OPENING, shared=True)
+        await open_own(programs)
+        await until(lambda: programs.children() == 0)
+        await until(lambda: "secret" not in repr(vars(programs)) and not programs.keys())
+        with pytest.raises(Unknown):
+            await programs.open("key", OPENING, shared=True)
+        programs.describe("key", secret)
+        await programs.open("key", OPENING, shared=True)
+        reaping.cancel()
+        await asyncio.gather(reaping, return_exceptions=True)

@@ -330,3 +330,37 @@ async def test_who_leaves_at_the_response_head_leaves_no_connection_behind(wire:
             await sending.aclose()
         pool = one._client._transport._pool  # type: ignore[attr-defined]  # httpx has no other way to ask
         assert not [each for each in pool.connections if not (each.is_idle() or each.is_closed())]
+
+
+async def test_an_answer_that_the_server_refuses_has_a_line(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    async with upstream(wire.url) as one:
+        link = await one.open(OURSELVES)
+        wire.answers["POST"] = http(400, "", b"")
+        await one.post(link, Reply("q", {"roots": []}))
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line == "server s answered HTTP 400 to an answer to its request"
+
+
+async def test_a_connection_that_breaks_in_whatever_way_after_sending_leaves_the_outcome_unknown(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: object) -> AsyncIterator[bytes]:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+        yield b""
+
+    wire.answers["tools/call"] = http(200, "application/json", reply(1, {}))
+    async with upstream(wire.url) as one:
+        link = await one.open(OURSELVES)
+        monkeypatch.setattr("httpx.Response.aiter_raw", broken)
+        with pytest.raises(OutcomeUnknown):
+            async for _ in one.send(link, CALL):
+                pass
+
+
+async def test_a_client_that_was_closed_has_sent_nothing(wire: Wire) -> None:
+    async with upstream(wire.url) as one:
+        link = await one.open(OURSELVES)
+        await one.close()
+        with pytest.raises(UpstreamUnreachable, match="was not sent"):
+            async for _ in one.send(link, CALL):
+                pass

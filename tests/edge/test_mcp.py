@@ -326,3 +326,9 @@ async def test_links_in_results_lead_back_to_the_server_that_gave_them(client: C
     own = await initialize(client, "/mcp/servers/second/mcp")
     result = await ask(client, "/mcp/servers/second/mcp", own, "tools/call", name="link")
     assert result["content"][0]["uri"] == "file:///same"
+
+
+@pytest.mark.parametrize("headers", [{}, {"mcp-session-id": "nonsense"}])
+async def test_a_refusal_has_the_id_of_what_it_refuses(client: Client, headers: dict[str, str]) -> None:
+    _, _, answer = await client.ask("POST", "/mcp", value=request("tools/list", "mine"), headers=BOTH | headers)
+    assert answer["id"] == "mine"

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -126,3 +127,15 @@ def test_a_template_matches_what_it_can_expand_to(template: str, uri: str, match
 def test_a_hostile_template_costs_linear_time() -> None:
     hostile = UriTemplate("x" + "{+a}x" * 2_000)
     assert not hostile.matches("x" * 20_000 + "y")
+
+
+def test_an_invisible_servers_resource_does_not_hide_anothers_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "shown://item/1"
+    hidden = server("hidden")
+    hidden = replace(
+        hidden,
+        offers=replace(hidden.offers, resources=({"uri": uri, "name": "x"},)),
+        names={**hidden.names, "resources": {uri: uri}},
+    )
+    monkeypatch.setattr("gateway.model.catalogue.may_see", lambda _, name: name == "shown")
+    assert catalogue(hidden, server("shown")).resource(uri, ADMIN).server.name == "shown"

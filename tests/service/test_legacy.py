@@ -1,6 +1,7 @@
 """The old HTTP+SSE transport, its messages posted to another worker than the one that holds the stream."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -152,3 +153,52 @@ async def test_a_client_that_does_not_read_is_cut(
         await client.post(workers[1], request("ping"))
         await client.stream.events()
         assert (await client.post(workers[1], request("ping")))[0] == 404
+
+
+async def test_below_the_path_of_the_public_url_the_endpoint_is_too(open_app: Open) -> None:
+    async with (
+        open_app(public_url="https://tools.test/gate") as (_, client),
+        client.open("GET", "/sse", headers=SSE) as stream,
+    ):
+        first = await stream.event()
+        assert first is not None
+        assert first.data.decode().startswith("/gate/messages?session_id=")
+
+
+async def test_a_message_that_fails_after_it_was_taken_has_one_answer(
+    workers: tuple[Client, Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(*workers) as client:
+        gateway = inside(workers[1]._app)  # type: ignore[arg-type]
+        [key] = gateway.conversations._known
+        await gateway.records.do(lambda store: store.delete(gateway.records.key("session", key)))
+        note = {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        body = json.dumps(note).encode()
+        requests = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            return requests.pop()
+
+        path, _, query = client.endpoint.partition("?")
+        headers = {**workers[1].headers, "content-type": "application/json"}
+        scope = {
+            "type": "http", "method": "POST", "path": path, "query_string": query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }  # fmt: skip
+        await workers[1]._app(scope, receive, send)  # type: ignore[arg-type]
+        assert sent == ["http.response.start", "http.response.body"]
+
+
+async def test_a_refused_message_keeps_its_id(workers: tuple[Client, Client]) -> None:
+    async with connected(*workers) as client:
+        for worker in workers:
+            inside(worker._app).records._down_until = 1e12  # type: ignore[arg-type]
+        _, answer = await client.post(workers[1], request("ping", "mine"))
+        assert (answer["id"], answer["error"]["code"]) == ("mine", -32054)
+        for worker in workers:
+            inside(worker._app).records._down_until = 0.0  # type: ignore[arg-type]

@@ -550,7 +550,8 @@ async def test_resuming_past_what_is_kept_is_an_error_and_not_a_gap(open_app: Op
         session = await initialize(client)
         [key] = inside(app).conversations._known
         recording = inside(app).recorder.begin(key, [1])
-        ids = [recording.event(json.dumps({"n": number, "fill": "x" * 400}).encode()) for number in range(5)]
+        events = [json.dumps({"n": number, "fill": "x" * 400}).encode() for number in range(5)]
+        ids = [recording.event(event, 1 if event is events[-1] else None) for event in events]
         recording.end()
         for last, whole in ((ids[0], False), (ids[2], True)):
             headers = {**session, **STREAM, "last-event-id": last}

@@ -1,0 +1,235 @@
+"""A server's link: what moves its breaker, who holds it, and how long a call waits."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway import listening as listening_module
+from gateway.errors import OutcomeUnknown, RequestCancelled, UpstreamSuspended, UpstreamUnreachable
+from gateway.listening import Listening
+from gateway.model.servers import ServerSpec
+from gateway.pool import OURSELVES, Bounds, Pool, tell_nobody
+from gateway.protocol.messages import Message, Notification, Reply, Request
+from gateway.records import _CONNECTIONS, Records, RecordsUnavailable, UpstreamSession
+from gateway.upstream.base import Answering, Heard, Link
+from gateway.upstream.memory import Emit, MemoryServer, MemoryUpstream
+from tests.asgi import Client
+from tests.edge.test_mcp import request
+from tests.fix_gateway import Open, Servers
+from tests.service.test_sessions import OWN, asking, call, initialize, next_message, offer, tell
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+CALL = Request(1, "tools/call", {"name": "echo"})
+SPEC = ServerSpec("demo", "http://demo.test/mcp")
+
+
+class Scripted(MemoryUpstream):
+    """An upstream whose next calls raise what stands in its script."""
+
+    def __init__(self, *script: Exception | None) -> None:
+        super().__init__("demo", MemoryServer())
+        self.script = list(script)
+        self.closed = 0
+
+    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+        if self.script and (error := self.script.pop(0)) is not None:
+            raise error
+        yield Reply(request.id, {})
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def pool_of(upstream: MemoryUpstream, failures: int = 2) -> Pool:
+    bounds = Bounds(5, 10, breaker_failures=failures, breaker_seconds=1)
+    return Pool(lambda _: upstream, bounds, lambda *_: None, lambda *_, **__: None)
+
+
+async def test_a_trial_that_meets_a_fault_of_ours_does_not_leave_the_breaker_shut() -> None:
+    down = UpstreamUnreachable("demo", "nobody there")
+    live = pool_of(Scripted(down, ZeroDivisionError(), None), failures=1)[SPEC]
+    with pytest.raises(UpstreamUnreachable):
+        await live.request(CALL, tell_nobody)
+    assert live.breaker() == "open"
+    await until(lambda: live.breaker() == "half-open")
+    with pytest.raises(ZeroDivisionError):
+        await live.request(CALL, tell_nobody)
+    assert isinstance(await live.request(CALL, tell_nobody), Reply)
+    assert live.breaker() == "closed"
+
+
+async def test_a_server_that_resets_every_connection_is_left_alone() -> None:
+    lost = OutcomeUnknown("demo", "the connection was lost")
+    live = pool_of(Scripted(lost, lost, lost))[SPEC]
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown):
+            await live.request(CALL, tell_nobody)
+    with pytest.raises(UpstreamSuspended):
+        await live.request(CALL, tell_nobody)
+
+
+async def test_a_call_that_its_client_cancels_says_nothing_of_the_server() -> None:
+    live = pool_of(Scripted(RequestCancelled(), None))[SPEC]
+    with pytest.raises(RequestCancelled):
+        await live.request(CALL, tell_nobody)
+    assert live.breaker() == "closed"
+
+
+async def test_a_retired_link_that_only_listens_is_closed_with_the_pool() -> None:
+    upstream, other = Scripted(), Scripted()
+    made = iter([upstream, other, Scripted()])
+    pool = Pool(lambda _: next(made), Bounds(5, 10), lambda *_: None, lambda *_, **__: None)
+    live = pool[SPEC]
+    link = await live.open(OURSELVES)
+    stream = live.listen(link, None)
+    hearing = asyncio.create_task(anext(stream))
+    await until(lambda: bool(upstream._server.streams))
+    for url in ("http://other.test/mcp", "http://third.test/mcp"):
+        assert pool[ServerSpec("demo", url)] is not live
+    assert upstream.closed == 0, "somebody still listens"
+    await pool.close()
+    assert upstream.closed == 1
+    hearing.cancel()
+    await asyncio.gather(hearing, return_exceptions=True)
+    await stream.aclose()
+
+
+# --- a client's own stream ------------------------------------------------------------------------------------------
+
+
+def listening_for(live: Any) -> Listening:
+    session = UpstreamSession("h", "s", None, SPEC.fingerprint)  # type: ignore[arg-type]  # no handshake is needed
+
+    async def all_upstream() -> Any:
+        return {"demo": session}
+
+    def question(_: str, __: Any, asked: Request) -> Request:
+        return asked
+
+    home: Any = SimpleNamespace(live=lambda _: live)
+    conversation: Any = SimpleNamespace(server="demo", all_upstream=all_upstream, question=question)
+    return Listening(home, conversation, lambda _: True, lambda: None)
+
+
+async def test_questions_that_were_sent_are_counted_no_more() -> None:
+    refused: list[Message] = []
+
+    class Questions:
+        spec = SPEC
+        go = asyncio.Event()
+
+        async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+            for number in range(150):
+                yield Heard(Request(number, "roots/list", {}), None)
+                await asyncio.sleep(0)
+            await asyncio.Event().wait()
+
+        async def post(self, link: Link, message: Message) -> None:
+            refused.append(message)
+
+    listening = listening_for(Questions())
+    listening.put(Notification("notifications/message", {"level": "info"}))
+    listening.look()
+    seen: list[bytes] = []
+    while len(seen) < 151:
+        listening.put(Notification("notifications/message", {"level": "info"}))  # it never runs empty
+        await asyncio.sleep(0)
+        payload = await listening.next(1)
+        assert not refused
+        assert payload is not None
+        seen += [payload] if b"roots/list" in payload or not seen else []
+    assert refused == []
+    await listening.end()
+
+
+async def test_a_stream_that_breaks_is_closed_before_it_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening_module, "_AGAIN_SECONDS", 0.01)
+    opened: list[Any] = []
+
+    class Stream:
+        closed = False
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Heard:
+            raise UpstreamUnreachable("demo", "broken")
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    class Breaking:
+        spec = SPEC
+
+        def listen(self, link: Link, after: str | None) -> Stream:
+            opened.append(Stream())
+            stream: Stream = opened[-1]
+            return stream
+
+    listening = listening_for(Breaking())
+    listening.look()
+    await until(lambda: len(opened) == 3)
+    assert [stream.closed for stream in opened[:2]] == [True, True]
+    await listening.end()
+
+
+async def test_what_a_server_says_is_not_held_back_for_the_sake_of_a_comment(
+    workers: tuple[Client, Client], demo: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.own_stream._SECOND_SECONDS", 1000.0)
+    session = await initialize(workers[0])
+    await call(workers[0], session, "echo")
+    async with workers[0].open("GET", OWN, headers={**session, "accept": "text/event-stream"}) as stream:
+        await until(lambda: bool(demo.streams))
+        demo.say(Notification("notifications/message", {"level": "info", "data": 1}))
+        assert (await next_message(stream))["params"]["data"] == 1
+
+
+@pytest.mark.parametrize("answered_at", [0, 1])
+async def test_after_its_question_is_answered_a_server_has_its_usual_time_again(
+    open_app: Open, servers: Servers, answered_at: int
+) -> None:
+    demo = servers["demo"] = MemoryServer()
+    ask = asking(demo, "roots/list")
+
+    async def asks_and_hangs(asked: Request, emit: Emit) -> Any:
+        await ask(asked, emit)
+        await asyncio.Event().wait()
+
+    how = {"call_seconds": 0.5, "call_cap_seconds": 1000}
+    async with open_app(**how) as (_, one), open_app(**how) as (_, two):
+        await one.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+        await offer(one, demo, hang=asks_and_hangs)
+        session = await initialize(one)
+        body = request("tools/call", name="hang")
+        async with one.open("POST", OWN, value=body, headers=session) as stream:
+            question = await next_message(stream)
+            await asyncio.sleep(1)  # a human thinks
+            answerer = (one, two)[answered_at]
+            assert (await tell(answerer, session, {"id": question["id"], "result": {"roots": []}}))[0] == 202
+            assert (await next_message(stream))["error"]["code"] == -32051
+
+
+# --- Redis ----------------------------------------------------------------------------------------------------------
+
+
+async def test_waiting_for_a_turn_at_redis_is_bounded(redis_url: str) -> None:
+    records = Records(redis_url, "gate-test")
+
+    async def hold(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    holders = [asyncio.create_task(records.do(hold, 60, bulk=True)) for _ in range(_CONNECTIONS)]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        with pytest.raises(RecordsUnavailable):
+            await records.do(lambda store: store.ping(), 0.2)
+    for each in holders:
+        each.cancel()
+    await asyncio.gather(*holders, return_exceptions=True)
+    assert await records.answers(), "a burst is no outage"
+    await records.close()

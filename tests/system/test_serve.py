@@ -1,0 +1,95 @@
+"""One replica under `serve`, as an operator runs it: its start, its settings, its end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.embedded import Urls
+from tests.fix_stack import free_ports
+
+pytestmark = pytest.mark.system
+KEY = "key-of-this-replica"
+ROOT = str(Path(__file__).parent.parent.parent)
+
+
+class Replica:
+    """A `serve` on stores that are there, and what it wrote."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.log = folder / "serve.log"
+        [self.port] = free_ports(1)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {"PATH": os.environ["PATH"], "GATEWAY_PORT": str(self.port), **environment}
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "serve"],
+                env=self.environment, cwd=ROOT, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def ready(self) -> "Replica":
+        deadline = time.monotonic() + 30
+        while self.status("/readyz") != 200:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        return self
+
+    def status(self, path: str) -> int:
+        try:
+            return httpx.get(self.url + path, trust_env=False, timeout=5).status_code
+        except httpx.TransportError:
+            return 0
+
+    def ask(self, method: str, path: str, **how: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {KEY}", "accept": "application/json"} | how.pop("headers", {})
+        return httpx.request(method, self.url + path, headers=headers, trust_env=False, timeout=30, **how)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, stores: Urls, database_url: str) -> Iterator[Callable[..., Replica]]:
+    """Start a replica on the test's own database; `ready()` waits for it."""
+    started: list[Replica] = []
+
+    def start(**environment: str) -> Replica:
+        known = {
+            "DATABASE_URL": database_url, "REDIS_URL": stores.redis_url, "GATEWAY_MASTER_KEY": KEY,
+            "GATEWAY_WORKERS": "1", "GATEWAY_ALLOW_PRIVATE_UPSTREAMS": "true",
+        }  # fmt: skip
+        started.append(Replica(tmp_path, known | environment))
+        return started[-1]
+
+    yield start
+    for replica in started:
+        if replica.process.poll() is None:
+            replica.process.terminate()
+        replica.process.wait(40)
+
+
+def test_a_call_of_a_program_that_is_under_way_at_the_end_is_finished(serve: Callable[..., Replica]) -> None:
+    replica = serve(GATEWAY_ALLOW_STDIO="true").ready()
+    spec = {
+        "transport_type": "stdio", "command": sys.executable, "args": ["-m", "tests.bad_program", "slow"], "cwd": ROOT,
+    }  # fmt: skip
+    replica.ask("PUT", "/mcp/servers/slow", json=spec).raise_for_status()
+    assert replica.ask("POST", "/mcp/servers/slow/refresh").json()["state"] == "ready"
+    said: dict[str, httpx.Response] = {}
+
+    def call() -> None:
+        said["call"] = replica.ask("POST", "/mcp/tools/call", json={"name": "slow__do"})
+
+    calling = threading.Thread(target=call)
+    calling.start()
+    time.sleep(0.7)
+    replica.process.send_signal(signal.SIGTERM)
+    calling.join(30)
+    assert said["call"].status_code == 200, said["call"].text
+    assert replica.process.wait(30) == 0
