@@ -17,6 +17,7 @@ from gateway.call import Call, Handler, outcome_of, wire_error
 from gateway.context import Gateway
 from gateway.errors import ClientLeft, GatewayError, InvalidParams, MethodNotAllowed
 from gateway.model.auth import Principal
+from gateway.model.servers import identified
 from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
 from gateway.protocol.sse import encode_event
 from gateway.replies import (
@@ -66,6 +67,7 @@ async def server(gateway: Gateway, http: Http, principal: Principal, name: str) 
     fields: dict[str, Any] = {}
     if http.method in ("PUT", "PATCH"):
         fields = _object(await _body(gateway, http))
+    fields = dict(identified(fields))
     if fields.pop("name", name) != name or fields.pop("server_id", name) != name:
         raise InvalidParams("The name in the body is not the one in the address.", "name")
     fields["name"] = name
@@ -104,7 +106,7 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
     async def carry_out(call: Call) -> Document:
         target = await aggregate.find_tool(call, params["name"], params.get("arguments"))
         reply = await aggregate.call_tool(call, target)
-        public = target.server.names["tools"][target.local]
+        public = call.catalogue.public_name("tools", target.server, target.local)
         return reply, {"server": target.server.name, "tool": public, "result": _json(reply)}
 
     await _answer(gateway, http, _call(gateway, http, principal, "tools/call", params), carry_out)

@@ -19,7 +19,8 @@ from gateway.errors import (
 )
 from gateway.model.auth import Principal, require_administrator
 from gateway.model.catalogue import Catalogue
-from gateway.model.servers import STDIO, Server, ServerSpec, is_name, parse_spec, patch_spec, read_fields
+from gateway.model.listing import ListQuery
+from gateway.model.servers import STDIO, Server, ServerSpec, identified, is_name, parse_spec, patch_spec, read_fields
 from gateway.store import Change
 from gateway.upstream.connect import NotResolved
 
@@ -58,6 +59,7 @@ async def update_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[str, Any]:
     require_administrator(call.principal)
     fields.pop("_meta", None)
+    fields = dict(identified(fields))
     if not read_fields(fields).get("name"):
         raise InvalidParams("The field 'name' is required.", "name")
     name = _server_name(fields)
@@ -111,25 +113,35 @@ async def get_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     return server.public() | {"breaker": call.gateway.pool.breakers().get(name, "closed")}
 
 
-async def list_servers(call: Call, /, **_: Any) -> Mapping[str, Any]:
-    """Show all servers."""
-    return listed("servers", call.catalogue, call.principal)
+async def list_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
+    """Show the servers that are asked for."""
+    return listed("servers", call.catalogue, call.principal, ListQuery.from_params(params))
 
 
-def listed(kind: str, catalogue: Catalogue, principal: Principal) -> dict[str, Any]:
-    """The document of one list: `{kind: [...], "revision": n}`, items with their server."""
+def listed(kind: str, catalogue: Catalogue, principal: Principal, query: ListQuery) -> dict[str, Any]:
+    """The document of one list: `{kind: [...], "revision": n, "total": n, "next_cursor": …}`, items with their server.
+
+    `total` counts what the filter takes, `next_cursor` is null on the last page. Templates come with the first page.
+    """
     if kind == "servers":
-        items = [server.public() for server in catalogue.known(principal)]
+        shown = [(server, server.public()) for server in catalogue.known(principal)]
+        found = [document for server, document in shown if query.takes(server, document)]
     else:
-        items = _with_server(kind, catalogue, principal)
-    document: dict[str, Any] = {kind: items, "revision": catalogue.revision}
+        found = _with_server(kind, catalogue, principal, query)
+    items, cursor = query.page(found, lambda item: str(item["uri" if kind == "resources" else "name"]))
+    document: dict[str, Any] = {kind: items, "revision": catalogue.revision, "total": len(found), "next_cursor": cursor}
     if kind == "resources":
-        document["resourceTemplates"] = _with_server("templates", catalogue, principal)
+        templates = _with_server("templates", catalogue, principal, query) if query.after is None else []
+        document["resourceTemplates"] = templates
     return document
 
 
-def _with_server(kind: str, catalogue: Catalogue, principal: Principal) -> list[Any]:
-    return [{**item, "server": server.name} for server, item in catalogue.items(kind, principal)]
+def _with_server(kind: str, catalogue: Catalogue, principal: Principal, query: ListQuery) -> list[Any]:
+    return [
+        {**item, "server": server.name}
+        for server, item in catalogue.items(kind, principal)
+        if query.takes(server, item)
+    ]
 
 
 async def _vet(call: Call, fields: Mapping[str, Any]) -> None:

@@ -5,9 +5,8 @@ Lists come from the catalogue, calls go where a public name leads. Source: MCP 2
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway import version
@@ -16,6 +15,7 @@ from gateway.errors import (
     InvalidParams,
 )
 from gateway.model.catalogue import Target
+from gateway.model.listing import ListQuery, cursor_after, read_cursor
 from gateway.model.servers import Server
 from gateway.protocol import versions
 from gateway.protocol.messages import Reply
@@ -56,12 +56,12 @@ def _listing(kind: str, key: str) -> Handler:
     async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Mapping[str, Any]:
         items = call.catalogue.items(kind, call.principal)
         identity = {"resources": "uri", "templates": "uriTemplate"}.get(kind, "name")
-        after = _read_cursor(cursor)
+        after = read_cursor(cursor)
         size = call.gateway.settings.page_size
         rest = [item for _, item in items if after is None or item[identity] > after]
         result: dict[str, Any] = {key: rest[:size]}
         if len(rest) > size:
-            result["nextCursor"] = base64.urlsafe_b64encode(rest[size - 1][identity].encode()).decode()
+            result["nextCursor"] = cursor_after(rest[size - 1][identity])
         if down := unreachable(call.catalogue.visible(call.principal)):
             result["_meta"] = {UNREACHABLE_META: down}
         return result
@@ -69,13 +69,24 @@ def _listing(kind: str, key: str) -> Handler:
     return list_items
 
 
-def _read_cursor(cursor: Any) -> str | None:
-    if cursor is None or cursor == "":
-        return None
-    try:
-        return base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-    except (TypeError, ValueError, binascii.Error):
-        raise InvalidParams("This cursor was not given out here; begin again without one.", "cursor") from None
+def _filtered(kind: str, key: str) -> Handler:
+    """The same list outside MCP (`/rpc`), which takes a filter and a limit as the REST lists do."""
+
+    async def list_items(call: Call, /, **params: Any) -> Mapping[str, Any]:
+        query = ListQuery.from_params(params)
+        if query.limit is None:
+            query = replace(query, limit=call.gateway.settings.page_size)
+        identity = {"resources": "uri", "templates": "uriTemplate"}.get(kind, "name")
+        found = [item for server, item in call.catalogue.items(kind, call.principal) if query.takes(server, item)]
+        items, cursor = query.page(found, lambda item: str(item[identity]))
+        result: dict[str, Any] = {key: items, "total": len(found)}
+        if cursor is not None:
+            result["nextCursor"] = cursor
+        if down := unreachable(call.catalogue.visible(call.principal)):
+            result["_meta"] = {UNREACHABLE_META: down}
+        return result
+
+    return list_items
 
 
 def unreachable(servers: list[Server]) -> list[dict[str, Any]]:
@@ -111,6 +122,7 @@ async def call_tool(call: Call, target: Target) -> Reply:
     """Send a tool call to where it leads, if its arguments pass where the server wants them checked."""
     if (refused := check_arguments(call, target)) is not None:
         return refused
+    call.tool = target.local
     return _linked(call, target, await call.forward(target.server, _renamed_params(call, target)), "content")
 
 
@@ -242,3 +254,11 @@ METHODS: dict[str, Handler] = {
     "resources/unsubscribe": _subscribing(to=False),
     "logging/setLevel": set_level,
 }
+
+OUTSIDE_MCP: dict[str, Handler] = METHODS | {
+    "tools/list": _filtered("tools", "tools"),
+    "resources/list": _filtered("resources", "resources"),
+    "resources/templates/list": _filtered("templates", "resourceTemplates"),
+    "prompts/list": _filtered("prompts", "prompts"),
+}
+"""What `/rpc` serves of MCP's methods."""

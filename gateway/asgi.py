@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import admin, endpoint, health, legacy, lists, openapi, registry
+from gateway import admin, endpoint, health, legacy, lists, no_oauth, openapi, registry, welcome
 from gateway.address import Address
 from gateway.answers import Wire
 from gateway.context import Gateway, open_gateway
@@ -38,6 +38,7 @@ from gateway.model.doors import Doors
 from gateway.pool import Connect
 from gateway.replies import (
     Http,
+    accepted,
     log_refusal,
     request_id,
     send_empty,
@@ -76,6 +77,8 @@ class Application:
         self._stack: AsyncExitStack | None = None
         self._failed: tuple[float, Exception] | None = None
         self.draining = asyncio.Event()
+        self.leaving = False
+        """Whether a drain is about to begin: `/readyz` says so, everything is served as before."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -174,8 +177,17 @@ class Application:
         if path == "/healthz":
             await health.healthz(http)
             return
+        if http.method in ("GET", "HEAD") and path in welcome.QUIET:
+            await welcome.quiet(http, path)
+            return
+        if path in no_oauth.ADDRESSES:
+            await no_oauth.serve(http)
+            return
         gateway = await self._ready(http, path)
         if gateway is None:
+            return
+        if path == "/metrics":
+            await self._metrics(gateway, http)
             return
         self._doors.check_host(http.headers.get("host"))
         if any(gateway.identity in passed for passed in http.headers.getlist("via")):
@@ -190,8 +202,10 @@ class Application:
         self._doors.check_origin(http.headers.get("origin"))
         if path.startswith("/.well-known/"):
             raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
-        if path != "/metrics":
-            self._check_enabled()
+        if path == "/" and http.method in ("GET", "HEAD") and "text/html" in accepted(http.headers):
+            await welcome.page(http, self._settings)
+            return
+        self._check_enabled()
         principal = _principal(gateway, http)
         gateway.telemetry.in_flight.inc()
         try:
@@ -228,8 +242,6 @@ class Application:
                 await admin.resources_read(gateway, http, who)
             case ["mcp", "prompts", "get"]:
                 await admin.prompts_get(gateway, http, who)
-            case ["metrics"]:
-                await health.metrics(gateway, http)
             case ["openapi.json"] if http.method in ("GET", "HEAD"):
                 await send_json(http.send, openapi.document(http.base_url(self._settings.public_url)))
             case _:
@@ -244,11 +256,22 @@ class Application:
             except (SettingsError, StoreUnavailable) as error:
                 reason = _cause(error)
         if path == "/readyz":
-            await health.readyz(gateway, http, reason)
+            await health.readyz(gateway, http, reason, leaving=self.leaving)
             return None
         if gateway is None:
             raise NotReady(f"The gateway is not ready: {reason}")
         return gateway
+
+    async def _metrics(self, gateway: Gateway, http: Http) -> None:
+        """The figures, for a scraper that reaches each replica by its own address: any Host will do."""
+        if self._settings.metrics == "off":
+            raise NotFound("The figures are switched off here (GATEWAY_METRICS).")
+        if http.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(http.method, ("GET", "HEAD"))
+        if self._settings.metrics == "key":
+            query: bytes = http.scope.get("query_string", b"")
+            gateway.authenticator.check_metrics(http.headers.getlist("authorization"), query)
+        await health.metrics(gateway, http)
 
     def _check_enabled(self) -> None:
         if not self._settings.enabled:
@@ -333,4 +356,6 @@ def _path(scope: Scope) -> str:
 def _cause(error: Exception) -> str:
     """One line that says why we can't start."""
     said = error.__cause__
+    if isinstance(error, StoreUnavailable):  # its own words are for a gateway that runs
+        error = SettingsError("DATABASE_URL: the registry's database does not answer")
     return f"{error}" if said is None else f"{error} ({type(said).__name__}: {str(said).splitlines()[0][:300]})"

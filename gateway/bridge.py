@@ -69,7 +69,8 @@ class Bridge:
         except Unknown:
             await _empty(send, 404)
         except Busy as error:
-            await _json(send, 503, encode(Failure(None, -32000, str(error))))
+            after = [] if error.retry_after is None else [(b"retry-after", str(error.retry_after).encode())]
+            await _json(send, 503, encode(Failure(None, -32000, str(error))), after)
         except GatewayError as error:
             await _json(send, 400, encode(Failure(None, error.code, error.detail)))
 

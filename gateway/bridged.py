@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
+import re
 import signal
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -29,6 +32,15 @@ _STEADY_SECONDS = 10.0
 _FIRST_PAUSE, _MAX_PAUSE = 0.5, 30.0
 _LINES_PER_SECOND = 20  # of a child's stderr, or of its garbage, that are logged
 _LINE = 4096  # bytes of such a line that are shown
+_KEPT_LINES = 40  # of a child's stderr, from which its last words are chosen
+_TELLING_LINES = 3
+_MAX_WORDS = 600
+_NOISE = re.compile(
+    r"^npm (error|ERR!|warn|notice)?\s*(code|404|errno|syscall|path)?$|complete log of this run|^npm (notice|warn)"
+)
+_ERROR = re.compile(
+    r"error|fatal|not found|cannot|can't|denied|refused|no such|\bE[A-Z]{2,}[A-Z0-9]*\b|\bE\d{3}\b", re.IGNORECASE
+)
 _SHARED_IDLE_SECONDS = 300.0
 _REAP_SECONDS = 5.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "NODE_OPTIONS")
@@ -52,23 +64,34 @@ class Unknown(Exception):
 
 
 class Busy(Exception):
-    """No child can be started now."""
+    """No child can be started now; `retry_after` says in how many seconds that may be otherwise."""
+
+    def __init__(self, why: str, retry_after: int | None = None) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
 
 
 class _Lines:
-    """Writes lines to the log, not more of them than a log can bear."""
+    """Writes lines to the log, not more of them than a log can bear; keeps the last ones."""
 
-    def __init__(self, program: str, what: str) -> None:
+    def __init__(self, program: str, what: str, level: int = logging.INFO) -> None:
         self._program = program
         self._what = what
+        self._level = level
         self._second = 0
         self._count = 0
-        self.last = ""
+        self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    def words(self) -> str:
+        """Which of the last lines say something: those that name an error, and the very last."""
+        lines = [line for line in self._kept if not _NOISE.search(line)]
+        telling = [line for line in lines if _ERROR.search(line)][:_TELLING_LINES]
+        return " | ".join(dict.fromkeys([*telling, *lines[-1:]]))[:_MAX_WORDS]
 
     def line(self, line: bytes) -> None:
         text = line.rstrip().decode(errors="replace")[:_LINE]
         if text:
-            self.last = text
+            self._kept.append(text)
         second = int(time.monotonic())
         if second != self._second:
             if self._count > _LINES_PER_SECOND:
@@ -77,27 +100,29 @@ class _Lines:
             self._second, self._count = second, 0
         self._count += 1
         if text and self._count <= _LINES_PER_SECOND:
-            log.info("%s %s: %s", self._program, self._what, text)
+            log.log(self._level, "%s %s: %s", self._program, self._what, text)
 
 
 class Child:
     """One running program."""
 
-    def __init__(self, program: Program, process: asyncio.subprocess.Process, limit: int, *, shared: bool) -> None:
+    def __init__(
+        self, program: Program, process: asyncio.subprocess.Process, limit: int, level: int, *, shared: bool
+    ) -> None:
         self._program = program
         self._process = process
         self._limit = limit
         self._writing = asyncio.Lock()
         self.duplex = Duplex(self._write, shared=shared)
-        self.errors = _Lines(program.name, "stderr")
-        self._garbage = _Lines(program.name, "stdout, which is no MCP")
+        self.errors = _Lines(program.name, "stderr", level)
+        self._garbage = _Lines(program.name, "stdout, which is no MCP", level)
         self.started = time.monotonic()
         self._ended = asyncio.create_task(process.wait())
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors()), self._ended]
 
     @classmethod
-    async def start(cls, program: Program, limit: int, *, shared: bool) -> Child:
-        """Run a program. Raises Busy with the reason why it can't be run."""
+    async def start(cls, program: Program, limit: int, *, shared: bool, level: int = logging.INFO) -> Child:
+        """Run a program; what it writes is logged at `level`. Raises Busy with the reason why it can't be run."""
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(program.env)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -115,7 +140,8 @@ class Child:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise Busy(f"{program.command[:200]!r} can't be run: {reason}") from None
-        return cls(program, process, limit, shared=shared)
+        log.log(level, "%s runs as pid %d", program.name, process.pid)
+        return cls(program, process, limit, level, shared=shared)
 
     @property
     def pid(self) -> int:
@@ -351,7 +377,7 @@ class Bridged:
             raise Unknown
         failures = self._failures.setdefault(key, _Failures())
         if (wait := failures.due - time.monotonic()) > 0:
-            raise Busy(f"{failures.why}; it is started again in {wait:.0f} s")
+            raise Busy(failures.why, retry_after=math.ceil(wait))
         if self.children() >= self._max_children:
             raise Busy(f"{self._max_children} programs run already (GATEWAY_MAX_CHILDREN)")
         self._starting += 1
@@ -365,8 +391,8 @@ class Bridged:
     ) -> tuple[Child, Reply | Failure]:
         child = None
         try:
-            child = await Child.start(program, self._limit, shared=shared)
-            log.info("%s runs as pid %d", program.name, child.pid)
+            level = logging.DEBUG if failures.count else logging.INFO  # its words are in the log already
+            child = await Child.start(program, self._limit, shared=shared, level=level)
             async with asyncio.timeout(_HANDSHAKE_SECONDS), aclosing(child.duplex.request(request)) as messages:
                 async for message in messages:
                     if isinstance(message, Reply | Failure):
@@ -380,8 +406,8 @@ class Bridged:
             why = str(error) or f"it did not shake hands within {_HANDSHAKE_SECONDS:g} s"
             if child is not None:
                 await asyncio.shield(child.end())
-                said = f", its last words: {child.errors.last[:300]}" if child.errors.last else ""
-                failures.ended(f"{why}{said}")
+                words = child.errors.words()
+                failures.ended(f"{why}: {words}" if words else why)
             if isinstance(error, ChannelClosed | TimeoutError):
                 raise Busy(failures.why) from None
             raise

@@ -61,6 +61,8 @@ class Call:
     request_id: str = ""
     started: float = field(default_factory=time.perf_counter)
     reached: str | None = None
+    tool: str | None = None
+    """The server's own name of the tool that was called; None until it is found."""
     upstream_seconds: float | None = None
 
     async def find(self, look: Callable[[Catalogue], Found]) -> Found:
@@ -103,6 +105,8 @@ class Call:
         seconds = time.perf_counter() - self.started
         method = _label(self.request.method)
         self.gateway.telemetry.called(method, outcome, seconds, self.upstream_seconds)
+        if self.reached is not None:
+            self.gateway.telemetry.forwarded(self.reached, self.tool, outcome)
         if calls.isEnabledFor(logging.INFO):
             upstream = self.upstream_seconds
             named = self.request.params.get("name", self.request.params.get("uri"))

@@ -107,6 +107,8 @@ def _server(server: Mapping[str, Any]) -> Finding:
             return Finding(name, f"ready, {server['counts']['tools']} tools, MCP {server['protocol_version']}")
         case "disabled":
             return Finding(name, "disabled")
+        case "starting":
+            return Finding(name, "starting: it was not asked yet what it offers")
     return Finding(name, str(server["reason"]), "start it, or correct its url or headers")
 
 

@@ -6,25 +6,76 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import psycopg
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from gateway import commands, version
+from gateway import check as checks
+from gateway import item_commands, server_commands, version
 from gateway.embedded import Stores
 from gateway.errors import SettingsError, StoreUnavailable
-from gateway.settings import Settings
+from gateway.settings import Settings, with_secrets
 from gateway.stack import Stack
 from gateway.store import Store
 from gateway.supervise import Supervisor
+from gateway.terminal import DEFAULT_URL, AsJson, Key, Options, Url, asking, print_json, print_table, set_options
+
+_DATABASE_SECONDS = 5.0
 
 cli = typer.Typer(name="mcp-gateway", no_args_is_help=True, help="A micro-gateway for the Model Context Protocol.")
-cli.add_typer(commands.servers, name="servers")
-cli.add_typer(commands.tools, name="tools")
-cli.command(name="check")(commands.check)
+cli.add_typer(server_commands.servers, name="servers")
+cli.add_typer(item_commands.tools, name="tools")
+cli.add_typer(item_commands.resources, name="resources")
+cli.add_typer(item_commands.prompts, name="prompts")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version.VERSION)
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    url: Annotated[str, typer.Option("--url", envvar="GATEWAY_URL", help="where the gateway is")] = DEFAULT_URL,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", envvar=["GATEWAY_MASTER_KEY", "LITELLM_MASTER_KEY"], help="the gateway's key", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """A micro-gateway for the Model Context Protocol."""
+    set_options(Options(url, key, as_json))
+
+
+@cli.command()
+def check(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
+    """Check the gateway, its stores, its servers and the way through the load balancer; says what to fix."""
+    with asking(url, key, as_json) as to:
+        findings = list(checks.run(to.remote, os.environ))
+        if to.as_json:
+            print_json(
+                [{"what": each.what, "well": each.well, "said": each.said, "fix": each.fix} for each in findings]
+            )
+        else:
+            table = Table("", "what", "found", "what to do", title=f"Check of {to.remote.url}")
+            for each in findings:
+                mark = "[green]ok[/]" if each.well else "[red]no[/]"
+                table.add_row(mark, escape(each.what), escape(each.said), escape(each.fix))
+            print_table(table)
+    if wrong := [each.code for each in findings if not each.well]:
+        raise typer.Exit(max(wrong))
 
 
 @cli.command()
@@ -33,7 +84,7 @@ def serve() -> None:
     settings = Settings.from_environment(os.environ)
     if settings.master_key is None:
         raise SettingsError("GATEWAY_MASTER_KEY: not set; it is the key that clients send.")
-    environment = dict(os.environ)
+    environment = with_secrets(os.environ)
     with ExitStack() as stack:
         if settings.database_url is None or settings.redis_url is None:
             stores = Stores(
@@ -52,7 +103,10 @@ def serve() -> None:
             _say(f"{whose} {' and '.join(wanted)} in {settings.data_dir.absolute()}")
         supervisor = Supervisor(settings, environment)
         supervisor.bind()
-        _check_database(environment["DATABASE_URL"])
+        if settings.database_url is not None:
+            _check_database(settings.database_url)
+        for line in Settings.misspelled(os.environ):
+            logging.getLogger("gateway").warning("%s", line)
         _say(f"{settings.workers} workers on http://{settings.host}:{settings.port}")
         code = supervisor.run()
         _say("stopped")
@@ -60,13 +114,26 @@ def serve() -> None:
 
 
 def _check_database(url: str) -> None:
-    """Refuse a URL that is none; say why a database does not answer, and leave the waiting to the workers."""
-    try:
-        psycopg.connect(url, connect_timeout=5).close()
-    except psycopg.ProgrammingError as error:
-        raise SettingsError(f"DATABASE_URL: {str(error).strip().splitlines()[0]}") from None
-    except psycopg.Error as error:
-        logging.getLogger("gateway").warning("DATABASE_URL: %s; trying on", str(error).strip().splitlines()[0])
+    """Wait a little for a database that starts, and say why one can't be used. Raises SettingsError."""
+    deadline = time.monotonic() + _DATABASE_SECONDS
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+            return
+        except psycopg.OperationalError as error:
+            is_starting = error.sqlstate == "57P03" or "Connection refused" in str(error)
+            if is_starting and time.monotonic() < deadline:
+                time.sleep(0.5)
+                continue
+            raise SettingsError(f"DATABASE_URL: {_cause(error)}. Nothing was started.") from None
+        except psycopg.Error as error:
+            raise SettingsError(f"DATABASE_URL: {_cause(error)}. Nothing was started.") from None
+
+
+def _cause(error: psycopg.Error) -> str:
+    """The line that says what is wrong; libpq's last one says it best."""
+    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300].rstrip(".")
 
 
 @cli.command()
@@ -75,6 +142,8 @@ def migrate() -> None:
     settings = Settings.from_environment(os.environ)
     if settings.database_url is None:
         raise SettingsError("DATABASE_URL: not set; there is nothing to migrate.")
+
+    _check_database(settings.database_url)
 
     async def work(url: str) -> list[str]:
         store = Store(url)
@@ -91,7 +160,7 @@ def migrate() -> None:
 @cli.command()
 def run() -> None:
     """Try it: a gateway with stores of its own, and a stub server registered."""
-    with Stack(Settings.from_environment(os.environ), os.environ, replicas=1) as stack:
+    with Stack(Settings.from_environment(os.environ), with_secrets(os.environ), replicas=1) as stack:
         stack.wait_ready()
         stack.register_stub()
         _say(stack.what_next())
@@ -103,7 +172,8 @@ def ha(
     nginx_conf: Annotated[Path, typer.Option(help="the load balancer's configuration")] = Path("deploy/nginx.conf"),
 ) -> None:
     """The whole stack on one machine: two replicas, nginx, Postgres, Redis, the stub."""
-    with Stack(Settings.from_environment(os.environ), os.environ, replicas=2, nginx_conf=nginx_conf) as stack:
+    environment = with_secrets(os.environ)
+    with Stack(Settings.from_environment(environment), environment, replicas=2, nginx_conf=nginx_conf) as stack:
         stack.wait_ready()
         _say(stack.what_next())
         sys.exit(stack.wait())

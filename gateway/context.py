@@ -15,7 +15,9 @@ from gateway.admission import Admission
 from gateway.bus import Bus
 from gateway.conversations import Conversations
 from gateway.errors import SettingsError
+from gateway.model.addresses import Allowed
 from gateway.model.auth import Authenticator
+from gateway.model.catalogue import Catalogue
 from gateway.model.questions import Questions
 from gateway.model.schemas import ArgumentChecker
 from gateway.model.sessions import Sessions
@@ -82,8 +84,9 @@ async def open_gateway(
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL: not set; `mcp-gateway serve` runs a Redis of its own without it.")
     worker = worker or str(os.getpid())
-    telemetry = Telemetry(settings.replica_name)
-    store, bus = Store(settings.database_url), Bus(settings.redis_url)
+    telemetry = Telemetry(settings.replica_name, by_tool=settings.metrics_tools)
+    store = Store(settings.database_url, runs_programs=settings.allow_stdio)
+    bus = Bus(settings.redis_url)
     records: Records | None = None
     try:
         keyring = await store.open(settings.secret)
@@ -94,8 +97,10 @@ async def open_gateway(
         bridge = settings.bridge if settings.allow_stdio else None
         bridge_name = None if bridge is None else f"bridge-{_digest(f'{platform.node()} {bridge}')}"
         relay = Relay(records, recorder, bus.tell, bridge_name)
-        sync = Sync(store, bus, settings.poll_seconds, time.monotonic)
-        vetting = Vetting(allow_private=settings.allow_private_upstreams, resolve=resolve)
+        empty = Catalogue(strict=settings.name_chars == "strict")
+        sync = Sync(store, bus, settings.poll_seconds, time.monotonic, empty)
+        everything = settings.allow_private_upstreams
+        vetting = Vetting(Allowed.read(settings.allowed_upstreams, everything=everything), resolve)
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
         pool = Pool(
             connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result), relay, bridge),
@@ -108,12 +113,13 @@ async def open_gateway(
             ),
             lambda server, method: changed(server, method),
             telemetry.breaker,
+            lambda server: failed(server),
         )
         refresh = Refresh(
             store,
             sync,
             pool,
-            NameRules(settings.separator, settings.name_limit),
+            NameRules(settings.separator, settings.name_limit, strict=settings.name_chars == "strict"),
             every_seconds=settings.refresh_seconds,
             retry_seconds=settings.retry_seconds,
         )
@@ -132,6 +138,12 @@ async def open_gateway(
         def changed(server: str, method: str) -> None:
             refresh.changed(server)
             conversations.server_changed(server, method)
+
+        def failed(server: str) -> None:
+            """A call found nobody where the registry says `ready`: somebody looks at once."""
+            known = sync.catalogue.servers.get(server)
+            if known is not None and known.state == "ready":
+                refresh.changed(server)
 
         arguments = ArgumentChecker()
         sync.on_swap(pool.reconcile)
@@ -169,7 +181,7 @@ async def open_gateway(
                 conversations=conversations,
                 records=records,
                 recorder=recorder,
-                authenticator=Authenticator(settings.master_key),
+                authenticator=Authenticator(settings.master_key, settings.metrics_key),
                 telemetry=telemetry,
                 admission=Admission(settings.max_in_flight, settings.max_streams),
                 draining=draining,

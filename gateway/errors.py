@@ -89,6 +89,13 @@ class InvalidParams(GatewayError):
         super().__init__(detail, field=field)
 
 
+class BadQuery(InvalidParams):
+    """A parameter in the URL that the address does not take."""
+
+    status = 400
+    title = "Bad query"
+
+
 # --- names ----------------------------------------------------------------------------------------------------
 
 
@@ -205,12 +212,17 @@ class Unauthorized(GatewayError):
     status = 401
     title = "Unauthorized"
 
-    def __init__(self, detail: str = "Send the gateway's key as 'Authorization: Bearer <key>'.") -> None:
+    def __init__(
+        self, detail: str = "Send the gateway's key as 'Authorization: Bearer <key>'.", *, wrong: bool = False
+    ) -> None:
+        """`wrong` tells that there was a key, and that it is not ours (RFC 6750, 3.1)."""
         super().__init__(detail)
+        self._wrong = wrong
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {"www-authenticate": 'Bearer realm="mcp-gateway"'}
+        error = f', error="invalid_token", error_description="{self.detail}"' if self._wrong else ""
+        return {"www-authenticate": f'Bearer realm="mcp-gateway"{error}'}
 
 
 class KeyInQuery(GatewayError):
@@ -399,6 +411,11 @@ class UpstreamError(GatewayError):
     def __init__(self, server: str, detail: str, **facts: Any) -> None:
         super().__init__(detail, server=server, **facts)
         self.server = server
+
+    @property
+    def facts_beside_server(self) -> Mapping[str, Any]:
+        """The facts that another error about the same server can take over."""
+        return {name: value for name, value in self.facts.items() if name != "server"}
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -14,12 +14,14 @@ async def healthz(http: Http) -> None:
     await send_json(http.send, {"status": "ok", "version": version.VERSION})
 
 
-async def readyz(gateway: Gateway | None, http: Http, reason: str | None = None) -> None:
+async def readyz(gateway: Gateway | None, http: Http, reason: str | None = None, *, leaving: bool = False) -> None:
     """200 while this worker may get requests (`degraded` says what is missing), else 503."""
     if gateway is None:
         await send_json(http.send, {"status": "starting", "reason": reason}, 503)
         return
     state = readiness(gateway)
+    if leaving:
+        state["status"] = "draining"
     await send_json(http.send, state, 503 if state["status"] == "draining" else 200)
 
 

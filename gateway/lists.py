@@ -11,6 +11,7 @@ from gateway.context import Gateway
 from gateway.errors import MethodNotAllowed
 from gateway.model.auth import Principal
 from gateway.model.catalogue import Catalogue
+from gateway.model.listing import ListQuery
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.replies import Http, ListAs, list_as, send_bytes, to_bytes
 from gateway.tasks import end
@@ -19,17 +20,20 @@ _TOGETHER_SECONDS = 0.1
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
-    """Answer GET or HEAD of one list. Raises MethodNotAllowed or NotAcceptable."""
+    """Answer GET or HEAD of one list. Raises MethodNotAllowed, NotAcceptable or BadQuery."""
     if http.method not in ("GET", "HEAD"):
         raise MethodNotAllowed(http.method, ("GET", "HEAD"))
     how = list_as(http.headers)
+    asked: bytes = http.scope.get("query_string", b"")
+    query = ListQuery.from_query_string(asked, is_stream=how is not ListAs.DOCUMENT)
     if how is ListAs.DOCUMENT:
-        await _document(gateway, http, principal, kind)
+        document = listed(kind, gateway.sync.catalogue, principal, query)
+        await send_bytes(http.send, 200, to_bytes(document), headers=[(b"cache-control", b"no-cache")])
         return
 
     async def frames() -> AsyncGenerator[bytes, None]:
         catalogue = gateway.sync.catalogue
-        document = listed(kind, catalogue, principal)
+        document = listed(kind, catalogue, principal, query)
         yield _event(kind, document)
         while how is ListAs.LIVE and not gateway.draining.is_set():
             if await _next_catalogue(gateway, catalogue) is None:
@@ -37,7 +41,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
                 continue
             await asyncio.sleep(_TOGETHER_SECONDS)  # several changes in a row make one event
             catalogue = gateway.sync.catalogue
-            before, document = document, listed(kind, catalogue, principal)
+            before, document = document, listed(kind, catalogue, principal, query)
             if {**before, "revision": 0} != {**document, "revision": 0}:
                 yield _event(kind, document)
 
@@ -56,11 +60,6 @@ async def _next_catalogue(gateway: Gateway, catalogue: Catalogue) -> Catalogue |
         return changing.result() if changing.done() else None
     finally:
         await end((changing, leaving))
-
-
-async def _document(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
-    document = listed(kind, gateway.sync.catalogue, principal)
-    await send_bytes(http.send, 200, to_bytes(document), headers=[(b"cache-control", b"no-cache")])
 
 
 def _event(kind: str, document: dict[str, object]) -> bytes:

@@ -74,7 +74,7 @@ _BOTH_SPELLINGS = administration.METHODS | {
 METHODS: Mapping[str, dict[str, Handler]] = {
     "aggregate": _table(aggregate.METHODS),
     "server": _table(one_server.METHODS),
-    "rpc": _table(aggregate.METHODS | _BOTH_SPELLINGS),
+    "rpc": _table(aggregate.OUTSIDE_MCP | _BOTH_SPELLINGS),
     "servers": _table(_BOTH_SPELLINGS),
     "tools/call": _table({"tools/call": aggregate.tools_call}),
     "resources/read": _table({"resources/read": aggregate.resources_read}),

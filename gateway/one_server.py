@@ -55,6 +55,8 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     server = await _addressed(call)
     if isinstance(name, str) and (refused := check_arguments(call, Target(server, name))) is not None:
         return refused
+    if any(tool["name"] == name for tool in server.offers.tools):  # a name that a caller makes up makes no figure
+        call.tool = name
     return await call.forward(server, call.request.params)
 
 

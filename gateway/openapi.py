@@ -49,7 +49,7 @@ _SERVER: Json = {
     "properties": {
         "name": _NAME,
         "server_id": _NAME,
-        "state": {"enum": ["ready", "unreachable", "disabled"]},
+        "state": {"enum": ["starting", "ready", "unreachable", "disabled"]},
         "reason": {"type": ["string", "null"]},
         "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
     },
@@ -155,8 +155,20 @@ def _listed(kind: str) -> Json:
 
 def _list(kind: str) -> Json:
     accept = {"name": "Accept", "in": "header", "schema": {"enum": ["application/json", "*/*"]}}
-    return _operation(f"List {kind}; text/event-stream stays open", None, _listed(kind), stream=True) | {
-        "parameters": [accept]
+
+    def asked(name: str, schema: Json, text: str) -> Json:
+        return {"name": name, "in": "query", "schema": schema, "description": text}
+
+    word: Json = {"type": "string", "maxLength": 200}
+    query = [
+        asked("server", word, "only this server's; may be repeated"),
+        asked("tag", word, "only of servers with this tag; may be repeated"),
+        asked("q", word, "words that stand in name, title, description or URI"),
+        asked("limit", {"type": "integer", "minimum": 1, "maximum": 10_000}, "items of a page (JSON only)"),
+        asked("cursor", word, "`next_cursor` of the page before (JSON only)"),
+    ]
+    return _operation(f"List {kind}; text/event-stream stays open", None, _listed(kind), 422, stream=True) | {
+        "parameters": [accept, *query]
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from gateway import version
 from gateway.errors import (
@@ -26,7 +27,7 @@ from gateway.errors import (
 )
 from gateway.model.breaker import Breaker
 from gateway.model.catalogue import Catalogue
-from gateway.model.servers import STDIO, Server, ServerSpec
+from gateway.model.servers import STDIO, Server, ServerSpec, redact_url
 from gateway.protocol import versions
 from gateway.protocol.exchange import (
     Answer,
@@ -47,7 +48,7 @@ from gateway.upstream.base import Answering, Heard, Interrupted, Link, SessionEx
 from gateway.upstream.connect import Dialer
 from gateway.upstream.http import HttpUpstream, Limits
 from gateway.upstream.legacy_sse import LegacySseUpstream
-from gateway.upstream.probing import ProbingUpstream
+from gateway.upstream.probing import Guess, ProbingUpstream
 from gateway.upstream.rest import RestUpstream
 from gateway.upstream.stdio import NoBridge, StdioUpstream
 
@@ -99,8 +100,7 @@ def over_http(dialer: Dialer, limits: Limits, relay: Relay, bridge: str | None =
     def connect(spec: ServerSpec) -> Upstream:
         if spec.transport_type == STDIO:
             if bridge is None or relay.bridge is None:
-                why = "programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
-                return NoBridge(spec.name, why)
+                return NoBridge(spec.name)
             program = {
                 "name": spec.name,
                 "command": spec.command,
@@ -122,7 +122,11 @@ def over_http(dialer: Dialer, limits: Limits, relay: Relay, bridge: str | None =
             return HeldUpstream(spec.name, sse, relay)
         mcp = HttpUpstream(spec.name, spec.url, client, limits, streams)
         rest = RestUpstream(spec.name, spec.url, client, limits)
-        return ProbingUpstream(mcp, HeldUpstream(spec.name, sse, relay), rest)
+        guess = None
+        if urlsplit(spec.url).path in ("", "/"):
+            url = urlunsplit(urlsplit(spec.url)._replace(path="/mcp"))
+            guess = Guess(redact_url(url), HttpUpstream(spec.name, url, client, limits, streams))
+        return ProbingUpstream(mcp, HeldUpstream(spec.name, sse, relay), rest, guess)
 
     return connect
 
@@ -150,6 +154,7 @@ class Live:
         bounds: Bounds,
         changed: Callable[[str, str], None],
         show_breaker: ShowBreaker,
+        failed: Callable[[str], None] = lambda server: None,
     ) -> None:
         self.spec = spec
         self._upstream = upstream
@@ -164,6 +169,7 @@ class Live:
         self._retired = False
         self._breaker = Breaker(bounds.breaker_failures, bounds.breaker_seconds)
         self._show_breaker = show_breaker
+        self._failed = failed
         self._shown_open = False
 
     async def request(self, request: Request, tell: Tell, *, wants_progress: bool = False) -> Reply | Failure:
@@ -222,6 +228,8 @@ class Live:
             except (UpstreamUnreachable, UpstreamTimeout, OutcomeUnknown) as error:
                 self._breaker.failed(_now(), error.detail)
                 self._show()
+                if not isinstance(error, UpstreamTimeout):
+                    self._failed(self.spec.name)
                 raise
             except (GatewayError, SessionExpired):
                 self.revive()  # somebody is there
@@ -463,12 +471,19 @@ class Pool:
     """The live links of this worker, one per server, made on first use."""
 
     def __init__(
-        self, connect: Connect, bounds: Bounds, changed: Callable[[str, str], None], show_breaker: ShowBreaker
+        self,
+        connect: Connect,
+        bounds: Bounds,
+        changed: Callable[[str, str], None],
+        show_breaker: ShowBreaker,
+        failed: Callable[[str], None] = lambda server: None,
     ) -> None:
+        """`changed` is told of a server whose lists changed, `failed` of one whose connection failed during a call."""
         self._connect = connect
         self._bounds = bounds
         self._changed = changed
         self._show_breaker = show_breaker
+        self._failed = failed
         self._live: dict[str, Live] = {}
         self._retired: set[Live] = set()
         self._unreachable: set[str] = set()
@@ -480,7 +495,9 @@ class Pool:
             return live
         if live is not None:
             self._retire(live)
-        live = self._live[spec.name] = Live(spec, self._connect(spec), self._bounds, self._changed, self._show_breaker)
+        live = self._live[spec.name] = Live(
+            spec, self._connect(spec), self._bounds, self._changed, self._show_breaker, self._failed
+        )
         return live
 
     def reconcile(self, catalogue: Catalogue) -> None:

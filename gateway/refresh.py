@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError
-from gateway.model.servers import Offers, ServerSpec
+from gateway.model.servers import STDIO, Offers, ServerSpec
 from gateway.pool import Pool, Probe
 from gateway.protocol.messages import Failure, Request
 from gateway.store import Claim, NameRules, Store
@@ -20,7 +20,8 @@ from gateway.sync import Sync
 from gateway.tasks import end
 
 _DISCOVERY_SECONDS = 20.0
-_CLAIM_SECONDS = _DISCOVERY_SECONDS + 10
+_PROGRAM_SECONDS = 40.0  # a program may be installed at its first start
+_CLAIM_SECONDS = _PROGRAM_SECONDS + 10
 _LOOK_SECONDS = 1.0
 _FIRST_PAUSE = 0.5
 _MAX_ITEMS = 10_000
@@ -75,7 +76,7 @@ class Refresh:
             await end(self._tasks)
 
     def changed(self, server: str, _: str = "") -> None:
-        """Ask for a server soon: it said that its lists changed."""
+        """Ask for a server soon: it said that its lists changed, or a call found it gone."""
         self._due.add(server)
         if server not in self._told:
             self._wake.set()
@@ -104,12 +105,13 @@ class Refresh:
         return task
 
     async def _refresh(self, claim: Claim) -> None:
+        seconds = _PROGRAM_SECONDS if claim.spec.transport_type == STDIO else _DISCOVERY_SECONDS
         try:
             try:
-                async with asyncio.timeout(_DISCOVERY_SECONDS):
+                async with asyncio.timeout(seconds):
                     offers = await ask(self._pool, claim.spec)
             except TimeoutError:
-                await self._failed(claim, f"It did not tell what it offers within {_DISCOVERY_SECONDS:g} s.")
+                await self._failed(claim, f"It did not tell what it offers within {seconds:g} s.")
             except GatewayError as error:
                 await self._failed(claim, error.detail)
             except Exception as error:

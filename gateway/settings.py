@@ -6,8 +6,11 @@ A frozen value made once, at the door of the process; nothing below reads the en
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -15,6 +18,13 @@ from urllib.parse import quote, urlsplit
 from gateway.errors import SettingsError
 
 DEMO_KEY = "sk-master-key-change-me"
+_IN_FILES = (
+    "GATEWAY_MASTER_KEY", "LITELLM_MASTER_KEY", "GATEWAY_METRICS_KEY", "GATEWAY_SECRET", "DATABASE_URL", "REDIS_URL",
+    "REDIS_PASSWORD",
+)  # fmt: skip
+_ELSEWHERE = frozenset({"GATEWAY_URL", "GATEWAY_KEY"})  # read by the command line
+_PLACE = re.compile(r"[A-Za-z0-9*?._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?")
+_OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_[0-9]+_(TCP|UDP)")  # set for a service named `gateway`
 DATA_DIR = Path(".mcp-gateway")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -56,6 +66,19 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part for part in (part.strip() for part in text.split(",")) if part)
+
+
+def _upstreams(text: str) -> tuple[str, ...]:
+    entries = _list(text)
+    for entry in entries:
+        if "/" in entry:
+            try:
+                ip_network(entry, strict=False)
+            except ValueError:
+                raise ValueError(f"{entry!r} is no network (10.1.0.0/16 is one)") from None
+        elif not _PLACE.fullmatch(entry):
+            raise ValueError(f"{entry!r} is no network, address, host name or glob (*.corp.example is one)")
+    return entries
 
 
 def _secrets(text: str) -> tuple[str, ...]:
@@ -122,6 +145,12 @@ class Settings:
         read=_flag,
         doc="true lets servers have private and loopback addresses; link-local and metadata stay refused",
     )
+    allowed_upstreams: tuple[str, ...] = _setting(
+        (),
+        "GATEWAY_ALLOWED_UPSTREAMS",
+        read=_upstreams,
+        doc="networks, host names and globs at which servers may have private and loopback addresses",
+    )
     allow_stdio: bool = _setting(
         False,
         "GATEWAY_ALLOW_STDIO",
@@ -150,6 +179,18 @@ class Settings:
         doc="signs sessions, seals stored headers; several, newest first; unset: made once and kept in Postgres",
     )
     data_dir: Path = _setting(DATA_DIR, "GATEWAY_DATA_DIR", read=Path, doc="where embedded stores live")
+    metrics: str = _setting(
+        "key",
+        "GATEWAY_METRICS",
+        read=_one_of("key", "open", "off"),
+        doc="who may read /metrics: whoever has the master key or GATEWAY_METRICS_KEY, everybody, nobody",
+    )
+    metrics_key: str | None = _setting(
+        None, "GATEWAY_METRICS_KEY", read=_key, doc="a bearer key that opens /metrics and nothing else"
+    )
+    metrics_tools: bool = _setting(
+        False, "GATEWAY_METRICS_TOOLS", read=_flag, doc="true counts calls by tool as well, which makes many figures"
+    )
     separator: str = _setting("__", "GATEWAY_SEPARATOR", read=_word, doc="between server and tool in public names")
     name_limit: int = _setting(
         128,
@@ -157,6 +198,12 @@ class Settings:
         read=_between(32, 512),
         doc="longest public tool or prompt name; longer ones end in a hash",
         unit="characters",
+    )
+    name_chars: str = _setting(
+        "any",
+        "GATEWAY_NAME_CHARS",
+        read=_one_of("any", "strict"),
+        doc="strict gives tools and prompts a second public name of letters, digits, `_` and `-`, and lists that",
     )
     page_size: int = _setting(
         500, "GATEWAY_PAGE_SIZE", read=_between(1, 10_000), doc="items per page of an aggregated MCP list"
@@ -262,6 +309,13 @@ class Settings:
         doc="for running calls after SIGTERM",
         unit="seconds",
     )
+    drain_delay: float = _setting(
+        0.0,
+        "GATEWAY_DRAIN_DELAY",
+        read=_between(0, 600, float),
+        doc="after SIGTERM, in which /readyz is 503 and everything is served as before",
+        unit="seconds",
+    )
     session_seconds: int = _setting(
         86400,
         "GATEWAY_SESSION_SECONDS",
@@ -301,7 +355,11 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Read the settings; an empty value counts as unset. Raises SettingsError."""
+        """Read the settings; an empty value counts as unset. Raises SettingsError.
+
+        A secret may stand in a file, whose path is then in `<NAME>_FILE`: so containers get theirs.
+        """
+        environment = with_secrets(environment)
         values: dict[str, Any] = {}
         for each in fields(cls):
             for name in each.metadata["names"]:
@@ -312,6 +370,20 @@ class Settings:
         settings = cls(**values)
         settings.check()
         return settings
+
+    @staticmethod
+    def misspelled(environment: Mapping[str, str]) -> list[str]:
+        """One line for each variable that looks like a setting of ours and is none."""
+        known = {name for each in fields(Settings) for name in each.metadata["names"]} | _ELSEWHERE
+        known |= {f"{name}_FILE" for name in _IN_FILES}
+        lines = []
+        for name in sorted(environment):
+            if name in known or not name.startswith(("GATEWAY_", "MCP_GATEWAY_")) or _OF_KUBERNETES.search(name):
+                continue
+            near = get_close_matches(name, known, 1, 0.8)
+            meant = f"; did you mean {near[0]}?" if near else ", and it has no effect"
+            lines.append(f"{name}: there is no such setting{meant}")
+        return lines
 
     def check(self) -> None:
         """Refuse combinations that would be unsafe. Raises SettingsError."""
@@ -324,6 +396,28 @@ class Settings:
     @property
     def replica_name(self) -> str:
         return self.replica or f"{platform.node()}:{self.port}"
+
+
+def with_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The same environment with the secrets that stand in files, for this process and its children.
+
+    Raises SettingsError.
+    """
+    found = dict(environment)
+    for name in _IN_FILES:
+        path = found.pop(f"{name}_FILE", "").strip()
+        if not path:
+            continue
+        if environment.get(name, "").strip():
+            raise SettingsError(f"{name}_FILE: {name} is set as well; set one of the two.")
+        try:
+            found[name] = Path(path).read_text().strip()
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise SettingsError(f"{name}_FILE: {path} can't be read: {why}.") from None
+        if not found[name]:
+            raise SettingsError(f"{name}_FILE: {path} is empty.")
+    return found
 
 
 def _read(name: str, text: str, read: Callable[[str], Any]) -> Any:

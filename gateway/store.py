@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from gateway.errors import ServerSealed, StoreUnavailable, UnknownServer
 from gateway.model import names
 from gateway.model.seal import Keyring, SealBroken
-from gateway.model.servers import NO_OFFERS, Offers, Server, ServerSpec
+from gateway.model.servers import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, ServerSpec
 
 _SEAL = "server secrets"
 _SEALED_AWAY = "its headers were stored with another GATEWAY_SECRET; add that secret, or register it again"
@@ -40,6 +41,7 @@ _NEXT = (
 )
 _MIGRATION_LOCK = 0x6D63702D6777
 _TRANSACTION_SECONDS = 5.0
+_UNSTEADY = re.compile(r"\d{4,}|\d+(\.\d+)? ?(ms|s|seconds)\b|0x[0-9a-f]+|\d{1,2}:\d{2}(:\d{2})?")
 _DISCONNECTED = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -83,10 +85,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class NameRules:
-    """How public names are built in this registry."""
+    """How public names are built in this registry; `strict` gives items a second name where the first is not."""
 
     separator: str
     limit: int
+    strict: bool = False
 
     def of(self, spec: ServerSpec) -> names.Naming:
         prefix = spec.name if spec.prefix is None else spec.prefix
@@ -96,7 +99,9 @@ class NameRules:
 class Store:
     """The registry's tables behind a pool of connections."""
 
-    def __init__(self, url: str, *, size: int = 4) -> None:
+    def __init__(self, url: str, *, size: int = 4, runs_programs: bool = True) -> None:
+        """Without `runs_programs` servers of transport_type stdio are shown as what they are here: unreachable."""
+        self._runs_programs = runs_programs
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             min_size=1,
@@ -272,7 +277,7 @@ class Store:
         Does nothing when somebody claimed the server since, or changed its specification.
         """
         data = offers.to_bytes()
-        digest = hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256(data + (b"strict" if rules.strict else b"")).hexdigest()
         async with self._transaction() as connection:
             cursor = await connection.execute(
                 f"UPDATE servers SET discovered_at = now(), failures = 0, {_NEXT} "
@@ -289,7 +294,7 @@ class Store:
             if (await cursor.fetchone()) is None:
                 await connection.rollback()
                 return False
-            assigned = await _assign(connection, rules.of(claim.spec), offers)
+            assigned = await _assign(connection, rules.of(claim.spec), offers, strict=rules.strict)
             await connection.execute(
                 "UPDATE servers SET offers = %s, digest = %s, names = %s, state = 'ready', reason = NULL, "
                 "unreachable_since = NULL, discovered_at = now(), failures = 0, revision = %s, "
@@ -307,7 +312,9 @@ class Store:
                 (next_seconds, claim.spec.name, claim.number),
             )
             row = await cursor.fetchone()
-            if row is None or not row["enabled"] or (row["state"], row["reason"]) == ("unreachable", reason):
+            if row is None or not row["enabled"]:
+                return False
+            if row["state"] == "unreachable" and steady(row["reason"] or "") == steady(reason):
                 return False
         async with self._transaction() as connection:
             revision = await _bump(connection)
@@ -348,8 +355,8 @@ class Store:
             "sealed": self._keyring.seal(_SEAL, secrets, spec.name),
             "revision": revision,
             "enabled": spec.enabled,
-            "state": "unreachable" if spec.enabled else "disabled",
-            "reason": "not asked yet" if spec.enabled else None,
+            "state": "starting" if spec.enabled else "disabled",
+            "reason": None,
         }
 
     def _spec(self, row: Mapping[str, Any]) -> ServerSpec:
@@ -375,6 +382,8 @@ class Store:
         spec = self._spec(row)
         if spec.sealed_away:
             row = {**row, "state": "unreachable", "reason": _SEALED_AWAY}
+        elif spec.transport_type == STDIO and spec.enabled and not self._runs_programs:
+            row = {**row, "state": "unreachable", "reason": NO_PROGRAMS}
         return Server(
             spec=spec,
             revision=row["revision"],
@@ -387,6 +396,11 @@ class Store:
             offers=NO_OFFERS if row["offers"] is None else Offers.from_bytes(row["offers"]),
             names=orjson.loads(row["names"]),
         )
+
+
+def steady(reason: str) -> str:
+    """What of a reason is the same at each failure: without process ids, times and durations."""
+    return _UNSTEADY.sub("#", reason)
 
 
 async def _revision(connection: Connection) -> int:
@@ -416,7 +430,8 @@ async def _update(connection: Connection, stored: ServerSpec, spec: ServerSpec, 
             "UPDATE servers SET offers = NULL, digest = '', names = '{}' WHERE name = %s", (spec.name,)
         )
     if stored.prefix != spec.prefix:
-        await connection.execute("DELETE FROM names WHERE server = %s AND kind IN ('tools', 'prompts')", (spec.name,))
+        kinds = [*names.STRICT, *names.STRICT.values()]
+        await connection.execute("DELETE FROM names WHERE server = %s AND kind = ANY(%s)", (spec.name, kinds))
         await connection.execute("UPDATE servers SET digest = '' WHERE name = %s", (spec.name,))
     if _reached_as(stored) != _reached_as(spec):
         await connection.execute(
@@ -437,34 +452,55 @@ def _reached_as(spec: ServerSpec) -> tuple[object, ...]:
     return spec.fingerprint, spec.transport_type, spec.enabled
 
 
-async def _assign(connection: Connection, naming: names.Naming, offers: Offers) -> dict[str, dict[str, str]]:
+async def _assign(
+    connection: Connection, naming: names.Naming, offers: Offers, *, strict: bool
+) -> dict[str, dict[str, str]]:
     """Name what is offered and remember it; the caller holds the revision's row lock."""
     keys = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
     assigned: dict[str, dict[str, str]] = {}
     for kind, key in keys.items():
         locals = [item[key] for item in getattr(offers, kind)]
-        cursor = await connection.execute(
-            "SELECT local, public FROM names WHERE server = %s AND kind = %s", (naming.server, kind)
-        )
-        kept = {row["local"]: row["public"] async for row in cursor}
-        fresh = [local for local in locals if local not in kept]
-        wanted = [_digest(choice(local)) for local in fresh for choice in names.choices(naming, kind)]
-        cursor = await connection.execute(
-            "SELECT public FROM names WHERE kind = %s AND digest = ANY(%s)", (kind, wanted)
-        )
-        taken = {row["public"] async for row in cursor}
-        assigned[kind] = names.assign(naming, kind, locals, kept, taken.__contains__)
-        made = [(local, public) for local, public in assigned[kind].items() if local not in kept]
-        await connection.execute(
-            "INSERT INTO names (kind, digest, public, server, local) "
-            "SELECT %s, digest, public, %s, local FROM unnest(%s::bytea[], %s::text[], %s::text[]) "
-            "AS made (digest, public, local)",
-            (
-                kind, naming.server, [_digest(public) for _, public in made], [public for _, public in made],
-                [local for local, _ in made],
-            ),
-        )  # fmt: skip
+        assigned[kind] = await _assign_kind(connection, naming, kind, locals)
+        if strict and kind in names.STRICT:
+            plain = assigned[kind]
+            odd = [local for local, public in plain.items() if naming.strict(local) != public]
+            assigned[names.STRICT[kind]] = await _assign_kind(connection, naming, names.STRICT[kind], odd)
     return assigned
+
+
+async def _assign_kind(
+    connection: Connection, naming: names.Naming, kind: str, locals: Sequence[str]
+) -> dict[str, str]:
+    cursor = await connection.execute(
+        "SELECT local, public FROM names WHERE server = %s AND kind = %s", (naming.server, kind)
+    )
+    kept = {row["local"]: row["public"] async for row in cursor}
+    fresh = [local for local in locals if local not in kept]
+    wanted = [_digest(choice(local)) for local in fresh for choice in names.choices(naming, kind)]
+    cursor = await connection.execute(
+        "SELECT public FROM names WHERE kind = ANY(%s) AND digest = ANY(%s)", (_rivals(kind), wanted)
+    )
+    taken = {row["public"] async for row in cursor}
+    assigned = names.assign(naming, kind, locals, kept, taken.__contains__)
+    made = [(local, public) for local, public in assigned.items() if local not in kept]
+    await connection.execute(
+        "INSERT INTO names (kind, digest, public, server, local) "
+        "SELECT %s, digest, public, %s, local FROM unnest(%s::bytea[], %s::text[], %s::text[]) "
+        "AS made (digest, public, local)",
+        (
+            kind, naming.server, [_digest(public) for _, public in made], [public for _, public in made],
+            [local for local, _ in made],
+        ),
+    )  # fmt: skip
+    return assigned
+
+
+def _rivals(kind: str) -> list[str]:
+    """The kinds among which a name of this kind is unique: one name leads to one thing."""
+    for plain, strict in names.STRICT.items():
+        if kind in (plain, strict):
+            return [plain, strict]
+    return [kind]
 
 
 def _digest(name: str) -> bytes:

@@ -29,6 +29,8 @@ from gateway.telemetry import SHARED_FOLDER
 _BACKLOG = 1024
 _BRIDGE = 0  # the number of the child that runs stdio servers
 _STEADY_SECONDS = 5.0
+_LEAVE = signal.SIGUSR1  # a worker that gets it says on /readyz that it drains, and serves on
+_HANDLER_SECONDS = 2.0  # after which a worker has its signal handlers
 _MAX_PAUSE_SECONDS = 5.0
 _GRACE_SECONDS = 15.0  # above drain_seconds: for hypercorn's lifespan and our goodbyes upstream
 
@@ -52,7 +54,7 @@ class Supervisor:
         self._environment = dict(environment)
         self._workers = [_Worker(number) for number in range(1, settings.workers + 1)]
         self._wake = threading.Event()
-        self._stopping = False
+        self._signals = 0
         self._listener: socket.socket | None = None
 
     def bind(self) -> None:
@@ -75,9 +77,10 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: self._wake.set())
         try:
-            while not self._stopping:
+            while not self._signals:
                 self._replace_dead(listener.fileno(), alive)
                 self._sleep(self._pause())
+            self._leave(listener.fileno(), alive)
         finally:
             listener.close()
             self._drain()
@@ -89,8 +92,26 @@ class Supervisor:
         return 0
 
     def _on_signal(self, number: int, _: object) -> None:
-        self._stopping = True
+        self._signals += 1
         self._wake.set()
+
+    def _leave(self, descriptor: int, alive: int) -> None:
+        """Serve on for GATEWAY_DRAIN_DELAY, not ready any more; a second signal cuts it short."""
+        if not self._settings.drain_delay:
+            return
+        deadline = time.monotonic() + self._settings.drain_delay
+        log.info("not ready any more; the socket closes in %g s", self._settings.drain_delay)
+        told: set[int] = set()
+        while self._signals < 2 and (left := deadline - time.monotonic()) > 0:
+            self._replace_dead(descriptor, alive)
+            steady = time.monotonic() - _HANDLER_SECONDS  # before it has a handler the signal would end it
+            for worker in self._workers:
+                process = worker.process
+                if process is None or worker.number == _BRIDGE or process.pid in told or worker.started > steady:
+                    continue
+                process.send_signal(_LEAVE)
+                told.add(process.pid)
+            self._sleep(min(left, 0.2))
 
     def _sleep(self, seconds: float) -> None:
         self._wake.wait(seconds)

@@ -27,7 +27,14 @@ log = logging.getLogger("gateway.sync")
 class Sync:
     """The current catalogue, and the loop that keeps it current."""
 
-    def __init__(self, store: Store, bus: Bus, poll_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        poll_seconds: float,
+        clock: Callable[[], float],
+        empty: Catalogue = Catalogue(),  # noqa: B008  # a frozen value
+    ) -> None:
         self._store = store
         self._bus = bus
         self._poll_seconds = poll_seconds
@@ -44,7 +51,7 @@ class Sync:
         self._sessions_read = 0
         self._forget_above = _FORGET_ABOVE
         self._looked_for_caller = 0.0
-        self.catalogue = Catalogue()
+        self.catalogue = empty
         self.ended_sessions: dict[str, float] = {}
         self.read_at: float | None = None
         self.degraded: str | None = None

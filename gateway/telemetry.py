@@ -18,7 +18,8 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 class Telemetry:
     """The figures; every one is labelled with the replica."""
 
-    def __init__(self, replica: str) -> None:
+    def __init__(self, replica: str, *, by_tool: bool = False) -> None:
+        """With `by_tool` calls are counted by the tool's public name as well."""
         self._registry = CollectorRegistry()
         self._replica = replica
         self._calls = Counter(
@@ -27,6 +28,19 @@ class Telemetry:
             ("replica", "method", "outcome"),
             registry=self._registry,
         )
+        self._server_calls = Counter(
+            "gateway_server_calls",
+            "Requests sent on to a server; outcome as in gateway_calls.",
+            ("replica", "server", "outcome"),
+            registry=self._registry,
+        )
+        self._tool_calls = Counter(
+            "gateway_tool_calls",
+            "Calls of a tool (with GATEWAY_METRICS_TOOLS=true).",
+            ("replica", "server", "tool", "outcome"),
+            registry=self._registry,
+        )
+        self._by_tool = by_tool
         self._seconds = self._histogram("gateway_call_seconds", "From request to answer.")
         self._upstream_seconds = self._histogram("gateway_upstream_seconds", "Of that, waiting for the server.")
         self.sessions = Counter(
@@ -70,6 +84,12 @@ class Telemetry:
         self._seconds.labels(self._replica, method).observe(seconds)
         if upstream_seconds is not None:
             self._upstream_seconds.labels(self._replica, method).observe(upstream_seconds)
+
+    def forwarded(self, server: str, tool: str | None, outcome: str) -> None:
+        """Count one request that was sent on to a server; `tool` is the one that was called."""
+        self._server_calls.labels(self._replica, server, outcome).inc()
+        if tool is not None and self._by_tool:
+            self._tool_calls.labels(self._replica, server, tool, outcome).inc()
 
     def breaker(self, server: str, *, is_open: bool) -> None:
         """Show whether a server's circuit breaker lets nothing through."""

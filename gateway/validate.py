@@ -29,7 +29,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where to knock: VALIDATE_URL, VALIDATE_REPLICAS (comma-separated), VALIDATE_STUB, and the gateway's key."""
+    """Where to knock: VALIDATE_URL, VALIDATE_REPLICAS (comma-separated), VALIDATE_STUB, and the gateway's key.
+
+    With VALIDATE_URL alone the replicas are taken to be that address.
+    """
 
     url: str
     replicas: tuple[str, ...]
@@ -41,9 +44,8 @@ class Deployment:
         def port(name: str, default: int) -> str:
             return f"http://localhost:{environment.get(name) or default}"
 
-        replicas = environment.get("VALIDATE_REPLICAS") or ",".join(
-            (port("GATEWAY_PORT", 4000), port("GATEWAY_REPLICA2_PORT", 4001))
-        )
+        both = (port("GATEWAY_PORT", 4000), port("GATEWAY_REPLICA2_PORT", 4001))
+        replicas = environment.get("VALIDATE_REPLICAS") or environment.get("VALIDATE_URL") or ",".join(both)
         return cls(
             url=(environment.get("VALIDATE_URL") or port("GATEWAY_NGINX_PORT", 8080)).rstrip("/"),
             replicas=tuple(url.strip().rstrip("/") for url in replicas.split(",")),
@@ -317,15 +319,29 @@ def run(deployment: Deployment, console: Console) -> int:
     return passed
 
 
+def _obstacle(deployment: Deployment) -> str | None:
+    """One line that says why no case can be judged, or None."""
+    headers = {"authorization": f"Bearer {deployment.key}", "accept": "application/json"}
+    try:
+        answer = httpx.get(f"{deployment.url}/mcp/servers", headers=headers, timeout=5, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"There is no gateway at {deployment.url} ({error}). `make ha` starts one; VALIDATE_URL names another."
+    if answer.status_code in (401, 403):
+        return f"The gateway at {deployment.url} refuses the key: set GATEWAY_MASTER_KEY to the one it takes."
+    try:
+        answer.json()["servers"]
+    except (ValueError, KeyError, TypeError):
+        return (
+            f"What answers at {deployment.url} is no gateway (HTTP {answer.status_code}); VALIDATE_URL names another."
+        )
+    return None
+
+
 def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     deployment = Deployment.from_environment(os.environ)
-    try:
-        httpx.get(f"{deployment.url}/healthz", timeout=5, trust_env=False)
-    except httpx.HTTPError as error:
-        console.print(
-            f"There is no gateway at {deployment.url} ({error}). `make ha` starts one; VALIDATE_URL names another."
-        )
+    if (obstacle := _obstacle(deployment)) is not None:
+        console.print(obstacle, soft_wrap=True, markup=False, highlight=False)
         return 1
     return 0 if run(deployment, console) == len(CASES) else 1
 

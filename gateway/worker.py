@@ -49,7 +49,11 @@ async def run(settings: Settings, descriptor: int, parent: int, name: str) -> No
         app.draining.set()  # streams get a clean end before hypercorn begins to wait
         ending.set()
 
+    def leave() -> None:
+        app.leaving = True
+
     loop.add_signal_handler(signal.SIGTERM, end)
+    loop.add_signal_handler(signal.SIGUSR1, leave)  # SIGTERM comes soon: load balancers are to look elsewhere
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C reaches the whole group; the parent tells us in order
     loop.add_reader(parent, end)
     application: Any = app

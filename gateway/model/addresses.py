@@ -7,7 +7,10 @@ into IPv6 addresses that carry an IPv4 one. Sources: RFC 6890, 6052 (NAT64), 305
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
 
@@ -17,7 +20,40 @@ _METADATA = frozenset(
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 _NEVER = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"), IPv4Network("255.255.255.255/32"))
 _SHARED = IPv4Network("100.64.0.0/10")
+_NAME = re.compile(r"[A-Za-z0-9*?._-]{1,253}")
 _PART = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Which private and loopback addresses servers may have all the same: by network, or by the name of the host."""
+
+    everything: bool = False
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, entries: Iterable[str], *, everything: bool = False) -> Allowed:
+        """Read networks (`10.1.0.0/16`), addresses, host names and globs (`*.corp.example`). Raises ValueError."""
+        networks: list[IPv4Network | IPv6Network] = []
+        names: list[str] = []
+        for entry in entries:
+            try:
+                networks.append(ip_network(entry.strip("[]"), strict=False))
+            except ValueError:
+                if not _NAME.fullmatch(entry):
+                    raise ValueError(f"{entry!r} is no network, address, host name or glob") from None
+                names.append(entry.lower().rstrip("."))
+        return cls(everything, tuple(networks), tuple(names))
+
+    def private(self, host: str, address: Address) -> bool:
+        """Tell whether a server at `host`, which has `address`, may be at a private one."""
+        name = host.lower().rstrip(".")
+        return (
+            self.everything
+            or any(address in network for network in self.networks if network.version == address.version)
+            or any(fnmatchcase(name, pattern) for pattern in self.names)
+        )
 
 
 def refusal(address: Address, *, allow_private: bool) -> str | None:
@@ -33,7 +69,10 @@ def refusal(address: Address, *, allow_private: bool) -> str | None:
             return "it is a reserved address"
         if not allow_private and not _public(each):
             kind = "a loopback" if each.is_loopback else "a private"
-            return f"it is {kind} address, and GATEWAY_ALLOW_PRIVATE_UPSTREAMS is not set"
+            return (
+                f"it is {kind} address. The operator can allow it: GATEWAY_ALLOWED_UPSTREAMS takes networks and host "
+                "names, GATEWAY_ALLOW_PRIVATE_UPSTREAMS=true allows all"
+            )
     return None
 
 

@@ -21,7 +21,7 @@ from gateway.errors import (
     UnknownTool,
 )
 from gateway.model.auth import Principal, may_see
-from gateway.model.names import explicit_uri, server_of_uri
+from gateway.model.names import STRICT, explicit_uri, server_of_uri
 from gateway.model.servers import Server
 from gateway.model.uris import UriTemplate
 
@@ -42,13 +42,20 @@ class Catalogue:
 
     revision: int = 0
     servers: Mapping[str, Server] = field(default_factory=dict)
+    strict: bool = False
+    """Whether lists show the second names, of letters, digits, `_` and `-`; either name can be called."""
 
     def apply(self, revision: int, changed: Iterable[Server], names: frozenset[str]) -> Catalogue:
         """The next snapshot: `changed` put in, and only `names` kept."""
         servers = {name: server for name, server in self.servers.items() if name in names}
         servers |= {server.name: server for server in changed}
         ordered = sorted(servers.values(), key=lambda server: (server.created_at, server.name))
-        return Catalogue(revision, {server.name: server for server in ordered})
+        return Catalogue(revision, {server.name: server for server in ordered}, self.strict)
+
+    def public_name(self, kind: str, server: Server, local: str) -> str:
+        """The name under which lists show a tool or prompt."""
+        second = server.names.get(STRICT[kind], {}).get(local) if self.strict else None
+        return second or server.names[kind][local]
 
     def server(self, name: str, principal: Principal) -> Server:
         """Find a registered server. Raises UnknownServer."""
@@ -132,7 +139,7 @@ class Catalogue:
                     raise ServerDisabled(server.name)
             raise unknown(name)
         if len({each.server.spec.fingerprint for each in offered}) > 1:
-            raise AmbiguousName(name, [each.server.names[kind][each.local] for each in offered])
+            raise AmbiguousName(name, [self.public_name(kind, each.server, each.local) for each in offered])
         return offered[0]
 
     def _explicit(self, uri: str) -> Target | None:
@@ -157,7 +164,8 @@ class Catalogue:
                 public: Target(server, item[key])
                 for server in self._enabled
                 for item in getattr(server.offers, kind)
-                if (public := server.names.get(kind, {}).get(item[key])) is not None
+                for names in (kind, STRICT.get(kind, kind))
+                if (public := server.names.get(names, {}).get(item[key])) is not None
             }
             for kind, key in _IDENTITY.items()
         }
@@ -175,7 +183,8 @@ class Catalogue:
     def _bare(self) -> Mapping[str, Mapping[str, list[Target]]]:
         tables: dict[str, dict[str, list[Target]]] = {"tools": {}, "prompts": {}}
         for kind, table in tables.items():
-            for target in self._public[kind].values():
+            once = {(target.server.name, target.local): target for target in self._public[kind].values()}
+            for target in once.values():
                 table.setdefault(target.local, []).append(target)
         return tables
 
@@ -187,8 +196,9 @@ class Catalogue:
             for server in self._enabled:
                 names, seen = server.names.get(kind, {}), set()
                 for item in getattr(server.offers, kind):
-                    if (public := names.get(item[key])) is not None and public not in seen:
-                        seen.add(public)
+                    if item[key] in names and item[key] not in seen:
+                        seen.add(item[key])
+                        public = self.public_name(kind, server, item[key]) if kind in STRICT else names[item[key]]
                         pairs.append((server, {**item, key: public}))
             lists[kind] = sorted(pairs, key=lambda pair: str(pair[1][key]))
         return lists

@@ -7,10 +7,13 @@ was assigned before. Never split; looked up in tables.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-KINDS = ("tools", "prompts", "resources", "templates")
+STRICT = {"tools": "strict tools", "prompts": "strict prompts"}
+"""The kinds of the second names, of letters, digits, `_` and `-`, which some model APIs insist on."""
+_OTHER = re.compile(r"[^A-Za-z0-9_-]")
 URI_SCHEME = "mcp-gateway://"
 
 
@@ -30,6 +33,14 @@ class Naming:
     def other_name(self, local: str) -> str:
         """The name that stands in when another server came first with the first choice."""
         return self._cut(f"{self.name(local)}_{self._hash(local)}", local)
+
+    def strict(self, local: str) -> str:
+        """The first choice with every other character replaced by `_`."""
+        return self._cut(_OTHER.sub("_", self.name(local)), local)
+
+    def other_strict(self, local: str) -> str:
+        """The strict name that stands in when the first choice is taken."""
+        return self._cut(f"{self.strict(local)}_{self._hash(local)}", local)
 
     def uri(self, local: str) -> str:
         """URIs are kept as they are where they are unique."""
@@ -52,6 +63,8 @@ def choices(naming: Naming, kind: str) -> tuple[Callable[[str], str], Callable[[
     """The first and the second choice of a public name for this kind."""
     if kind in ("resources", "templates"):
         return naming.uri, naming.other_uri
+    if kind in STRICT.values():
+        return naming.strict, naming.other_strict
     return naming.name, naming.other_name
 
 

@@ -26,12 +26,15 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff\t]*[\x21-\x7e\x80-\xff])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SECRET_QUERY = re.compile(r"key|token|secret|passw|signature|sig$|auth|credential", re.IGNORECASE)
-_READ_ONLY = frozenset(
+_READ_ONLY = frozenset(  # what GET shows may be PUT back
     {
         "state", "reason", "discovered_at", "unreachable_since", "created_at", "updated_at", "protocol_version",
         "server_info", "counts", "renamed", "breaker",
     }
 )  # fmt: skip
+_ALIASES = {"server_id": "name", "transport": "transport_type", "type": "transport_type"}
+_HINTS = frozenset({"tools", "resources", "prompts"})
+"""What other gateways' clients say of a server that is asked itself; without effect."""
 _TRANSPORTS = {
     "streamable_http": "streamable_http",
     "streamable-http": "streamable_http",
@@ -42,6 +45,7 @@ _TRANSPORTS = {
     "stdio": "stdio",
 }
 STDIO = "stdio"
+NO_PROGRAMS = "It is a program, and programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
 _MAX_ARGUMENTS = 256
 _RESERVED_HEADERS = frozenset(
     {
@@ -147,7 +151,8 @@ NO_OFFERS = Offers()
 class Server:
     """One registered server as of one registry revision.
 
-    `state` is `ready`, `unreachable` (with `reason`), `disabled`; `names` maps, per kind, local to public names.
+    `state` is `starting` (not asked yet), `ready`, `unreachable` (with `reason`) or `disabled`; `names` maps, per kind,
+    local to public names.
     """
 
     spec: ServerSpec
@@ -269,12 +274,11 @@ def _restored_env(spec: ServerSpec, stored: ServerSpec | None) -> dict[str, str]
 
 def read_fields(params: Mapping[str, Any]) -> dict[str, Any]:
     """Check the fields of a specification that are there. Raises InvalidParams, naming the field."""
-    aliases = {"server_id": "name", "transport": "transport_type"}
     values: dict[str, Any] = {}
-    for sent, value in params.items():
-        name = aliases.get(sent, sent)
-        if name in _READ_ONLY:
-            continue  # what GET shows may be PUT back
+    for sent, value in identified(params).items():
+        name = _ALIASES.get(sent, sent)
+        if name in _READ_ONLY or name in _HINTS:
+            continue
         if name not in _READERS:
             known = ", ".join(_READERS)
             raise InvalidParams(f"There is no field {sent[:64]!r}; the fields are {known}.", sent[:64])
@@ -283,6 +287,19 @@ def read_fields(params: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidParams(f"{sent!r} is an alias of {name!r}, and the two differ.", sent)
         values[name] = read
     return values
+
+
+def identified(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same fields with one name: beside a `server_id` that differs, `name` is the title.
+
+    So RouteIQ and ContextForge's clients register: `{"server_id": "stub-mcp-1", "name": "A stub", …}`.
+    """
+    if "server_id" not in params or "name" not in params:
+        return params
+    rest = {field: value for field, value in params.items() if field != "server_id"}
+    if params["server_id"] != params["name"]:
+        rest |= {"name": params["server_id"], "title": params.get("title") or params["name"]}
+    return rest
 
 
 def _read_name(value: Any, field: str) -> str:

@@ -18,7 +18,7 @@ import httpx
 
 from gateway import version
 from gateway.errors import GatewayError
-from gateway.model.addresses import Address, literal, refusal
+from gateway.model.addresses import Address, Allowed, literal, refusal
 
 # Below the 5 s after which uvicorn and Node close an idle connection: a request never meets a closing one.
 _KEEPALIVE_SECONDS = 4.0
@@ -54,8 +54,8 @@ async def resolve(host: str) -> list[Address]:
 class Vetting:
     """Finds the addresses of a host and refuses the host if any of them is one that a server must not have."""
 
-    def __init__(self, *, allow_private: bool, resolve: Resolve = resolve) -> None:
-        self._allow_private = allow_private
+    def __init__(self, allowed: Allowed, resolve: Resolve = resolve) -> None:
+        self._allowed = allowed
         self._resolve = resolve
 
     async def addresses(self, host: str) -> list[Address]:
@@ -66,7 +66,7 @@ class Vetting:
             raise AddressRefused(host, str(error)) from None
         found = [address] if address is not None else await self._resolve(host.rstrip("."))
         for each in found:
-            if reason := refusal(each, allow_private=self._allow_private):
+            if reason := refusal(each, allow_private=self._allowed.private(host, each)):
                 raise AddressRefused(host, reason)
         return found
 

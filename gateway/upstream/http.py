@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
 
@@ -25,6 +26,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from gateway.model.servers import redact_url
 from gateway.protocol import exchange
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import (
@@ -49,6 +51,7 @@ _POST = {"content-type": "application/json", "accept": "application/json, text/e
 _GET = {"accept": "text/event-stream"}
 _RETRY_SECONDS = 1.0  # where the server does not say
 _MAX_RETRY_SECONDS = 30.0
+_SAID = 700  # characters of a server's own words that are passed on
 _RESUMES = 5  # attempts at taking up a stream again, of which each got nowhere
 
 
@@ -275,8 +278,8 @@ class HttpUpstream:
             return
         if status == 400 and session and failure is not None and "session" in failure.message.lower():
             raise SessionExpired(failure.message[:200])  # what the SDKs' examples answer instead of 404
-        said = f" ({failure.message[:200]})" if failure is not None else ""
-        where = " Redirects are not followed." if 300 <= status < 400 else ""
+        said = f" ({failure.message[:_SAID]})" if failure is not None else ""
+        where = _redirection(self._url, response) if 300 <= status < 400 else ""
         retry = response.headers.get("retry-after", "")
         raise UpstreamProtocolError(
             self._server,
@@ -382,6 +385,19 @@ def too_large(server: str, limit: int) -> UpstreamProtocolError:
     return UpstreamProtocolError(
         server, f"Server {server!r} sent a message of more than {limit} bytes (GATEWAY_MAX_RESULT)."
     )
+
+
+def _redirection(url: str, response: httpx.Response) -> str:
+    """Where a redirect leads, which is not followed: an address is vetted and shown before it gets credentials."""
+    try:
+        there = urljoin(url, response.headers.get("location", ""))
+        parts = urlsplit(there)
+    except ValueError:
+        there, parts = url, urlsplit(url)
+    if there == url or parts.scheme not in ("http", "https"):
+        return " Redirects are not followed."
+    shown = redact_url(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))[:_SAID]
+    return f" It redirects to {shown}, which is not followed: if that is its MCP endpoint, register that URL."
 
 
 def _headers(link: Link) -> dict[str, str]:

@@ -13,6 +13,7 @@ import httpx
 import orjson
 
 from gateway.errors import UpstreamProtocolError, UpstreamUnreachable
+from gateway.model.servers import NO_PROGRAMS
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
 from gateway.upstream.base import Answering, Heard, Interrupted, Link
@@ -69,8 +70,8 @@ class StdioUpstream:
 class NoBridge:
     """Stands in where no bridge runs, or programs are not allowed: it says so."""
 
-    def __init__(self, server: str, why: str) -> None:
-        self._why = UpstreamUnreachable(server, f"Server {server!r} is a program, and {why}")
+    def __init__(self, server: str) -> None:
+        self._why = UpstreamUnreachable(server, NO_PROGRAMS)
 
     async def open(self, hello: Hello) -> Link:
         raise self._why

@@ -66,7 +66,7 @@ async def test_a_program_that_hangs_at_first_is_ended_and_not_started_again_at_o
         with pytest.raises(Busy, match="did not shake hands"):
             await programs.open("key", OPENING, shared=False)
         assert not alive(started[0])
-        with pytest.raises(Busy, match="started again in"):
+        with pytest.raises(Busy, match="did not shake hands"):
             await programs.open("key", OPENING, shared=False)
         assert len(started) == 1
         assert programs.children() == 0
@@ -121,7 +121,7 @@ async def test_stderr_is_logged_within_bounds(caplog: pytest.LogCaptureFixture) 
         session = await open_own(programs)
         async for message in session.request(DO):
             assert isinstance(message, Reply)
-        await until(lambda: session.child.errors.last == "line 19999")
+        await until(lambda: session.child.errors.words() == "line 19999")
     lines = [record for record in caplog.records if "stderr: line" in record.getMessage()]
     assert 1 <= len(lines) < 1000
 
@@ -202,3 +202,56 @@ async def test_what_nobody_runs_any_more_is_forgotten_with_its_environment(monke
         await programs.open("key", OPENING, shared=True)
         reaping.cancel()
         await asyncio.gather(reaping, return_exceptions=True)
+
+
+NPM = """npm error code E404
+npm error 404 Not Found - GET https://registry.example/@nobody%2fnothing - Not found
+npm error 404
+npm error 404  The requested resource '@nobody/nothing@*' could not be found or you do not have permission to access it.
+npm error 404
+npm error 404 Note that you can also install from a
+npm error 404 tarball, folder, http url, or git folder.
+npm notice New minor version of npm available! 10.1.0 -> 10.2.0
+npm error A complete log of this run can be found in: /root/.npm/_logs/2026-11-24T10_00_00_000Z-debug-0.log"""
+TRACEBACK = """Traceback (most recent call last):
+  File "/srv/server.py", line 3, in <module>
+    import nothing
+ModuleNotFoundError: No module named 'nothing'"""
+
+
+@pytest.mark.parametrize(
+    ("said", "kept", "left_out"),
+    [
+        (NPM, ["E404", "@nobody%2fnothing"], ["complete log", "npm notice"]),
+        (TRACEBACK, ["ModuleNotFoundError: No module named 'nothing'"], ["Traceback"]),
+        ("one\ntwo\nthree", ["three"], ["one"]),
+        ("x" * 5000 + "\n" + "error " * 500, ["error"], []),
+        ("", [], []),
+    ],
+)
+def test_of_a_programs_words_those_are_kept_that_say_something(said: str, kept: list[str], left_out: list[str]) -> None:
+    lines = bridged._Lines("p", "stderr")
+    for line in said.encode().splitlines():
+        lines.line(line)
+    words = lines.words()
+    assert all(each in words for each in kept), words
+    assert not any(each in words for each in left_out), words
+    assert len(words) <= 600
+
+
+async def test_a_program_that_can_not_start_has_one_reason_and_is_in_the_log_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bridged, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(bridged, "_MAX_PAUSE", 0.02)
+    caplog.set_level(logging.INFO, "gateway.stdio")
+    reasons = set()
+    async with running("exits") as programs:
+        for _ in range(4):
+            with pytest.raises(Busy) as busy:
+                await programs.open("key", OPENING, shared=True)
+            reasons.add(str(busy.value))
+            await asyncio.sleep(0.03)
+    assert len(reasons) == 1
+    assert "no licence found" in reasons.pop()
+    assert sum("no licence found" in record.getMessage() for record in caplog.records) == 1

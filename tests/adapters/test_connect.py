@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import httpx
 import pytest
 
-from gateway.model.addresses import Address
+from gateway.model.addresses import Address, Allowed
 from gateway.upstream.connect import AddressRefused, Dialer, NotResolved, Vetting
 
 pytestmark = pytest.mark.anyio
@@ -32,18 +32,18 @@ class Names:
 )
 async def test_an_address_is_judged_in_every_spelling(host: str) -> None:
     with pytest.raises(AddressRefused):
-        await Vetting(allow_private=False).addresses(host)
+        await Vetting(Allowed()).addresses(host)
 
 
 async def test_of_several_answers_all_must_be_good() -> None:
-    vetting = Vetting(allow_private=False, resolve=Names(["8.8.8.8", "10.0.0.1"]))
+    vetting = Vetting(Allowed(), Names(["8.8.8.8", "10.0.0.1"]))
     with pytest.raises(AddressRefused):
         await vetting.addresses("two.test")
 
 
 async def test_an_unknown_name_is_no_refusal() -> None:
     with pytest.raises(NotResolved):
-        await Vetting(allow_private=False).addresses("no-such-host.invalid")
+        await Vetting(Allowed()).addresses("no-such-host.invalid")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def port() -> AsyncIterator[int]:
 
 async def test_the_connection_goes_to_the_judged_address_and_the_name_stays_in_host(port: int) -> None:
     names = Names(["127.0.0.1"])
-    async with Dialer(Vetting(allow_private=True, resolve=names), connect_seconds=5, via="us").client({}) as client:
+    async with Dialer(Vetting(Allowed(everything=True), names), connect_seconds=5, via="us").client({}) as client:
         answer = await client.get(f"http://server.test:{port}/")
     assert answer.text.lower() == f"host: server.test:{port}"
     assert names.asked == 1
@@ -69,7 +69,7 @@ async def test_the_connection_goes_to_the_judged_address_and_the_name_stays_in_h
 
 async def test_a_name_that_changes_its_mind_is_judged_again_at_each_connect(port: int) -> None:
     names = Names(["127.0.0.1"], ["169.254.169.254"])
-    async with Dialer(Vetting(allow_private=True, resolve=names), connect_seconds=5, via="us").client({}) as client:
+    async with Dialer(Vetting(Allowed(everything=True), names), connect_seconds=5, via="us").client({}) as client:
         assert (await client.get(f"http://server.test:{port}/")).status_code == 200
         with pytest.raises(AddressRefused):
             await client.get(f"http://server.test:{port}/")
@@ -77,7 +77,7 @@ async def test_a_name_that_changes_its_mind_is_judged_again_at_each_connect(port
 
 async def test_the_next_address_is_tried_when_one_does_not_answer(port: int) -> None:
     names = Names(["::1", "127.0.0.1"])
-    async with Dialer(Vetting(allow_private=True, resolve=names), connect_seconds=5, via="us").client({}) as client:
+    async with Dialer(Vetting(Allowed(everything=True), names), connect_seconds=5, via="us").client({}) as client:
         assert (await client.get(f"http://server.test:{port}/")).status_code == 200
 
 
@@ -86,6 +86,34 @@ async def test_a_slow_name_server_is_bounded() -> None:
         await asyncio.Event().wait()
         return []
 
-    async with Dialer(Vetting(allow_private=True, resolve=never), connect_seconds=0.05, via="us").client({}) as client:
+    async with Dialer(Vetting(Allowed(everything=True), never), connect_seconds=0.05, via="us").client({}) as client:
         with pytest.raises(httpx.ConnectTimeout):
             await client.get("http://server.test/")
+
+
+@pytest.mark.parametrize(
+    ("entries", "host", "address", "may"),
+    [
+        (["10.0.0.0/8"], "x.test", "10.1.2.3", True),
+        (["10.0.0.0/8"], "x.test", "192.168.1.1", False),
+        (["10.0.0.1"], "10.0.0.1", "10.0.0.1", True),
+        (["fd00::/8"], "x.test", "fd12::1", True),
+        (["[::1]"], "[::1]", "::1", True),
+        (["*.corp.test"], "a.b.corp.test", "10.0.0.1", True),
+        (["*.corp.test"], "A.CORP.test.", "127.0.0.1", True),
+        (["*.corp.test"], "corp.test", "10.0.0.1", False),
+        (["*.corp.test"], "x.corp.test.evil", "10.0.0.1", False),
+        (["db"], "db", "127.0.0.1", True),
+        (["*"], "anything", "169.254.169.254", False),
+        (["169.254.0.0/16"], "x.test", "169.254.169.254", False),
+    ],
+)
+async def test_private_addresses_are_allowed_by_network_and_by_name(
+    entries: list[str], host: str, address: str, may: bool
+) -> None:
+    vetting = Vetting(Allowed.read(entries), Names([address]))
+    if may:
+        assert [str(each) for each in await vetting.addresses(host.strip("[]"))] == [address]
+    else:
+        with pytest.raises(AddressRefused):
+            await vetting.addresses(host)

@@ -19,6 +19,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from gateway.model.addresses import Allowed
 from gateway.model.servers import ServerSpec
 from gateway.pool import OURSELVES, Bounds, Live, tell_nobody
 from gateway.protocol.messages import Failure, Notification, Reply, Request
@@ -97,7 +98,7 @@ async def wire() -> AsyncIterator[Wire]:
 
 @asynccontextmanager
 async def upstream(url: str, **limits: Any) -> AsyncIterator[HttpUpstream]:
-    dialer = Dialer(Vetting(allow_private=True), connect_seconds=5, via="us")
+    dialer = Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="us")
     one = HttpUpstream("s", url, dialer.client({"x-key": "v"}), Limits(**limits))
     try:
         yield one
@@ -345,7 +346,8 @@ async def test_a_connection_that_breaks_in_whatever_way_after_sending_leaves_the
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(self: object) -> AsyncIterator[bytes]:
-        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+        for _ in range(1):
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
         yield b""
 
     wire.answers["tools/call"] = http(200, "application/json", reply(1, {}))
@@ -364,3 +366,24 @@ async def test_a_client_that_was_closed_has_sent_nothing(wire: Wire) -> None:
         with pytest.raises(UpstreamUnreachable, match="was not sent"):
             async for _ in one.send(link, CALL):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("/mcp/", "It redirects to {origin}/mcp/, which is not followed"),
+        ("https://other.example/mcp?token=s3cret", "It redirects to https://other.example/mcp?token=[redacted]"),
+        ("https://u:p@other.example/", "It redirects to https://other.example/,"),
+        ("", "Redirects are not followed."),
+        ("ftp://x/", "Redirects are not followed."),
+        ("http://[", "Redirects are not followed."),
+    ],
+)
+async def test_a_redirect_says_where_to(wire: Wire, location: str, said: str) -> None:
+    wire.answers["initialize"] = http(307, "", b"", f"location: {location}\r\n" if location else "")
+    async with upstream(wire.url) as one:
+        with pytest.raises(UpstreamProtocolError) as refusal:
+            await one.open(OURSELVES)
+    assert said.format(origin=wire.url.removesuffix("/mcp")) in refusal.value.detail
+    assert "s3cret" not in refusal.value.detail
+    assert "u:p" not in refusal.value.detail

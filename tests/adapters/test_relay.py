@@ -75,7 +75,8 @@ class Broken(MemoryUpstream):
         super().__init__("demo", MemoryServer())
 
     async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
-        raise ZeroDivisionError
+        for _ in range(1):
+            raise ZeroDivisionError
         yield Reply(request.id, {})
 
 
@@ -131,7 +132,7 @@ async def test_an_errand_with_another_message_than_its_kind_is_refused(redis_url
         worker(redis_url, name, lambda _: Slow()),
         worker(redis_url, f"{tmp_path.name}/b", lambda _: None) as asker,
     ):
-        errand = {
+        errand: dict[str, Any] = {
             "kind": "send", "server": "demo", "link": [["v", {}, {}, None], "s", name],
             "message": '{"jsonrpc":"2.0","method":"notifications/initialized"}',
         }  # fmt: skip
@@ -156,7 +157,7 @@ async def test_a_dead_asker_holds_up_nobody(redis_url: str, tmp_path: Any, monke
             return True
 
         monkeypatch.setattr(holder.relay, "_lives", dead)
-        errand = {
+        errand: dict[str, Any] = {
             "kind": "send", "server": "demo", "link": [["v", {}, {}, None], "s", name], "reply": "r",
             "asker": f"{tmp_path.name}/gone", "message": '{"jsonrpc":"2.0","id":1,"method":"ping"}',
         }  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.bus import Bus
 from gateway.errors import UpstreamProtocolError, UpstreamRefused
+from gateway.model.addresses import Allowed
 from gateway.model.servers import ServerSpec
 from gateway.pool import OURSELVES, over_http
 from gateway.protocol.messages import Failure, Reply, Request
@@ -21,6 +22,12 @@ from gateway.upstream.connect import Dialer, Vetting
 from gateway.upstream.http import Limits
 
 pytestmark = pytest.mark.anyio
+
+
+INITIALIZED = (
+    b'{"jsonrpc": "2.0", "id": 0, "result": {"protocolVersion": "2025-11-25", "capabilities": {}, '
+    b'"serverInfo": {"name": "s", "version": "1"}}}'
+)
 
 
 class Face:
@@ -80,7 +87,7 @@ async def connect(face: Face) -> AsyncIterator[Callable[[str], Upstream]]:
     made: list[Upstream] = []
     records = Records("redis://127.0.0.1:1", "nobody")  # no session is bound to a process here
     relay = Relay(records, Recorder(records, "us", Bounds(1000, 1)), Bus("redis://127.0.0.1:1").tell)
-    way = over_http(Dialer(Vetting(allow_private=True), connect_seconds=5, via="us"), Limits(5, 10_000), relay)
+    way = over_http(Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="us"), Limits(5, 10_000), relay)
 
     def connect(transport_type: str) -> Upstream:
         made.append(way(ServerSpec("s", face.url, transport_type=transport_type)))
@@ -174,3 +181,14 @@ async def test_a_refused_key_is_no_verdict(face: Face, connect: Callable[[str], 
     face.answers["/mcp"] = 401, b""
     with pytest.raises(UpstreamRefused):
         await connect("streamable_http").open(OURSELVES)
+
+
+async def test_where_a_url_has_no_path_the_right_one_is_named(face: Face, connect: Callable[[str], Upstream]) -> None:
+    for root in (face.url.removesuffix("/mcp"), face.url.removesuffix("mcp")):
+        face.url = root
+        face.answers |= {"/": (404, b"{}"), "/tools": (404, b"{}"), "/mcp": (200, INITIALIZED)}
+        with pytest.raises(UpstreamProtocolError, match=r"seems to be http://127\.0\.0\.1:\d+/mcp: register that URL"):
+            await connect("streamable_http").open(OURSELVES)
+        face.answers["/mcp"] = 404, b"{}"
+        with pytest.raises(UpstreamProtocolError, match=r"answered HTTP 404\.$"):
+            await connect("streamable_http").open(OURSELVES)

@@ -156,7 +156,7 @@ async def test_offers_of_another_specification_are_thrown_away(store: Store) -> 
     assert not await store.record_failure(claim, "stale", 60)
     [server] = (await read(store)).servers
     assert server.offers.tools == ()
-    assert server.reason == "not asked yet"
+    assert (server.state, server.reason) == ("starting", None)
 
 
 async def test_a_failure_keeps_the_last_known_lists(store: Store) -> None:
@@ -292,3 +292,40 @@ async def test_without_postgres_it_says_so_and_heals_with_the_first_request(data
     link.restore()
     assert await store.revision() == 0
     await store.close()
+
+
+async def test_a_reason_that_differs_in_times_and_process_ids_only_is_no_news(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    reasons = [
+        f"pid {pid} ended at 12:0{pid % 10}:01; log 2026-11-24T12_0{pid}Z, again in {pid % 7} s" for pid in (4711, 4712)
+    ]
+    assert await store.record_failure(await store.claim("a", 30), reasons[0], 60)
+    revision = await store.revision()
+    assert not await store.record_failure(await store.claim("a", 30), reasons[1], 60)
+    assert await store.revision() == revision
+    assert await store.record_failure(await store.claim("a", 30), "HTTP 404", 60)
+    assert await store.record_failure(await store.claim("a", 30), "HTTP 500", 60)
+
+
+async def test_where_programs_may_not_run_they_are_shown_so(store: Store, database_url: str) -> None:
+    await store.put("p", always(ServerSpec("p", transport_type="stdio", command="x")), 30)
+    await record(store, "p", offers("t"))
+    other = Store(database_url, runs_programs=False)
+    await other.open()
+    [here], [there] = (await read(store)).servers, (await read(other)).servers
+    await other.close()
+    assert here.state == "ready"
+    assert (there.state, "GATEWAY_ALLOW_STDIO=true" in (there.reason or "")) == ("unreachable", True)
+
+
+async def test_strict_names_are_given_beside_the_first_ones_and_kept(store: Store) -> None:
+    strict = NameRules("__", 128, strict=True)
+    await store.put("a", always(spec("a")), 30)
+    await record(store, "a", offers("x.y", "x_y", "plain"))
+    assert await store.record_offers(await store.claim("a", 30), offers("x.y", "x_y", "plain"), strict, 60)
+    [server] = (await read(store)).servers
+    assert server.names["tools"] == {"x.y": "a__x.y", "x_y": "a__x_y", "plain": "a__plain"}
+    second = server.names["strict tools"]
+    assert set(second) == {"x.y"}
+    assert second["x.y"].startswith("a__x_y_"), "another tool has the first choice"
+    assert not await store.record_offers(await store.claim("a", 30), offers("x.y", "x_y", "plain"), strict, 60)

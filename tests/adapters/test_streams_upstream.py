@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import OutcomeUnknown, UpstreamError, UpstreamProtocolError, UpstreamRefused
+from gateway.model.addresses import Allowed
 from gateway.pool import OURSELVES
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Failure, Notification, Reply, Request
@@ -161,7 +162,7 @@ async def old() -> AsyncIterator[OldServer]:
 
 @asynccontextmanager
 async def legacy(url: str) -> AsyncIterator[LegacySseUpstream]:
-    client = Dialer(Vetting(allow_private=True), connect_seconds=5, via="us").client({"x-key": "v"})
+    client = Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="us").client({"x-key": "v"})
     one = LegacySseUpstream("s", url, client, Limits(2, 10_000), "me")
     try:
         yield one

@@ -78,14 +78,18 @@ async def test_a_record_ends_with_a_call_that_fails() -> None:
 
 
 async def test_a_recorded_answer_goes_on_without_a_client_that_left_at_its_head() -> None:
-    record, finished = Record(), []
+    record, finished = Record(), list[str]()
 
     async def send(_: Message) -> None:
         raise ClientLeft
 
+    def frame() -> bytes:
+        finished.append("framed")
+        return b""
+
     async with answer_over(send, record) as answer:
         await answer.say(b"{}")
-        await answer.finish(lambda: finished.append("framed") or b"", never)
+        await answer.finish(frame, never)
     assert finished == ["framed"]
     assert record.ended
 

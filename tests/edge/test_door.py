@@ -1,12 +1,12 @@
 import pytest
 
-from gateway.asgi import create_app
+from gateway.asgi import Application, create_app
 from gateway.errors import SettingsError
 from gateway.logs import JsonFormatter, TextFormatter
 from gateway.settings import Settings
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client
-from tests.fix_gateway import KEY, Open
+from tests.fix_gateway import KEY, Open, Servers
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +89,7 @@ async def test_metrics_are_true(client: Client, registered: MemoryServer) -> Non
         'gateway_calls_total{method="tools/call",outcome="ok",replica="test"} 1.0',
         'gateway_calls_total{method="mcp.servers.register",outcome="ok",replica="test"} 1.0',
         'gateway_upstream_seconds_count{method="tools/call",replica="test"} 1.0',
-        'gateway_in_flight{replica="test"} 1.0',
+        'gateway_in_flight{replica="test"} 0.0',
         'gateway_servers{replica="test"} 1.0',
         'gateway_registry_revision{replica="test"} 2.0',
     ):
@@ -176,3 +176,73 @@ async def test_whatever_is_refused_has_exactly_one_line(
     lines = [record for record in caplog.records if record.name in ("gateway.calls", "gateway.refusals")]
     assert len(lines) == 1
     assert KEY not in JsonFormatter({}).format(lines[0])
+
+
+async def test_figures_count_calls_by_server_and_where_wanted_by_tool(open_app: Open, servers: Servers) -> None:
+    servers["demo"] = MemoryServer()
+    for by_tool in (False, True):
+        async with open_app(metrics_tools=by_tool) as (_, client):
+            await client.ask("PUT", "/mcp/servers/demo", value={"url": "http://demo.test/mcp"})
+            await client.ask("POST", "/mcp/tools/call", value={"name": "demo__echo"})
+            servers["demo"].down = "gone"
+            await client.ask("POST", "/mcp/tools/call", value={"name": "demo__echo"})
+            servers["demo"].down = None
+            text = (await client.ask("GET", "/metrics"))[2].decode()
+        assert 'gateway_server_calls_total{outcome="ok",replica="test",server="demo"} 1.0' in text
+        assert 'gateway_server_calls_total{outcome="-32050",replica="test",server="demo"} 1.0' in text
+        tool = 'gateway_tool_calls_total{outcome="ok",replica="test",server="demo",tool="echo"} 1.0'
+        assert (tool in text) is by_tool
+
+
+@pytest.mark.parametrize(
+    ("how", "key", "status"),
+    [
+        ("key", None, 401), ("key", "wrong-wrong", 401), ("key", KEY, 200), ("key", "figures-only", 200),
+        ("open", None, 200), ("off", KEY, 404),
+    ],
+)  # fmt: skip
+async def test_the_figures_are_for_whom_the_setting_says(
+    open_app: Open, how: str, key: str | None, status: int
+) -> None:
+    async with open_app(metrics=how, metrics_key="figures-only") as (app, _):
+        client = Client(app, key)
+        assert (await client.ask("GET", "/metrics", headers={"host": "10.1.2.3:4000"}))[0] == status
+        if key == "figures-only":
+            assert (await client.ask("GET", "/mcp/tools"))[0] == 401
+
+
+async def test_a_browser_gets_a_page_that_says_how_to_connect(stranger: Client, registered: MemoryServer) -> None:
+    async with stranger.open("GET", "/", headers={"accept": "text/html,*/*;q=0.8"}) as answer:
+        text = (await answer.body()).decode()
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "http://localhost/mcp" in text
+    assert "demo" not in text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert (await stranger.ask("GET", "/", headers={"accept": "application/json"}))[0] == 401
+    assert (await stranger.ask("GET", "/", headers={"accept": "text/html", "host": "evil.test"}))[0] == 403
+
+
+@pytest.mark.parametrize(("path", "status"), [("/favicon.ico", 204), ("/robots.txt", 200)])
+async def test_what_browsers_ask_for_by_themselves_is_quiet(
+    stranger: Client, path: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    caplog.clear()
+    assert (await stranger.ask("GET", path))[0] == status
+    assert [record for record in caplog.records if record.name.startswith("gateway")] == []
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/register"), ("GET", "/authorize"), ("POST", "/token")])
+async def test_a_sign_in_is_told_that_there_is_none(stranger: Client, method: str, path: str) -> None:
+    status, _, answer = await stranger.ask(method, path)
+    assert (status, answer["error"]) == (403, "access_denied")
+    assert "Authorization: Bearer <key>" in answer["error_description"]
+    assert "nauthorized" not in str(answer), "clients take that word for a challenge"
+
+
+async def test_a_wrong_key_is_told_apart_from_none_in_the_challenge(app: Application, stranger: Client) -> None:
+    _, headers, _ = await stranger.ask("GET", "/mcp/tools")
+    assert headers["www-authenticate"] == 'Bearer realm="mcp-gateway"'
+    _, headers, _ = await Client(app, "a-wrong-key").ask("GET", "/mcp/tools")
+    assert 'error="invalid_token"' in headers["www-authenticate"]
+    assert "a-wrong-key" not in headers["www-authenticate"]

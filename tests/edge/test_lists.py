@@ -1,10 +1,12 @@
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from gateway.asgi import Application
-from gateway.upstream.memory import MemoryServer
+from gateway.protocol.messages import Request
+from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Answer, Client
 from tests.fix_gateway import Open, Servers
 
@@ -109,3 +111,115 @@ async def test_readyz_and_streams_follow_the_drain(app: Application, client: Cli
     app.draining.set()
     status, headers, state = await client.ask("GET", "/readyz")
     assert (status, state["status"], headers["connection"]) == (503, "draining", "close")
+
+
+async def many(client: Client, servers: Servers) -> None:
+    for name, tags in (("docs", ["public"]), ("mail", ["team"])):
+        servers[name] = MemoryServer(
+            tools={f"{verb}.{number}": _nothing for verb in ("find", "send") for number in range(3)},
+            resources=[{"uri": f"{name}://{number}", "name": f"r{number}"} for number in range(3)],
+            templates=[{"uriTemplate": f"{name}://x/{{id}}", "name": "t"}],
+            prompts=[{"name": "greet", "description": "Say HELLO"}],
+        )
+        body = {"name": name, "url": f"http://{name}.test/mcp", "tags": tags, "description": f"All {name}"}
+        await client.ask("POST", "/mcp/servers", value=body)
+
+
+async def _nothing(request: Request, emit: Emit) -> Any:
+    return {"content": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "count"),
+    [
+        ("/mcp/tools", "tools", 12),
+        ("/mcp/tools?server=docs", "tools", 6),
+        ("/mcp/tools?server=docs&server=mail", "tools", 12),
+        ("/mcp/tools?server=none", "tools", 0),
+        ("/mcp/tools?tag=team&q=FIND", "tools", 3),
+        ("/mcp/tools?q=find.1+docs", "tools", 1),
+        ("/mcp/prompts?q=hello", "prompts", 2),
+        ("/mcp/resources?server=mail", "resources", 3),
+        ("/mcp/servers?tag=public", "servers", 1),
+        ("/mcp/servers?q=all%20mail", "servers", 1),
+    ],
+)
+async def test_lists_take_a_filter_as_json_and_as_streams(
+    client: Client, servers: Servers, path: str, kind: str, count: int
+) -> None:
+    await many(client, servers)
+    _, _, document = await client.ask("GET", path, headers={"accept": "application/json"})
+    assert (len(document[kind]), document["total"], document["next_cursor"]) == (count, count, None)
+    async with client.open("GET", path, headers=SSE) as stream:
+        event = await stream.event()
+        assert event is not None
+        assert json.loads(event.data)[kind] == document[kind]
+
+
+@pytest.mark.parametrize("kind", ["servers", "tools", "resources"])
+async def test_pages_hold_everything_once(client: Client, servers: Servers, kind: str) -> None:
+    await many(client, servers)
+    json_only = {"accept": "application/json"}
+    _, _, whole = await client.ask("GET", f"/mcp/{kind}", headers=json_only)
+    found: list[Any] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        _, _, page = await client.ask("GET", f"/mcp/{kind}?limit=2&cursor={cursor}", headers=json_only)
+        assert page["total"] == len(whole[kind])
+        assert len(page[kind]) <= 2
+        found += page[kind]
+        cursor = page["next_cursor"]
+    assert found == whole[kind]
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "status", "said"),
+    [
+        ("color=red", "application/json", 400, "lists take server, tag, q, limit, cursor"),
+        ("limit=0", "application/json", 400, "from 1 to 10000"),
+        ("limit=x", "application/json", 400, "from 1 to 10000"),
+        ("limit=5", "text/event-stream", 400, "a stream carries the whole list"),
+        ("cursor=abc", "*/*", 400, "a stream carries the whole list"),
+        ("cursor=%C3%BC", "application/json", 422, "begin again"),
+    ],
+)
+async def test_what_a_list_does_not_take_is_told(
+    client: Client, query: str, accept: str, status: int, said: str
+) -> None:
+    got, _, problem = await client.ask("GET", f"/mcp/tools?{query}", headers={"accept": accept})
+    assert (got, said in problem["detail"]) == (status, True), problem
+
+
+async def test_json_rpc_lists_take_the_same(client: Client, servers: Servers) -> None:
+    await many(client, servers)
+
+    async def ask(method: str, **params: Any) -> Any:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        _, _, answer = await client.ask("POST", "/rpc", value=body)
+        return answer
+
+    answer = await ask("tools/list", server="docs", q="find", limit=2)
+    assert [tool["name"] for tool in answer["result"]["tools"]] == ["docs__find.0", "docs__find.1"]
+    assert answer["result"]["total"] == 3
+    last = await ask("tools/list", server="docs", q="find", limit=2, cursor=answer["result"]["nextCursor"])
+    assert [tool["name"] for tool in last["result"]["tools"]] == ["docs__find.2"]
+    assert "nextCursor" not in last["result"]
+    assert [each["name"] for each in (await ask("mcp.servers.list", tag=["team"]))["result"]["servers"]] == ["mail"]
+    for wrong in ({"color": "red"}, {"limit": 0}, {"limit": "5"}, {"q": 5}, {"server": [5]}):
+        assert (await ask("tools/list", **wrong))["error"]["code"] == -32602
+
+
+async def test_where_names_are_strict_either_name_can_be_called(open_app: Open, servers: Servers) -> None:
+    servers["demo"] = MemoryServer(tools={"a.b": _nothing, "plain": _nothing})
+    async with open_app(name_chars="strict") as (_, client):
+        await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+        _, _, document = await client.ask("GET", "/mcp/tools", headers={"accept": "application/json"})
+        assert [tool["name"] for tool in document["tools"]] == ["demo__a_b", "demo__plain"]
+        for name in ("demo__a_b", "demo__a.b", "a.b", "plain", "demo__plain"):
+            status, _, answer = await client.ask("POST", "/mcp/tools/call", value={"name": name})
+            assert status == 200, name
+        assert answer["tool"] == "demo__plain"
+    async with open_app() as (_, client):
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": "demo__a_b"}))[0] == 200
+        _, _, document = await client.ask("GET", "/mcp/tools", headers={"accept": "application/json"})
+        assert document["tools"][0]["name"] == "demo__a.b"

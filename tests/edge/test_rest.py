@@ -342,3 +342,84 @@ async def test_a_client_that_does_not_read_is_let_go(
     async with asyncio.timeout(10):
         await app(scope, receive, send)
     assert len(registered.requests) == 1
+
+
+ROUTEIQ = {
+    "server_id": "stub-mcp-1", "name": "test-stub", "url": "http://demo.test/mcp", "transport": "streamable_http",
+    "tools": ["echo"], "resources": ["stub://resource/demo"], "metadata": {"team": "x"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mount", ["", "/below/here"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/mcp/servers"), ("PUT", "/mcp/servers/stub-mcp-1"), ("RPC", "/mcp/servers"), ("RPC", "/rpc")],
+)
+async def test_a_registration_as_other_gateways_clients_send_it_works(
+    app: Application, servers: Servers, mount: str, method: str, path: str
+) -> None:
+    client = Client(app, KEY, root_path=mount)
+    servers["demo"] = MemoryServer()
+    body: dict[str, Any] = ROUTEIQ
+    if method == "RPC":
+        method, body = "POST", {"jsonrpc": "2.0", "id": 1, "method": "mcp.servers.register", "params": ROUTEIQ}
+    status, _, stored = await client.ask(method, path, value=body)
+    stored = stored.get("result", stored)
+    assert (status, stored["name"], stored["title"], stored["state"]) == (200, "stub-mcp-1", "test-stub", "ready")
+    assert (await client.ask("GET", "/mcp/servers/stub-mcp-1"))[0] == 200
+    _, _, again = await client.ask("PATCH", "/mcp/servers/stub-mcp-1", value={"server_id": "stub-mcp-1", "name": "T"})
+    assert again["title"] == "T"
+    assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
+    assert (await client.ask("DELETE", "/mcp/servers/stub-mcp-1"))[0] == 200
+
+
+async def test_a_private_address_is_allowed_by_network_or_by_name_and_the_refusal_says_how(
+    open_app: Open, servers: Servers
+) -> None:
+    servers |= {"a.inside": MemoryServer(), "10.0.0.7": MemoryServer()}
+    async with open_app(allowed_upstreams=("*.inside.test", "10.0.0.0/29")) as (_, client):
+        for name, url, expected in (
+            ("byname", "http://a.inside.test/mcp", 200),
+            ("bynet", "http://10.0.0.7/mcp", 200),
+            ("outside", "http://10.0.0.8/mcp", 422),
+            ("never", "http://169.254.169.254/mcp", 422),
+        ):
+            status, _, answer = await client.ask("POST", "/mcp/servers", value={"name": name, "url": url})
+            assert status == expected, answer
+            if name == "outside":
+                assert "GATEWAY_ALLOWED_UPSTREAMS" in answer["detail"]
+                assert "GATEWAY_ALLOW_PRIVATE_UPSTREAMS" in answer["detail"]
+
+
+async def test_a_server_that_takes_its_time_is_starting(
+    client: Client, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.administration._REGISTRATION_SECONDS", 0.1)
+    go = asyncio.Event()
+
+    class Late(MemoryServer):
+        async def answer(self, request: Request, emit: Emit) -> Any:
+            await go.wait()
+            return await super().answer(request, emit)
+
+    servers["demo"] = Late()
+    _, _, stored = await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+    assert (stored["state"], stored["reason"]) == ("starting", None)
+    go.set()
+
+    async with asyncio.timeout(10):
+        while (shown := (await client.ask("GET", "/mcp/servers/demo"))[2])["state"] == "starting":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert shown["state"] == "ready"
+
+
+async def test_a_call_that_finds_its_server_gone_changes_the_state(open_app: Open, servers: Servers) -> None:
+    servers["demo"] = MemoryServer()
+    async with open_app(refresh_seconds=3600) as (_, client):
+        await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+        servers["demo"].down = "nobody there"
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": "demo__echo"}))[0] == 502
+        async with asyncio.timeout(10):
+            while (shown := (await client.ask("GET", "/mcp/servers/demo"))[2])["state"] == "ready":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (shown["state"], shown["reason"]) == ("unreachable", "nobody there")

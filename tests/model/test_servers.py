@@ -23,7 +23,8 @@ def test_a_specification_is_read_with_its_aliases() -> None:
         ({"name": "x" * 64}, "name"),
         ({"name": "demo\n"}, "name"),
         ({"name": 3}, "name"),
-        ({"server_id": "other"}, "server_id"),
+        ({"server_id": "a b"}, "name"),
+        ({"type": "http", "transport": "sse"}, "transport"),
         ({"url": "ftp://example.org"}, "url"),
         ({"url": "example.org/mcp"}, "url"),
         ({"url": "http://"}, "url"),
@@ -117,3 +118,28 @@ def test_another_program_does_not_get_the_variables(change: dict[str, object]) -
     assert patch_spec(stored, change).env == {}
     with pytest.raises(InvalidParams):
         parse_spec({**stored.public(), **change}, stored)
+
+
+ROUTEIQ = {
+    "server_id": "stub-mcp-1", "name": "test-stub", "url": "http://localhost:9100/mcp", "transport": "streamable_http",
+    "tools": ["stub.echo"], "resources": ["stub://resource/demo"], "metadata": {"team": "x"},
+}  # fmt: skip
+
+
+def test_a_registration_of_other_gateways_clients_is_read() -> None:
+    spec = parse_spec(ROUTEIQ)
+    assert (spec.name, spec.title, spec.metadata) == ("stub-mcp-1", "test-stub", {"team": "x"})
+    assert parse_spec({**ROUTEIQ, "title": "A stub"}).title == "A stub"
+    assert parse_spec({**ROUTEIQ, "server_id": "test-stub"}).title is None
+    assert patch_spec(spec, {"server_id": "stub-mcp-1", "name": "Other words"}).title == "Other words"
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("http", "streamable_http"), ("sse", "sse"), ("streamable-http", "streamable_http")]
+)
+def test_a_type_is_what_editors_files_call_the_transport(said: str, meant: str) -> None:
+    assert parse_spec({**GOOD, "type": said}).transport_type == meant
+
+
+def test_a_type_of_stdio_is_a_program() -> None:
+    assert parse_spec({"name": "p", "type": "stdio", "command": "npx", "args": ["-y"]}).command == "npx"

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from gateway.errors import SettingsError
@@ -53,3 +55,52 @@ def test_a_wrong_value_is_one_line_that_names_the_setting(name: str, value: str)
 def test_the_public_demo_key_never_leaves_loopback() -> None:
     with pytest.raises(SettingsError):
         Settings.from_environment({"GATEWAY_MASTER_KEY": DEMO_KEY, "GATEWAY_HOST": "0.0.0.0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("GATEWAY_WORKER", "did you mean GATEWAY_WORKERS?"),
+        ("GATEWAY_MASTERKEY", "did you mean GATEWAY_MASTER_KEY?"),
+        ("MCP_GATEWAY_ENABLE", "did you mean MCP_GATEWAY_ENABLED?"),
+        ("GATEWAY_COFFEE", "it has no effect"),
+    ],
+)
+def test_a_misspelled_setting_is_told_with_the_near_one(name: str, said: str) -> None:
+    [line] = Settings.misspelled({name: "1", "PATH": "/bin"})
+    assert line.startswith(f"{name}: there is no such setting")
+    assert said in line
+
+
+def test_what_is_right_or_not_ours_is_no_misspelling() -> None:
+    kubernetes = {"GATEWAY_SERVICE_HOST": "10.0.0.1", "GATEWAY_PORT_4000_TCP": "tcp://x", "GATEWAY_SERVICE_PORT": "1"}
+    right = {"GATEWAY_WORKERS": "2", "GATEWAY_URL": "http://x", "LITELLM_MASTER_KEY": "x"}
+    assert Settings.misspelled(kubernetes | right) == []
+
+
+@pytest.mark.parametrize("value", ["10.0.0.0/99", "a b", "http://x/", "10.0.0.0/8,x/y"])
+def test_an_upstream_that_is_none_is_named(value: str) -> None:
+    with pytest.raises(SettingsError, match="GATEWAY_ALLOWED_UPSTREAMS"):
+        Settings.from_environment({"GATEWAY_ALLOWED_UPSTREAMS": value})
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("a-key-from-a-file\n")
+    settings = Settings.from_environment({"GATEWAY_MASTER_KEY_FILE": str(file), "REDIS_HOST": "h"})
+    assert settings.master_key == "a-key-from-a-file"
+    assert Settings.misspelled({"GATEWAY_MASTER_KEY_FILE": "x", "GATEWAY_SECRET_FILE": "x"}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "No such file"),
+        ({"GATEWAY_MASTER_KEY": "long-enough"}, "set one of the two"),
+        ({"GATEWAY_MASTER_KEY_FILE": "/dev/null"}, "is empty"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_one_line(changes: dict[str, str], said: str, tmp_path: Path) -> None:
+    values = {"GATEWAY_MASTER_KEY_FILE": str(tmp_path / "nothing"), **changes}
+    with pytest.raises(SettingsError, match=said):
+        Settings.from_environment(values)

@@ -190,7 +190,7 @@ async def test_a_message_that_fails_after_it_was_taken_has_one_answer(
             "type": "http", "method": "POST", "path": path, "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         }  # fmt: skip
-        await workers[1]._app(scope, receive, send)  # type: ignore[arg-type]
+        await workers[1]._app(scope, receive, send)
         assert sent == ["http.response.start", "http.response.body"]
 
 

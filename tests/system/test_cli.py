@@ -48,9 +48,11 @@ def test_a_server_is_added_listed_shown_refreshed_and_removed(run: Run, stack: R
     assert "ready" in run("servers", "refresh", "cli").stdout
     again = run("servers", "add", "cli", stack.stub, "--description", "other", code=1)
     assert "different server" in again.stderr
+    assert "--replace" in again.stderr
+    assert "PUT" not in again.stderr
     run("servers", "add", "cli", stack.stub, "--description", "other", "--replace")
     assert run("servers", "remove", "cli").stdout.strip() == "cli is removed"
-    assert "GET /mcp/servers lists" in run("servers", "show", "cli", code=1).stderr
+    assert "`servers list` shows what there is" in run("servers", "show", "cli", code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -162,3 +164,69 @@ def test_check_sees_a_load_balancer_that_buffers_strips_and_limits(
 
 def _key(stack: Running) -> str:
     return stack.environment.get("GATEWAY_MASTER_KEY", "sk-master-key-change-me")
+
+
+def test_a_server_is_disabled_changed_and_enabled_in_the_commands_own_words(run: Run, stack: Running) -> None:
+    run("servers", "add", "cli", stack.stub)
+    assert run("servers", "disable", "cli").stdout.strip() == "cli is disabled"
+    refused = run("tools", "call", "cli__stub.echo", "text=x", code=1)
+    assert "`servers enable cli` switches it on" in refused.stderr
+    assert "disabled" in run("servers", "list").stdout
+    assert run("servers", "update", "cli", "--description", "new words", "--tag", "b").stdout.startswith(
+        "cli is changed"
+    )
+    shown = json.loads(run("servers", "show", "cli", "--json").stdout)
+    assert (shown["description"], shown["tags"], shown["enabled"]) == ("new words", ["b"], False)
+    assert run("servers", "enable", "cli").stdout.startswith("cli is enabled")
+    assert json.loads(run("tools", "call", "cli__stub.echo", "text=x").stdout) == {"text": "x"}
+    run("servers", "update", "cli", code=2)
+
+
+def test_options_stand_before_the_command_too(run: Run, stack: Running) -> None:
+    [port] = free_ports(1)
+    before = run("--url", stack.url, "--json", "servers", "list", GATEWAY_URL=f"http://localhost:{port}")
+    assert "servers" in json.loads(before.stdout)
+    run("--url", f"http://localhost:{port}", "servers", "list", "--url", stack.url)
+    assert run("--version").stdout.strip() == run("version").stdout.strip() != ""
+
+
+def test_resources_and_prompts_are_listed_and_read(run: Run, stack: Running) -> None:
+    run("servers", "add", "cli", stack.stub)
+    uris = [
+        each["uri"] for each in json.loads(run("resources", "list", "--server", "cli", "--json").stdout)["resources"]
+    ]
+    assert len(uris) == 2
+    assert uris[0] in run("resources", "list").stdout
+    assert "This is test-resource" in run("resources", "read", uris[0]).stdout
+    assert "greet" in run("prompts", "list", "--server", "cli").stdout
+    assert run("prompts", "get", "cli__greet", "name=Ada").stdout == "user: Please greet Ada.\n"
+    assert "list" in run("resources", "list", "--server", "nobody", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("tools", "call", "cli__stub.ehco"), "cli__stub.echo"),
+        (("tools", "call", "stub.ehco"), "cli__stub.echo"),
+        (("prompts", "get", "cli__gret"), "cli__greet"),
+        (("resources", "read", "stub://test-resource-11"), "stub://test-resource-1"),
+    ],
+)
+def test_a_typo_gets_what_was_probably_meant(run: Run, stack: Running, words: tuple[str, ...], meant: str) -> None:
+    run("servers", "add", "cli", stack.stub)
+    assert f"Did you mean {meant}" in run(*words, code=1).stderr
+
+
+def test_a_program_is_named_after_two_dashes(run: Run, stack: Running) -> None:
+    refused = run("servers", "add", "cli", "-e", "A=b", "--", "npx", "-y", "some-package", "--flag", code=1)
+    assert "GATEWAY_ALLOW_STDIO=true" in refused.stderr  # it was read as a program
+    run("servers", "add", "cli", "--", code=2)
+    run("servers", "add", "cli", code=2)
+    run("servers", "add", "cli", stack.stub, "--command", "x", code=2)
+
+
+def test_a_wide_table_wraps_and_cuts_nothing(run: Run, stack: Running) -> None:
+    long = "https://example.org/" + "x" * 300
+    run("servers", "add", "cli", long, "--no-wait")
+    assert run("servers", "list").stdout.replace("\n", "").replace("│", "").replace(" ", "").count("x" * 40) >= 1
+    assert "…" not in run("servers", "list").stdout

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
+import pty
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +120,35 @@ def test_the_inspectors_command_line(three: Running, npm_install: Install, path:
     assert inspect("resources/read", "--uri", "test://static-text")["contents"][0]["mimeType"] == "text/plain"
     prompt = inspect("prompts/get", "--prompt-name", "one__test_simple_prompt")
     assert prompt["messages"][0]["content"]["type"] == "text"
+
+
+@pytest.mark.parametrize("key", ["a-wrong-key-of-mine", None])
+@pytest.mark.parametrize("client", ["mcp-remote", "inspector"])
+def test_a_client_with_a_wrong_key_says_so_and_ends(
+    stack: Running, npm_install: Install, tmp_path: Path, client: str, key: str | None
+) -> None:
+    """Both begin a sign-in at the first 401; on a terminal they would wait for a browser."""
+    header = [] if key is None else ["--header", f"Authorization: Bearer {key}"]
+    if client == "mcp-remote":
+        script = npm_install("mcp-remote@0.15.1") / "dist" / "proxy.js"
+        command = ["node", str(script), f"{stack.url}/mcp", "--allow-http", *header]
+    else:
+        script = npm_install("@modelcontextprotocol/inspector@2.12.0").parent.parent / ".bin" / "mcp-inspector"
+        command = ["node", str(script), "--cli", f"{stack.url}/mcp", *header, "--method", "tools/list"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command, env=node.environment() | {"HOME": str(tmp_path), "BROWSER": "/bin/true"},
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    try:
+        with suppress(OSError):  # it closed its end
+            while piece := os.read(ours, 65536):
+                said += piece
+        assert process.wait(20) != 0
+    finally:
+        os.close(ours)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert b"it takes a key" in said, said.decode()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import pytest
@@ -92,4 +93,56 @@ def test_a_call_of_a_program_that_is_under_way_at_the_end_is_finished(serve: Cal
     replica.process.send_signal(signal.SIGTERM)
     calling.join(30)
     assert said["call"].status_code == 200, said["call"].text
+    assert replica.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://nobody@127.0.0.1:1/x", "Connection refused"),
+        ("postgresql://nobody@no-such-host.invalid/x", "no-such-host.invalid"),
+        ("{stores}/no_such_database", "does not exist"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_a_wrong_database_url_is_one_line_and_an_exit_code(stores: Urls, command: str, url: str, said: str) -> None:
+    parts = urlsplit(stores.database_url)
+    url = urlunsplit(parts._replace(path="/no_such_database")) if url.startswith("{") else url
+    environment = {
+        "PATH": os.environ["PATH"], "DATABASE_URL": url, "REDIS_URL": stores.redis_url, "GATEWAY_MASTER_KEY": KEY,
+        "GATEWAY_PORT": str(free_ports(1)[0]),
+    }  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "gateway", command],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (run.returncode, len(run.stderr.strip().splitlines())) == (2, 1), run.stderr
+    assert run.stderr.startswith("mcp-gateway: DATABASE_URL: ")
+    assert said in run.stderr
+    assert "try again" not in run.stderr
+    assert "workers on" not in run.stdout
+
+
+def test_a_replica_that_leaves_says_so_first_and_serves_on(serve: Callable[..., Replica]) -> None:
+    replica = serve(GATEWAY_DRAIN_DELAY="3", GATEWAY_WORKER="2").ready()
+    assert "did you mean GATEWAY_WORKERS?" in replica.log.read_text()
+    time.sleep(2.1)  # a worker that has just started is told a moment later
+    replica.process.terminate()
+    deadline = time.monotonic() + 10
+    while replica.status("/readyz") == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert replica.status("/readyz") == 503
+    assert replica.ask("GET", "/mcp/tools").status_code == 200
+    assert replica.process.wait(30) == 0
+    assert replica.status("/readyz") == 0
+
+
+def test_a_second_signal_cuts_the_delay_short(serve: Callable[..., Replica]) -> None:
+    replica = serve(GATEWAY_DRAIN_DELAY="600").ready()
+    replica.process.terminate()
+    time.sleep(0.3)
+    assert replica.process.poll() is None
+    replica.process.terminate()
     assert replica.process.wait(30) == 0

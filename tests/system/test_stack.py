@@ -66,12 +66,32 @@ def test_the_validation_passes_twice_and_cleans_up(stack: Running) -> None:
     assert [server["name"] for server in after] == [server["name"] for server in before]
 
 
-def test_the_validation_fails_where_something_is_wrong(stack: Running) -> None:
+def test_a_refused_key_is_one_line_and_not_eleven_failures(stack: Running) -> None:
     environment = stack.environment | {"GATEWAY_MASTER_KEY": "a-wrong-key"}
     command = [sys.executable, "-m", "gateway.validate"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 1
-    assert "1 of 12 passed" in run.stdout  # the stub's own face needs no key
+    assert len(run.stdout.strip().splitlines()) == 1
+    assert "refuses the key" in run.stdout
+
+
+def test_with_its_url_alone_a_deployment_is_judged_as_one(stack: Running) -> None:
+    known = {name: value for name, value in stack.environment.items() if not name.endswith("PORT")}
+    environment = known | {"VALIDATE_URL": stack.url, "VALIDATE_STUB": stack.stub}
+    command = [sys.executable, "-m", "gateway.validate"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "12 of 12 passed" in run.stdout, run.stdout
+
+
+@pytest.mark.parametrize(("path", "said"), [("", "There is no gateway"), ("/mcp/tools", "is no gateway")])
+def test_the_validation_of_what_is_no_gateway_is_one_line(stack: Running, path: str, said: str) -> None:
+    [port] = free_ports(1)
+    url = stack.stub.removesuffix("/mcp") + path if path else f"http://localhost:{port}"
+    command = [sys.executable, "-m", "gateway.validate"]
+    environment = stack.environment | {"VALIDATE_URL": url}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (run.returncode, len(run.stdout.strip().splitlines())) == (1, 1)
+    assert said in run.stdout
 
 
 def test_what_is_registered_through_nginx_is_callable_on_all_four_workers_at_once(stack: Running) -> None:
@@ -361,11 +381,11 @@ def status(url: str) -> int:
 
 
 def calls_in_flight(stack: Running) -> int:
-    """Requests that the gateway's workers are answering now, but for the one that asks."""
+    """Requests that the gateway's workers are answering now."""
     total = 0
     for replica in stack.replicas:
         with stack.client(base_url=replica) as client:
-            total += figure(client.get("/metrics").text, "gateway_in_flight") - 1
+            total += figure(client.get("/metrics").text, "gateway_in_flight")
     return total
 
 

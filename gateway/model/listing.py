@@ -1,0 +1,127 @@
+"""What of a list is asked for: by server, by tag, by words, and a page at a time.
+
+The same parameters as a query string (REST) and as JSON-RPC's params.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from gateway.errors import BadQuery, InvalidParams
+from gateway.model.servers import Server
+
+Item = TypeVar("Item")
+
+_KNOWN = ("server", "tag", "q", "limit", "cursor")
+_MAX_LIMIT = 10_000
+_SEARCHED = ("name", "title", "description", "uri", "uriTemplate")
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """A filter and a page; `limit` None is everything, `after` the identity of the last item of the page before."""
+
+    servers: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    limit: int | None = None
+    after: str | None = None
+
+    @classmethod
+    def from_query_string(cls, query: bytes, *, is_stream: bool) -> ListQuery:
+        """Read a REST list's query. Raises BadQuery, which lists what there is."""
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        found: dict[str, list[str]] = {}
+        for name, value in pairs:
+            if name not in _KNOWN:
+                raise BadQuery(f"There is no parameter {name[:64]!r}; lists take {', '.join(_KNOWN)}.", name[:64])
+            found.setdefault(name, []).append(value)
+        if is_stream and (page := found.keys() & {"limit", "cursor"}):
+            name = min(page)
+            raise BadQuery(f"{name!r} is for 'Accept: application/json': a stream carries the whole list.", name)
+        limit = found.get("limit", [""])[-1]
+        if limit and not (limit.isascii() and limit.isdigit() and len(limit) < 9):
+            raise BadQuery(f"'limit' must be a number from 1 to {_MAX_LIMIT}.", "limit")
+        return cls(
+            servers=tuple(found.get("server", ())),
+            tags=tuple(found.get("tag", ())),
+            words=_words(" ".join(found.get("q", ()))),
+            limit=_limit(int(limit)) if limit else None,
+            after=read_cursor(found.get("cursor", [""])[-1]),
+        )
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> ListQuery:
+        """Read the params of a JSON-RPC list. Raises InvalidParams."""
+        for name in params:
+            if name not in (*_KNOWN, "_meta"):
+                raise InvalidParams(f"There is no parameter {name[:64]!r}; lists take {', '.join(_KNOWN)}.", name[:64])
+        words, limit = params.get("q"), params.get("limit")
+        if not isinstance(words, str | None):
+            raise InvalidParams("'q' must be a string.", "q")
+        if isinstance(limit, bool) or not isinstance(limit, int | None):
+            raise InvalidParams(f"'limit' must be a number from 1 to {_MAX_LIMIT}.", "limit")
+        return cls(
+            servers=_strings(params, "server"),
+            tags=_strings(params, "tag"),
+            words=_words(words or ""),
+            limit=None if limit is None else _limit(limit),
+            after=read_cursor(params.get("cursor")),
+        )
+
+    def takes(self, server: Server, item: Mapping[str, Any]) -> bool:
+        """Tell whether an item of a server is asked for; in a list of servers the item is the server's document."""
+        if self.servers and server.name not in self.servers:
+            return False
+        if self.tags and not set(self.tags) & set(server.spec.tags):
+            return False
+        if not self.words:
+            return True
+        text = " ".join(value for field in _SEARCHED if isinstance(value := item.get(field), str)).casefold()
+        return all(word in text for word in self.words)
+
+    def page(self, items: Sequence[Item], identity: Callable[[Item], str]) -> tuple[list[Item], str | None]:
+        """The page of items that are ordered by their identity, and the cursor of the next one."""
+        rest = [item for item in items if self.after is None or identity(item) > self.after]
+        if self.limit is None or len(rest) <= self.limit:
+            return rest, None
+        return rest[: self.limit], cursor_after(identity(rest[self.limit - 1]))
+
+
+def cursor_after(identity: str) -> str:
+    """The cursor of what comes after an item."""
+    return base64.urlsafe_b64encode(identity.encode()).decode()
+
+
+def read_cursor(cursor: Any) -> str | None:
+    """The identity that a cursor stands for, None for the beginning. Raises InvalidParams."""
+    if cursor is None or cursor == "":
+        return None
+    try:
+        return base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
+    except (TypeError, ValueError, binascii.Error):
+        raise InvalidParams("This cursor was not given out here; begin again without one.", "cursor") from None
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.casefold().split())
+
+
+def _limit(number: int) -> int:
+    if not 1 <= number <= _MAX_LIMIT:
+        raise BadQuery(f"'limit' must be a number from 1 to {_MAX_LIMIT}.", "limit")
+    return number
+
+
+def _strings(params: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = params.get(name)
+    values: Iterable[Any] = () if value is None else value if isinstance(value, list) else (value,)
+    found = tuple(values)
+    if not all(isinstance(each, str) for each in found):
+        raise InvalidParams(f"{name!r} must be a string or a list of strings.", name)
+    return found
