@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help run ha validate test conformance soak lint types imports check bench clean
+.PHONY: help run ha validate test conformance soak lint types imports check bench requirements clean
 
 help:
 	@echo "make run          a gateway on :4000 with its own stores and a stub server, registered"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint         ruff; make types: mypy; make imports: the import floors"
 	@echo "make check        lint, types, imports and test"
 	@echo "make bench        calls per second and CPU per call, beside other ways (ARGS=… goes to it)"
+	@echo "make requirements lock the image's packages anew (deploy/requirements.txt)"
 	@echo "make clean        remove .venv and what the tools left; the data in .mcp-gateway stays"
 
 run: .venv/run
@@ -50,6 +51,15 @@ check: lint types imports test
 
 bench: .venv/run
 	$(BIN)/python -m bench $(ARGS)
+
+# The image's packages, locked anew. pip-tools comes into an environment of its own.
+requirements:
+	@$(PYTHON) -m venv build/pip-tools && build/pip-tools/bin/python -m pip --quiet --disable-pip-version-check install pip-tools
+	@for name in requirements-build requirements; do \
+		source=deploy/$$name.in; [ -f $$source ] || source=setup.cfg; \
+		build/pip-tools/bin/pip-compile --quiet --allow-unsafe --generate-hashes --strip-extras --no-annotate --no-header \
+			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+			--output-file deploy/$$name.txt $$source; done
 
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build ./*.egg-info

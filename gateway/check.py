@@ -150,7 +150,7 @@ def _stream(remote: Remote) -> Finding:
 def _open_session(remote: Remote) -> str | None:
     """A session that works, or None."""
     info = {"name": "mcp-gateway check", "version": "1"}
-    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info}
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": info}  # its streams begin bare
     opened = _mcp(remote, {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello})
     session: str | None = opened.headers.get("mcp-session-id")
     if session and _mcp(remote, {"jsonrpc": "2.0", "id": 1, "method": "ping"}, session).status_code == 200:

@@ -1,4 +1,7 @@
-"""The command line: `serve` and `migrate`; `run` and `ha` for trying it out; the rest asks a running gateway."""
+"""The command line: `serve` and `migrate`; `run` and `ha` for trying it out; the rest asks a running gateway.
+
+A command imports what it needs by itself: who asks for a list does not wait for Postgres' and Redis' clients to load.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import psycopg
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gateway import check as checks
 from gateway import item_commands, server_commands, version
-from gateway.embedded import Stores
 from gateway.errors import SettingsError, StoreUnavailable
 from gateway.settings import Settings, with_secrets
-from gateway.stack import Stack
-from gateway.store import Store
-from gateway.supervise import Supervisor
 from gateway.terminal import DEFAULT_URL, AsJson, Key, Options, Url, asking, print_json, print_table, set_options
 
 _DATABASE_SECONDS = 5.0
@@ -62,6 +59,8 @@ def options(
 @cli.command()
 def check(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Check the gateway, its stores, its servers and the way through the load balancer; says what to fix."""
+    from gateway import check as checks
+
     with asking(url, key, as_json) as to:
         findings = list(checks.run(to.remote, os.environ))
         if to.as_json:
@@ -81,6 +80,9 @@ def check(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
 @cli.command()
 def serve() -> None:
     """Serve one replica until SIGTERM; runs stores of its own where DATABASE_URL or REDIS_URL is unset."""
+    from gateway.embedded import Stores
+    from gateway.supervise import Supervisor
+
     settings = Settings.from_environment(os.environ)
     if settings.master_key is None:
         raise SettingsError("GATEWAY_MASTER_KEY: not set; it is the key that clients send.")
@@ -115,6 +117,8 @@ def serve() -> None:
 
 def _check_database(url: str) -> None:
     """Wait a little for a database that starts, and say why one can't be used. Raises SettingsError."""
+    import psycopg
+
     deadline = time.monotonic() + _DATABASE_SECONDS
     while True:
         try:
@@ -130,7 +134,7 @@ def _check_database(url: str) -> None:
             raise SettingsError(f"DATABASE_URL: {_cause(error)}. Nothing was started.") from None
 
 
-def _cause(error: psycopg.Error) -> str:
+def _cause(error: Exception) -> str:
     """The line that says what is wrong; libpq's last one says it best."""
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300].rstrip(".")
@@ -139,6 +143,8 @@ def _cause(error: psycopg.Error) -> str:
 @cli.command()
 def migrate() -> None:
     """Bring the database's schema up to date."""
+    from gateway.store import Store
+
     settings = Settings.from_environment(os.environ)
     if settings.database_url is None:
         raise SettingsError("DATABASE_URL: not set; there is nothing to migrate.")
@@ -160,6 +166,8 @@ def migrate() -> None:
 @cli.command()
 def run() -> None:
     """Try it: a gateway with stores of its own, and a stub server registered."""
+    from gateway.stack import Stack
+
     with Stack(Settings.from_environment(os.environ), with_secrets(os.environ), replicas=1) as stack:
         stack.wait_ready()
         stack.register_stub()
@@ -172,6 +180,8 @@ def ha(
     nginx_conf: Annotated[Path, typer.Option(help="the load balancer's configuration")] = Path("deploy/nginx.conf"),
 ) -> None:
     """The whole stack on one machine: two replicas, nginx, Postgres, Redis, the stub."""
+    from gateway.stack import Stack
+
     environment = with_secrets(os.environ)
     with Stack(Settings.from_environment(environment), environment, replicas=2, nginx_conf=nginx_conf) as stack:
         stack.wait_ready()
