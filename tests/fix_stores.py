@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from gateway.embedded import Stores, Urls
 
@@ -26,14 +27,33 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Urls]:
         own.stop()
 
 
-@pytest.fixture
-def database_url(stores: Urls) -> Iterator[str]:
-    """An empty database of the test's own."""
-    name = f"gateway_test_{os.getpid()}_{next(_numbers)}"
+@pytest.fixture(scope="session")
+def databases(stores: Urls) -> Iterator[list[str]]:
+    """Empty databases that no test uses now; making one takes longer than most tests."""
+    made: list[str] = []
+    yield made
     with psycopg.connect(stores.database_url, autocommit=True) as admin:
-        admin.execute(f'CREATE DATABASE "{name}"')
-        yield urlunsplit(urlsplit(stores.database_url)._replace(path=f"/{name}"))
-        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        for name in made:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database_url(stores: Urls, databases: list[str]) -> Iterator[str]:
+    """An empty database of the test's own; it is emptied for the next one."""
+    with psycopg.connect(stores.database_url, autocommit=True) as admin:
+        if not databases:
+            name = f"gateway_test_{os.getpid()}_{next(_numbers)}"
+            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            databases.append(name)
+        name = databases.pop()
+        url = urlunsplit(urlsplit(stores.database_url)._replace(path=f"/{name}"))
+        yield url
+        admin.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(sql.Identifier(name)))
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    with psycopg.connect(url, autocommit=True) as emptied:
+        emptied.execute("DROP SCHEMA public CASCADE")
+        emptied.execute("CREATE SCHEMA public")
+    databases.append(name)
 
 
 @pytest.fixture
