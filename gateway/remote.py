@@ -60,6 +60,10 @@ class Remote:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self.http = httpx.Client(headers=headers, timeout=_SECONDS, trust_env=False)
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.http.close()
+
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Send one request and return its JSON. Raises Refused."""
         with self._errors():

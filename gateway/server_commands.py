@@ -103,7 +103,7 @@ def add_server(
 ) -> None:
     """Register a server: `servers add docs https://docs.example/mcp`, `servers add files -- npx -y PACKAGE DIR`."""
     place = place or []
-    is_program = command is not None or "--" in sys.argv
+    is_program = command is not None or len(place) > 1 or "--" in sys.argv
     if command is not None and place:
         raise typer.BadParameter("name either a URL or a program", param_hint="URL")
     if not is_program and len(place) != 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -60,7 +60,8 @@ def asking(url: str | None, key: str | None, as_json: bool) -> Iterator[Asking]:
     before = _before.get()
     as_json = as_json or before.as_json
     try:
-        yield Asking(Remote(url or before.url, key or before.key), as_json)
+        with closing(Remote(url or before.url, key or before.key)) as remote:
+            yield Asking(remote, as_json)
     except Refused as error:
         if as_json:
             typer.echo(json.dumps(error.problem))

@@ -1,5 +1,6 @@
 """The whole stack as processes: two replicas of two workers, nginx, stub and stores, on ports of the test's own."""
 
+import itertools
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,21 @@ START_SECONDS = 60.0
 _ROOT = Path(__file__).parent.parent
 
 
+_SPAN = 4000  # ports of each of pytest-xdist's workers, below those that the system gives to clients
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.cycle(range(12_000 + _worker % 5 * _SPAN, 12_000 + (_worker % 5 + 1) * _SPAN))
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now; all are held until all are known."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
+    """Ports that are free now, and that no other worker of this run takes meanwhile."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as one:
+            port = next(_ports)
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 class Running:

@@ -1,5 +1,6 @@
 """Node from a wheel, and packages from npm, installed once into .cache."""
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -21,10 +22,17 @@ def install(package: str) -> Path:
     name = package.rpartition("@")[0]
     folder = _CACHE / package.replace("/", "+").replace("@", "_")
     found = folder / "node_modules" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:  # tests run side by side
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(package, folder)
+    return found
+
+
+def _install(package: str, folder: Path) -> None:
     if not (folder / "installed").exists():
         npm = _NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         command = ["node", str(npm), "install", "--no-audit", "--no-fund", "--prefix", str(folder), package]
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(command, env=environment(), check=True, timeout=240, capture_output=True)
         (folder / "installed").touch()
-    return found

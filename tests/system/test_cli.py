@@ -8,29 +8,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from gateway.cli import cli
 from gateway.embedded import nginx_binary
 from tests.fix_stack import Running, free_ports
 
 pytestmark = pytest.mark.system
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(stack: Running) -> Iterator[Run]:
     """Run a command against the stack; the server it may have added is gone afterwards."""
 
-    def run(*words: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-        known = {"PATH": os.environ["PATH"], "GATEWAY_URL": stack.url, "TERM": "dumb", **environment}
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway", *words],
-            env=known,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
+    def run(*words: str, code: int = 0, **environment: str) -> Result:
+        others = dict.fromkeys(name for name in os.environ if name.startswith(("GATEWAY_", "LITELLM_")))
+        known = {**others, "GATEWAY_URL": stack.url, "TERM": "dumb", **environment}
+        done = CliRunner().invoke(cli, words, env=known)
+        assert done.exit_code == code, done.output
         return done
 
     yield run
@@ -230,3 +226,19 @@ def test_a_wide_table_wraps_and_cuts_nothing(run: Run, stack: Running) -> None:
     run("servers", "add", "cli", long, "--no-wait")
     assert run("servers", "list").stdout.replace("\n", "").replace("│", "").replace(" ", "").count("x" * 40) >= 1
     assert "…" not in run("servers", "list").stdout
+
+
+def test_as_a_process_it_ends_with_its_code_and_one_line(stack: Running) -> None:
+    """What only a process shows: the entry point, its exit code, and what follows two dashes."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        known = {"PATH": os.environ["PATH"], "GATEWAY_URL": stack.url, **environment}
+        command = [sys.executable, "-m", "gateway", *words]
+        return subprocess.run(command, env=known, capture_output=True, text=True, timeout=60, check=False)
+
+    listed = run("servers", "list", "--json")
+    assert (listed.returncode, "servers" in json.loads(listed.stdout)) == (0, True)
+    program = run("servers", "add", "cli", "--", "one-word")
+    assert (program.returncode, "GATEWAY_ALLOW_STDIO=true" in program.stderr) == (1, True)
+    wrong = run("servers", "list", GATEWAY_MASTER_KEY="a-wrong-key")
+    assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (4, 1)
