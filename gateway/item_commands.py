@@ -6,7 +6,7 @@ import json
 import sys
 from difflib import get_close_matches
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import typer
 from rich.console import Console
@@ -161,7 +161,7 @@ def get_prompt(
 def _listed(remote: Remote, kind: str, server: str | None, words: str | None) -> Any:
     """A list, whole; a server that is not there is refused, not an empty list."""
     if server is not None:
-        remote.ask("GET", f"/mcp/servers/{server}")
+        remote.ask("GET", f"/mcp/servers/{quote(server, safe='')}")
     asked = {name: value for name, value in (("server", server), ("q", words)) if value}
     return remote.ask("GET", f"/mcp/{kind}" + (f"?{urlencode(asked)}" if asked else ""))
 

@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections import Counter
@@ -449,7 +450,7 @@ low.create_initialization_options = _declared  # type: ignore[method-assign, ass
 
 def main() -> None:
     logging.disable(logging.CRITICAL)
-    if sys.argv[-1].startswith("20"):
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", sys.argv[-1]):
         vars(runner).update(HANDSHAKE_PROTOCOL_VERSIONS=(sys.argv[-1],), LATEST_HANDSHAKE_VERSION=sys.argv[-1])
     if sys.argv[1] == "stdio":
         server.run("stdio")

@@ -19,6 +19,7 @@ Item = TypeVar("Item")
 
 _KNOWN = ("server", "tag", "q", "limit", "cursor")
 _MAX_LIMIT = 10_000
+_MAX_WORDS = 200  # characters
 _SEARCHED = ("name", "title", "description", "uri", "uriTemplate")
 
 
@@ -26,8 +27,8 @@ _SEARCHED = ("name", "title", "description", "uri", "uriTemplate")
 class ListQuery:
     """A filter and a page; `limit` None is everything, `after` the identity of the last item of the page before."""
 
-    servers: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
+    servers: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
     words: tuple[str, ...] = ()
     limit: int | None = None
     after: str | None = None
@@ -48,9 +49,9 @@ class ListQuery:
         if limit and not (limit.isascii() and limit.isdigit() and len(limit) < 9):
             raise BadQuery(f"'limit' must be a number from 1 to {_MAX_LIMIT}.", "limit")
         return cls(
-            servers=tuple(found.get("server", ())),
-            tags=tuple(found.get("tag", ())),
-            words=_words(" ".join(found.get("q", ()))),
+            servers=frozenset(found.get("server", ())),
+            tags=frozenset(found.get("tag", ())),
+            words=_words(" ".join(found.get("q", ())), BadQuery),
             limit=_limit(int(limit)) if limit else None,
             after=read_cursor(found.get("cursor", [""])[-1]),
         )
@@ -69,7 +70,7 @@ class ListQuery:
         return cls(
             servers=_strings(params, "server"),
             tags=_strings(params, "tag"),
-            words=_words(words or ""),
+            words=_words(words or "", InvalidParams),
             limit=None if limit is None else _limit(limit),
             after=read_cursor(params.get("cursor")),
         )
@@ -78,7 +79,7 @@ class ListQuery:
         """Tell whether an item of a server is asked for; in a list of servers the item is the server's document."""
         if self.servers and server.name not in self.servers:
             return False
-        if self.tags and not set(self.tags) & set(server.spec.tags):
+        if self.tags and self.tags.isdisjoint(server.spec.tags):
             return False
         if not self.words:
             return True
@@ -108,8 +109,11 @@ def read_cursor(cursor: Any) -> str | None:
         raise InvalidParams("This cursor was not given out here; begin again without one.", "cursor") from None
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.casefold().split())
+def _words(text: str, refusal: type[InvalidParams]) -> tuple[str, ...]:
+    """The words that are searched for; bounded, since each is looked for in every item."""
+    if len(text) > _MAX_WORDS:
+        raise refusal(f"'q' must be a text of at most {_MAX_WORDS} characters.", "q")
+    return tuple(dict.fromkeys(text.casefold().split()))
 
 
 def _limit(number: int) -> int:
@@ -118,10 +122,10 @@ def _limit(number: int) -> int:
     return number
 
 
-def _strings(params: Mapping[str, Any], name: str) -> tuple[str, ...]:
+def _strings(params: Mapping[str, Any], name: str) -> frozenset[str]:
     value = params.get(name)
     values: Iterable[Any] = () if value is None else value if isinstance(value, list) else (value,)
     found = tuple(values)
     if not all(isinstance(each, str) for each in found):
         raise InvalidParams(f"{name!r} must be a string or a list of strings.", name)
-    return found
+    return frozenset(found)

@@ -178,6 +178,7 @@ async def test_pages_hold_everything_once(client: Client, servers: Servers, kind
         ("color=red", "application/json", 400, "lists take server, tag, q, limit, cursor"),
         ("limit=0", "application/json", 400, "from 1 to 10000"),
         ("limit=x", "application/json", 400, "from 1 to 10000"),
+        ("q=" + "a+" * 101, "application/json", 400, "at most 200 characters"),
         ("limit=5", "text/event-stream", 400, "a stream carries the whole list"),
         ("cursor=abc", "*/*", 400, "a stream carries the whole list"),
         ("cursor=%C3%BC", "application/json", 422, "begin again"),
