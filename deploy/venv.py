@@ -7,11 +7,12 @@ back and shown only when it fails, with one line that says what is missing.
 from __future__ import annotations
 
 import itertools
-import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,6 @@ from pathlib import Path
 _VENV = Path(".venv")
 _PYTHON = _VENV / "bin" / "python"
 _OLDEST = (3, 11)
-_TURNS = "|/-\\"
 _NO_NETWORK = re.compile(
     r"NewConnectionError|ConnectTimeout|ReadTimeout|NameResolution|Name or service|Network is unreachable"
     r"|Connection refused|ProxyError|No matching distribution|Could not find a version|Max retries"
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def _watched(lines: Iterator[str]) -> Iterator[str]:
-    """Pass pip's lines on; on a terminal, show what it is at."""
+    """Pass pip's lines on; on a terminal, show what it is at, else only that the index does not answer."""
     if not sys.stderr.isatty():
         retries = False
         for line in lines:
@@ -66,12 +66,37 @@ def _watched(lines: Iterator[str]) -> Iterator[str]:
                 print("setup: the package index does not answer; pip tries again", flush=True)
             yield line
         return
-    width = os.get_terminal_size(sys.stderr.fileno()).columns
-    for turn, line in zip(itertools.cycle(_TURNS), lines):
-        sys.stderr.write(f"\r\x1b[2K{turn} {line.strip()}"[: width + 4])
+    with _Spinner() as spinner:
+        for line in lines:
+            spinner.text = line.strip()
+            yield line
+
+
+class _Spinner:
+    """One line on the terminal that turns while something goes on, with what it is at."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._width = shutil.get_terminal_size().columns - 3
+        self._done = threading.Event()
+        self._turning = threading.Thread(target=self._turn, daemon=True)
+
+    def __enter__(self) -> _Spinner:
+        self._turning.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._turning.join()
+        sys.stderr.write("\r\x1b[2K")
         sys.stderr.flush()
-        yield line
-    sys.stderr.write("\r\x1b[2K")
+
+    def _turn(self) -> None:
+        for turn in itertools.cycle("|/-\\"):
+            sys.stderr.write(f"\r\x1b[2K{turn} {self.text[: self._width]}")
+            sys.stderr.flush()
+            if self._done.wait(0.15):
+                return
 
 
 def _fail(what: str) -> int:
