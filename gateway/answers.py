@@ -211,14 +211,24 @@ class Answer:
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
-            await work()
+            try:
+                await work()
+            except ClientLeft:
+                self._leave()
 
         self._tasks.append(asyncio.create_task(run()))
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._hang_up.reschedule(0)  # our loop's clock began before: at once
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nobody waits for the answer any more: end the work at once, unless it has ended."""
+        try:
+            self._hang_up.reschedule(0)  # our loop's clock began before
+        except RuntimeError:
+            pass
 
     async def _keep_alive(self) -> None:
         now = asyncio.get_running_loop().time

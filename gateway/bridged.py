@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway import privileges
 from gateway.errors import GatewayError
+from gateway.logs import printable
 from gateway.protocol import exchange
 from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
 from gateway.tasks import end
@@ -28,6 +29,7 @@ from gateway.upstream.duplex import ChannelClosed, Duplex
 
 _HANDSHAKE_SECONDS = 30.0
 _END_SECONDS = 2.0
+_ENDING_SECONDS = 0.5
 _STEADY_SECONDS = 10.0
 _FIRST_PAUSE, _MAX_PAUSE = 0.5, 30.0
 _LINES_PER_SECOND = 20  # of a child's stderr, or of its garbage, that are logged
@@ -35,12 +37,10 @@ _LINE = 4096  # bytes of such a line that are shown
 _KEPT_LINES = 40  # of a child's stderr, from which its last words are chosen
 _TELLING_LINES = 3
 _MAX_WORDS = 600
-_NOISE = re.compile(
-    r"^npm (error|ERR!|warn|notice)?\s*(code|404|errno|syscall|path)?$|complete log of this run|^npm (notice|warn)"
-)
-_ERROR = re.compile(
-    r"error|fatal|not found|cannot|can't|denied|refused|no such|\bE[A-Z]{2,}[A-Z0-9]*\b|\bE\d{3}\b", re.IGNORECASE
-)
+_NPM = re.compile(r"npm (error|ERR!) *")  # before each line of npm's, whatever it says
+_NOISE = re.compile(r"(code|404|errno|syscall|path)?$|npm (notice|warn)|A complete log of this run")
+_ERROR = re.compile(r"(?i:error|fatal|not found|cannot|can't|denied|refused|no such)|\bE[A-Z][A-Z0-9]+\b|\bE\d{3}\b")
+_JUDGED = 300  # characters of a line that decide whether it says something
 _SHARED_IDLE_SECONDS = 300.0
 _REAP_SECONDS = 5.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "NODE_OPTIONS")
@@ -77,19 +77,23 @@ class _Lines:
     def __init__(self, program: str, what: str, level: int = logging.INFO) -> None:
         self._program = program
         self._what = what
-        self._level = level
+        self.level = level
         self._second = 0
         self._count = 0
         self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def words(self) -> str:
         """Which of the last lines say something: those that name an error, and the very last."""
-        lines = [line for line in self._kept if not _NOISE.search(line)]
-        telling = [line for line in lines if _ERROR.search(line)][:_TELLING_LINES]
+        judged = [(line, _NPM.sub("", line[:_JUDGED], count=1)) for line in self._kept]
+        judged = [(line, text) for line, text in judged if not _NOISE.match(text)]
+        lines = [line for line, _ in judged]
+        telling = [line for line, text in judged if _ERROR.search(text)]
+        if len(telling) > _TELLING_LINES:  # the first says what, the last ones say why
+            telling = [telling[0], *telling[-_TELLING_LINES + 1 :]]
         return " | ".join(dict.fromkeys([*telling, *lines[-1:]]))[:_MAX_WORDS]
 
     def line(self, line: bytes) -> None:
-        text = line.rstrip().decode(errors="replace")[:_LINE]
+        text = printable(line.rstrip().decode(errors="replace")[:_LINE])
         if text:
             self._kept.append(text)
         second = int(time.monotonic())
@@ -100,7 +104,7 @@ class _Lines:
             self._second, self._count = second, 0
         self._count += 1
         if text and self._count <= _LINES_PER_SECOND:
-            log.log(self._level, "%s %s: %s", self._program, self._what, text)
+            log.log(self.level, "%s %s: %s", self._program, self._what, text)
 
 
 class Child:
@@ -138,14 +142,27 @@ class Child:
                 limit=limit,
             )
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise Busy(f"{program.command[:200]!r} can't be run: {reason}") from None
+            raise Busy(f"{program.command[:200]!r} can't be run: {_why(program, error)}") from None
         log.log(level, "%s runs as pid %d", program.name, process.pid)
         return cls(program, process, limit, level, shared=shared)
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    async def ending(self) -> str | None:
+        """Say how it ended, if it ends by itself in a moment."""
+        return f"it ended ({_ending(await self._ended)})" if await self._gone_within(_ENDING_SECONDS) else None
+
+    def log_at(self, level: int) -> None:
+        """From here on write its words to the log at another level."""
+        self.errors.level = self._garbage.level = level
+
+    def words(self) -> str:
+        """What it said that may tell why it does not work."""
+        if words := self.errors.words():
+            return words
+        return f"it wrote what is no MCP: {said}" if (said := self._garbage.words()) else ""
 
     async def _write(self, message: Message) -> None:
         stdin = self._process.stdin
@@ -397,6 +414,7 @@ class Bridged:
                 async for message in messages:
                     if isinstance(message, Reply | Failure):
                         failures.count = 0
+                        child.log_at(logging.INFO)
                         return child, message
             raise ChannelClosed("it said nothing")
         except Busy as error:
@@ -405,8 +423,10 @@ class Bridged:
         except BaseException as error:
             why = str(error) or f"it did not shake hands within {_HANDSHAKE_SECONDS:g} s"
             if child is not None:
+                if isinstance(error, ChannelClosed):  # whichever of its pipes was found closed first
+                    why = await child.ending() or why
                 await asyncio.shield(child.end())
-                words = child.errors.words()
+                words = child.words()
                 failures.ended(f"{why}: {words}" if words else why)
             if isinstance(error, ChannelClosed | TimeoutError):
                 raise Busy(failures.why) from None
@@ -484,6 +504,13 @@ def _before_exec() -> Callable[[], None]:
                     os.set_inheritable(descriptor, False)
 
     return prepare
+
+
+def _why(program: Program, error: Exception) -> str:
+    """Why a program can't be run: the system says the same of its folder and of itself."""
+    if program.cwd is not None and not os.path.isdir(program.cwd):
+        return f"its cwd {program.cwd[:200]!r} is no directory"
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _ending(code: int) -> str:

@@ -109,7 +109,11 @@ def _server(server: Mapping[str, Any]) -> Finding:
             return Finding(name, "disabled")
         case "starting":
             return Finding(name, "starting: it was not asked yet what it offers")
-    return Finding(name, str(server["reason"]), "start it, or correct its url or headers")
+    return Finding(
+        name,
+        str(server["reason"]),
+        f"mend what the reason says; `servers update {server['name']} …` changes the server",
+    )
 
 
 def _stream(remote: Remote) -> Finding:

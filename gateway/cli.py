@@ -53,6 +53,9 @@ def options(
     ] = False,
 ) -> None:
     """A micro-gateway for the Model Context Protocol."""
+    if key is None:  # in a container it stands in a file
+        known = with_secrets(os.environ)
+        key = known.get("GATEWAY_MASTER_KEY") or known.get("LITELLM_MASTER_KEY")
     set_options(Options(url, key, as_json))
 
 
@@ -130,8 +133,11 @@ def _check_database(url: str) -> None:
                 time.sleep(0.5)
                 continue
             raise SettingsError(f"DATABASE_URL: {_cause(error)}. Nothing was started.") from None
-        except psycopg.Error as error:
-            raise SettingsError(f"DATABASE_URL: {_cause(error)}. Nothing was started.") from None
+        except psycopg.Error:  # its words hold the URL, and so a password
+            raise SettingsError(
+                "DATABASE_URL: it is no URL of a database (postgresql://user:password@host/name is one; special "
+                "characters in the password are percent-encoded). Nothing was started."
+            ) from None
 
 
 def _cause(error: Exception) -> str:
@@ -168,7 +174,11 @@ def run() -> None:
     """Try it: a gateway with stores of its own, and a stub server registered."""
     from gateway.stack import Stack
 
-    with Stack(Settings.from_environment(os.environ), with_secrets(os.environ), replicas=1) as stack:
+    environment = with_secrets(os.environ)
+    settings = Settings.from_environment(environment)
+    if settings.database_url is not None:
+        _check_database(settings.database_url)
+    with Stack(settings, environment, replicas=1) as stack:
         stack.wait_ready()
         stack.register_stub()
         _say(stack.what_next())
@@ -183,7 +193,10 @@ def ha(
     from gateway.stack import Stack
 
     environment = with_secrets(os.environ)
-    with Stack(Settings.from_environment(environment), environment, replicas=2, nginx_conf=nginx_conf) as stack:
+    settings = Settings.from_environment(environment)
+    if settings.database_url is not None:
+        _check_database(settings.database_url)
+    with Stack(settings, environment, replicas=2, nginx_conf=nginx_conf) as stack:
         stack.wait_ready()
         _say(stack.what_next())
         sys.exit(stack.wait())

@@ -119,7 +119,7 @@ async def open_gateway(
             store,
             sync,
             pool,
-            NameRules(settings.separator, settings.name_limit, strict=settings.name_chars == "strict"),
+            NameRules(settings.separator, settings.name_limit),
             every_seconds=settings.refresh_seconds,
             retry_seconds=settings.retry_seconds,
         )

@@ -66,6 +66,7 @@ class Stores:
             raise SettingsError(f"GATEWAY_DATA_DIR: {self._root} can't be used: {error.strerror}.") from None
         if not owned:
             return self._others()
+        (self._root / "state.json").unlink(missing_ok=True)  # of an owner that was killed
         try:
             self._runtime = self._sockets()
             database_url = self._start_postgres() if self._postgres else ""
@@ -114,7 +115,7 @@ class Stores:
         if self._lock is not None:
             (self._root / "state.json").unlink(missing_ok=True)
             if self._runtime is not None and self._runtime.parent != self._root:
-                shutil.rmtree(self._runtime, ignore_errors=True)
+                shutil.rmtree(self._runtime.parent, ignore_errors=True)
             self._lock.close()
             self._lock = None
 
@@ -142,10 +143,16 @@ class Stores:
         )
 
     def _sockets(self) -> Path:
-        """A directory for the sockets: in the data directory, or, where its path is too long, a temporary one."""
-        inside = self._root / "run"
-        if len(os.fsencode(inside)) > _SOCKET_PATH_LIMIT:
-            inside = Path(tempfile.mkdtemp(prefix="mcp-gateway-"))
+        """A directory for the sockets: in the data directory, or, where its path is too long, in a temporary one.
+
+        The folder above is closed to everybody else. Postgres trusts whoever reaches its socket, and under root it may
+        read every file: of the sockets' own folder its user is the owner, but nobody else of that user gets there.
+        """
+        above = self._root
+        if len(os.fsencode(above / "run")) > _SOCKET_PATH_LIMIT:
+            above = Path(tempfile.mkdtemp(prefix="mcp-gateway-"))
+        above.chmod(0o700)
+        inside = above / "run"
         inside.mkdir(mode=0o700, exist_ok=True)
         return inside
 

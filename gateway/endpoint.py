@@ -18,6 +18,7 @@ from gateway.call import Call, outcome_of
 from gateway.context import Gateway
 from gateway.conversation import Conversation, introduction
 from gateway.errors import (
+    ClientLeft,
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
@@ -224,8 +225,13 @@ async def _answer_batch(http: Http, how: Accepts, table: str, call: Call, batch:
     pending = [entry.id for entry in batch.entries if isinstance(entry, Request)]
     async with _answering(http, how, call, pending, cancels=call.conversation is None) as answer:
         call.tell = _teller(answer, call)
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(entry)) for entry in batch.entries]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(one(entry)) for entry in batch.entries]
+        except BaseExceptionGroup as errors:
+            if errors.subgroup(ClientLeft) is not None:
+                raise ClientLeft from None
+            raise
         answers = [found for task in running if (found := task.result()) is not None]
         whole = b"[" + b",".join(payload for _, payload in answers) + b"]"
         await answer.finish(

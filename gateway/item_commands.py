@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gateway.remote import Exit, Refused, Remote
-from gateway.terminal import AsJson, Key, Url, asking, print_json, print_table
+from gateway.terminal import AsJson, Key, Url, asking, clean, print_json, print_table, say
 
 tools = typer.Typer(no_args_is_help=True, help="The tools of all servers.")
 resources = typer.Typer(no_args_is_help=True, help="The resources of all servers.")
@@ -67,7 +68,7 @@ def call_tool(
             print_json(answer)
         else:
             for content in result.get("content", []):
-                typer.echo(content.get("text") if content.get("type") == "text" else f"[{content.get('type')}]")
+                say(content.get("text") if content.get("type") == "text" else f"[{content.get('type')}]")
     if result.get("isError"):
         raise typer.Exit(Exit.FAILED)
 
@@ -109,7 +110,7 @@ def read_resource(
             shown = content.get("text")
             if shown is None:
                 shown = f"[{content.get('mimeType') or 'data'}, {len(content.get('blob', '')) * 3 // 4} bytes; --json]"
-            typer.echo(shown)
+            say(shown)
 
 
 @prompts.command("list")
@@ -140,10 +141,7 @@ def get_prompt(
     as_json: AsJson = False,
 ) -> None:
     """Get a prompt, filled in."""
-    given = {  # MCP: a prompt's arguments are strings
-        field: value if isinstance(value, str) else json.dumps(value)
-        for field, value in _arguments(arguments or []).items()
-    }
+    given = _arguments(arguments or [], lambda text: text)  # MCP: a prompt's arguments are strings
     with asking(url, key, as_json) as to:
         try:
             result = to.remote.ask("POST", "/mcp/prompts/get", {"name": name, "arguments": given})
@@ -155,7 +153,7 @@ def get_prompt(
         for message in result.get("messages", []):
             content = message.get("content") or {}
             shown = content.get("text") if content.get("type") == "text" else f"[{content.get('type')}]"
-            typer.echo(f"{message.get('role')}: {shown}")
+            say(f"{message.get('role')}: {shown}")
 
 
 def _listed(remote: Remote, kind: str, server: str | None, words: str | None) -> Any:
@@ -185,7 +183,14 @@ def _with_near(remote: Remote, kind: str, name: str, error: Refused) -> Refused:
     return Refused(text, error.code, {**error.problem, "type": "", "candidates": meant})
 
 
-def _arguments(given: list[str]) -> dict[str, Any]:
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _arguments(given: list[str], read: Callable[[str], Any] = _json_or_text) -> dict[str, Any]:
     if given == ["-"]:
         given = [sys.stdin.read()]
     if len(given) == 1 and given[0].lstrip().startswith("{"):
@@ -199,10 +204,7 @@ def _arguments(given: list[str]) -> dict[str, Any]:
         field, equals, text = each.partition("=")
         if not equals:
             raise typer.BadParameter(f"{each!r} is not field=value", param_hint="ARGUMENTS")
-        try:
-            found[field] = json.loads(text)
-        except ValueError:
-            found[field] = text
+        found[field] = read(text)
     return found
 
 
@@ -217,9 +219,9 @@ def _watched(remote: Remote, body: Any) -> Any:
                 case "progress":
                     done, total = event.data.get("progress", 0), event.data.get("total")
                     said = event.data.get("message") or body["name"]
-                    bar.update(task, completed=done, total=total, description=escape(str(said)))
+                    bar.update(task, completed=done, total=total, description=escape(clean(str(said))))
                 case "log":
-                    bar.console.print(escape(f"{event.data.get('level')}: {event.data.get('data')}"))
+                    bar.console.print(escape(clean(f"{event.data.get('level')}: {event.data.get('data')}")))
                 case "error":
                     raise Refused(str(event.data.get("detail")), Exit.FAILED, event.data)
                 case "result":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,8 +11,14 @@ from typing import Any
 
 import orjson
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 FIELDS = "fields"
 """The record's attribute with what a call's line says."""
+
+
+def printable(text: str) -> str:
+    """A text of somebody else's on one line, without what a terminal would take for a command."""
+    return _CONTROL.sub("\ufffd", text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,6 +48,10 @@ class TextFormatter(logging.Formatter):
     def __init__(self, fixed: Mapping[str, Any]) -> None:
         who = " ".join(str(value) for value in fixed.values())
         super().__init__(f"%(asctime)s {who} %(levelname)s %(name)s: %(message)s".replace("  ", " "))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # the library's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

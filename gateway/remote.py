@@ -121,8 +121,13 @@ def _checked(answer: httpx.Response) -> Any:
     if answer.status_code >= 400:
         detail = value.get("detail") if isinstance(value, dict) and "title" in value else None
         if answer.status_code == 404 and detail is None:
-            raise Refused("There is something at this address, but no gateway; is the URL right?", Exit.UNREACHABLE)
+            where = f"There is something at {answer.url.host}:{answer.url.port or 80}, but no gateway"
+            raise Refused(f"{where}; --url or GATEWAY_URL says where the gateway is.", Exit.UNREACHABLE)
         raise Refused(str(detail or f"HTTP {answer.status_code}"), Exit.FAILED, value if detail else None)
     if value is None:
-        raise Refused("The answer is not that of a gateway; is the URL right?", Exit.UNREACHABLE)
+        raise Refused(
+            f"What answers at {answer.url.host}:{answer.url.port or 80} is no gateway; --url or GATEWAY_URL says where "
+            "it is.",
+            Exit.UNREACHABLE,
+        )
     return value

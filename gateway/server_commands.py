@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.remote import Exit, Remote
-from gateway.terminal import AsJson, Key, ServerName, Url, asking, print_json, print_table, text_of
+from gateway.terminal import AsJson, Key, ServerName, Url, asking, print_json, print_table, say, text_of
 
 servers = typer.Typer(no_args_is_help=True, help="The registered servers.")
 
@@ -22,7 +22,7 @@ _STATES = {
     "disabled": "[dim]disabled[/]",
 }  # fmt: skip
 _WAIT_SECONDS = 40.0
-_LOOK_SECONDS = 0.3
+_LOOK_SECONDS, _MAX_LOOK_SECONDS = 0.3, 3.0
 
 Description = Annotated[str | None, typer.Option(help="what it is for")]
 Title = Annotated[str | None, typer.Option(help="its name for people")]
@@ -107,7 +107,8 @@ def add_server(
     if command is not None and place:
         raise typer.BadParameter("name either a URL or a program", param_hint="URL")
     if not is_program and len(place) != 1:
-        raise typer.BadParameter("name the server's URL, or a program after `--`", param_hint="URL")
+        wanted = "name the server's URL after its name, or a program after `--`"
+        raise typer.BadParameter(f"{wanted} (`--url` is the gateway's)" if url else wanted, param_hint="URL")
     if is_program and command is None:
         if not place:
             raise typer.BadParameter("name a program after `--`", param_hint="PROGRAM")
@@ -125,11 +126,14 @@ def add_server(
         if to.as_json:
             print_json(stored)
         elif stored["state"] == "ready":
-            typer.echo(f"{name} is ready with {stored['counts']['tools']} tools")
+            typer.echo(f"{name} is ready with {_tools(stored)}")
         elif stored["state"] == "starting":
             typer.echo(f"{name} is registered and still starting; `servers show {name}` says when it is ready")
         else:
-            typer.echo(f"{name} is registered, but {stored['state']}: {stored['reason'] or 'it was switched off'}")
+            say(f"{name} is registered, but {stored['state']}: {stored['reason'] or 'it was switched off'}")
+            typer.echo(f"`servers update {name} …` corrects it, `servers remove {name}` forgets it.", err=True)
+    if stored["state"] == "unreachable":
+        raise typer.Exit(Exit.FAILED)
 
 
 @servers.command("update")
@@ -158,7 +162,9 @@ def update_server(
     changes |= {} if command is None else {"command": command}
     changes |= {} if arg is None else {"args": arg}
     if not changes:
-        raise typer.BadParameter("name at least one field to change")
+        raise typer.BadParameter(
+            "name at least one field to change (`--url` is the gateway's; `--server-url` the server's)"
+        )
     _change(name, changes, "changed", url, key, as_json)
 
 
@@ -190,7 +196,7 @@ def refresh_server(name: ServerName, url: Url = None, key: Key = None, as_json: 
         if to.as_json:
             print_json(server)
         else:
-            typer.echo(f"{name} is {server['state']}: {server['reason'] or str(server['counts']['tools']) + ' tools'}")
+            say(f"{name} is {server['state']}: {server['reason'] or _tools(server)}")
     if server["state"] != "ready":
         raise typer.Exit(Exit.FAILED)
 
@@ -202,18 +208,24 @@ def _change(name: str, changes: dict[str, Any], done: str, url: str | None, key:
             print_json(server)
         else:
             reason = f" ({server['reason']})" if server["reason"] else ""
-            typer.echo(f"{name} is {done}" + ("" if done == server["state"] else f"; it is {server['state']}{reason}"))
+            say(f"{name} is {done}" + ("" if done == server["state"] else f"; it is {server['state']}{reason}"))
 
 
 def _first_look(remote: Remote, name: str, stored: Any) -> Any:
     """Wait until a new server was asked what it offers; a terminal shows that something happens."""
     deadline = time.monotonic() + _WAIT_SECONDS
-    console = Console(stderr=True)
+    console, pause = Console(stderr=True), _LOOK_SECONDS
     with console.status(f"{escape(name)} is starting"):
         while stored["state"] == "starting" and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(pause)
+            pause = min(1.5 * pause, _MAX_LOOK_SECONDS)  # each look is a line in the gateway's log
             stored = remote.ask("GET", _path(name))
     return stored
+
+
+def _tools(server: Any) -> str:
+    count = server["counts"]["tools"]
+    return f"{count} tool" + ("" if count == 1 else "s")
 
 
 def _path(name: str) -> str:

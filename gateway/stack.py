@@ -26,7 +26,7 @@ from typing import Any
 from gateway import ports, privileges
 from gateway.embedded import Stores, nginx_binary
 from gateway.errors import SettingsError
-from gateway.settings import DEMO_KEY, Settings
+from gateway.settings import DEMO_KEY, LOOPBACK, Settings
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 40.0
@@ -43,6 +43,8 @@ class Stack:
     ) -> None:
         self._settings = settings
         self._environment = {**environment, "GATEWAY_HOST": _HOST}
+        if settings.host not in LOOPBACK:
+            self._step(f"GATEWAY_HOST={settings.host} is for `mcp-gateway serve`: this stack listens on loopback only")
         self._environment.setdefault("GATEWAY_MASTER_KEY", settings.master_key or DEMO_KEY)
         self._environment.setdefault("GATEWAY_ALLOW_PRIVATE_UPSTREAMS", "true")
         self.key = self._environment["GATEWAY_MASTER_KEY"]
@@ -109,8 +111,14 @@ class Stack:
             {"authorization": f"Bearer {self.key}", "content-type": "application/json"},
             method="PUT",
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                self._step(f"the stub is not registered: {_detail(error.read())}")
+        except OSError as error:
+            self._step(f"the stub is not registered: {error}")
 
     def wait(self) -> int:
         """Sleep until a signal comes (0) or a part ends by itself (1)."""
@@ -162,7 +170,12 @@ class Stack:
     def _start(self) -> None:
         settings, environment = self._settings, self._environment
         if settings.database_url is None or settings.redis_url is None:
-            self._step(f"starting Postgres and Valkey in {settings.data_dir.absolute()}")
+            own = [
+                name
+                for name, url in (("Postgres", settings.database_url), ("Valkey", settings.redis_url))
+                if url is None
+            ]
+            self._step(f"starting {' and '.join(own)} in {settings.data_dir.absolute()}")
             self._stores = Stores(
                 settings.data_dir, postgres=settings.database_url is None, valkey=settings.redis_url is None
             )
@@ -246,6 +259,14 @@ def render_nginx(text: str, port: int, replicas: list[int]) -> str:
         if found != 1:
             raise SettingsError(f"nginx.conf: expected {pattern!r} once, found it {found} times.")
     return text
+
+
+def _detail(body: bytes) -> str:
+    """What a problem document says."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")
 
 
 def _get(url: str) -> Any:

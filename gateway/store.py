@@ -39,6 +39,7 @@ _NEXT = (
     "claimed = false, due_again = false, "
     "next_refresh = now() + CASE WHEN due_again THEN interval '1 second' ELSE make_interval(secs => %s) END"
 )
+_NAMED = b"with strict names"  # changes with how names are given, so that all are given anew
 _MIGRATION_LOCK = 0x6D63702D6777
 _TRANSACTION_SECONDS = 5.0
 _UNSTEADY = re.compile(r"\d{4,}|\d+(\.\d+)? ?(ms|s|seconds)\b|0x[0-9a-f]+|\d{1,2}:\d{2}(:\d{2})?")
@@ -85,11 +86,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class NameRules:
-    """How public names are built in this registry; `strict` gives items a second name where the first is not."""
+    """How public names are built in this registry."""
 
     separator: str
     limit: int
-    strict: bool = False
 
     def of(self, spec: ServerSpec) -> names.Naming:
         prefix = spec.name if spec.prefix is None else spec.prefix
@@ -277,7 +277,7 @@ class Store:
         Does nothing when somebody claimed the server since, or changed its specification.
         """
         data = offers.to_bytes()
-        digest = hashlib.sha256(data + (b"strict" if rules.strict else b"")).hexdigest()
+        digest = hashlib.sha256(data + _NAMED).hexdigest()
         async with self._transaction() as connection:
             cursor = await connection.execute(
                 f"UPDATE servers SET discovered_at = now(), failures = 0, {_NEXT} "
@@ -294,7 +294,7 @@ class Store:
             if (await cursor.fetchone()) is None:
                 await connection.rollback()
                 return False
-            assigned = await _assign(connection, rules.of(claim.spec), offers, strict=rules.strict)
+            assigned = await _assign(connection, rules.of(claim.spec), offers)
             await connection.execute(
                 "UPDATE servers SET offers = %s, digest = %s, names = %s, state = 'ready', reason = NULL, "
                 "unreachable_since = NULL, discovered_at = now(), failures = 0, revision = %s, "
@@ -432,7 +432,7 @@ async def _update(connection: Connection, stored: ServerSpec, spec: ServerSpec, 
     if stored.prefix != spec.prefix:
         kinds = [*names.STRICT, *names.STRICT.values()]
         await connection.execute("DELETE FROM names WHERE server = %s AND kind = ANY(%s)", (spec.name, kinds))
-        await connection.execute("UPDATE servers SET digest = '' WHERE name = %s", (spec.name,))
+        await connection.execute("UPDATE servers SET digest = '', names = '{}' WHERE name = %s", (spec.name,))
     if _reached_as(stored) != _reached_as(spec):
         await connection.execute(
             "UPDATE servers SET state = %(state)s, reason = %(reason)s, unreachable_since = NULL, failures = 0 "
@@ -452,16 +452,18 @@ def _reached_as(spec: ServerSpec) -> tuple[object, ...]:
     return spec.fingerprint, spec.transport_type, spec.enabled
 
 
-async def _assign(
-    connection: Connection, naming: names.Naming, offers: Offers, *, strict: bool
-) -> dict[str, dict[str, str]]:
-    """Name what is offered and remember it; the caller holds the revision's row lock."""
+async def _assign(connection: Connection, naming: names.Naming, offers: Offers) -> dict[str, dict[str, str]]:
+    """Name what is offered and remember it; the caller holds the revision's row lock.
+
+    Second, strict names are given to what has other characters whether or not lists show them (GATEWAY_NAME_CHARS):
+    else replicas that differ in that would rename each other's tools.
+    """
     keys = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
     assigned: dict[str, dict[str, str]] = {}
     for kind, key in keys.items():
         locals = [item[key] for item in getattr(offers, kind)]
         assigned[kind] = await _assign_kind(connection, naming, kind, locals)
-        if strict and kind in names.STRICT:
+        if kind in names.STRICT:
             plain = assigned[kind]
             odd = [local for local, public in plain.items() if naming.strict(local) != public]
             assigned[names.STRICT[kind]] = await _assign_kind(connection, naming, names.STRICT[kind], odd)

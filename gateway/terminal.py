@@ -6,6 +6,7 @@ Options may stand before the command or after it; those after it win. A refusal 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -22,6 +23,7 @@ from gateway.remote import Refused, Remote
 
 DEFAULT_URL = "http://localhost:4000"
 _PIPE_WIDTH = 200
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Url = Annotated[str | None, typer.Option("--url", help=f"where the gateway is (GATEWAY_URL; {DEFAULT_URL})")]
 Key = Annotated[str | None, typer.Option("--key", help="the gateway's key (GATEWAY_MASTER_KEY)")]
@@ -79,7 +81,18 @@ def print_table(table: Table) -> None:
     """Print a table; what is too wide for the terminal wraps, and nothing is cut."""
     for column in table.columns:
         column.overflow = "fold"
+        column._cells = [clean(cell) if isinstance(cell, str) else cell for cell in column._cells]
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False).print(table)
+
+
+def clean(text: str) -> str:
+    """A server's words without what a terminal would take for a command; lines and tabs stay."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def say(text: object) -> None:
+    """Print a server's words; a script gets them as they are."""
+    typer.echo(clean(str(text)) if sys.stdout.isatty() else text)
 
 
 def text_of(value: Any) -> str:

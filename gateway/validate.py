@@ -334,6 +334,13 @@ def _obstacle(deployment: Deployment) -> str | None:
         return (
             f"What answers at {deployment.url} is no gateway (HTTP {answer.status_code}); VALIDATE_URL names another."
         )
+    try:
+        httpx.get(f"{deployment.stub}/tools", timeout=5, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return (
+            f"There is no stub server at {deployment.stub} ({error}), which the cases call. `python -m gateway.stub "
+            "--port 9100` is one; VALIDATE_STUB names its URL, as the gateway reaches it."
+        )
     return None
 
 

@@ -425,6 +425,8 @@ def _why(error: BaseException) -> str:
     while found is not None:
         if isinstance(found, ssl.SSLCertVerificationError):
             return f"its certificate is not valid: {found.verify_message}"
+        if isinstance(found, ssl.SSLError) and found.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+            return "it does not speak TLS; should its URL begin with http://?"
         if isinstance(found, OSError) and found.strerror:
             text = found.strerror
         if isinstance(found, BaseExceptionGroup) and found.exceptions:

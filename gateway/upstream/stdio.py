@@ -71,23 +71,26 @@ class NoBridge:
     """Stands in where no bridge runs, or programs are not allowed: it says so."""
 
     def __init__(self, server: str) -> None:
-        self._why = UpstreamUnreachable(server, NO_PROGRAMS)
+        self._server = server
+
+    def _why(self) -> UpstreamUnreachable:
+        return UpstreamUnreachable(self._server, NO_PROGRAMS.replace("It", f"Server {self._server!r}", 1))
 
     async def open(self, hello: Hello) -> Link:
-        raise self._why
+        raise self._why()
 
     async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
         for nothing in _NOTHING:
             yield nothing
-        raise self._why
+        raise self._why()
 
     async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
         for nothing in _NOTHING:
             yield nothing
-        raise self._why
+        raise self._why()
 
     async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
-        raise self._why
+        raise self._why()
 
     async def end(self, link: Link) -> None:
         """There is nothing to end."""

@@ -224,6 +224,14 @@ ModuleNotFoundError: No module named 'nothing'"""
     [
         (NPM, ["E404", "@nobody%2fnothing"], ["complete log", "npm notice"]),
         (TRACEBACK, ["ModuleNotFoundError: No module named 'nothing'"], ["Traceback"]),
+        (
+            "loading environment\nusing example config\nentering main loop\nKeyError: 'TOKEN'\nbye",
+            ["KeyError: 'TOKEN'", "bye"],
+            ["environment", "example", "entering"],
+        ),
+        ("\n".join(f"error {number}" for number in range(9)), ["error 0", "error 7", "error 8"], ["error 3"]),
+        ("\n".join(["e" * 4095 + "_"] * 40), [], []),
+        ("\x1b]0;pwn\x07 fatal", ["fatal"], ["\x1b"]),
         ("one\ntwo\nthree", ["three"], ["one"]),
         ("x" * 5000 + "\n" + "error " * 500, ["error"], []),
         ("", [], []),
@@ -255,3 +263,37 @@ async def test_a_program_that_can_not_start_has_one_reason_and_is_in_the_log_onc
     assert len(reasons) == 1
     assert "no licence found" in reasons.pop()
     assert sum("no licence found" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_a_program_that_runs_after_all_is_in_the_log_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bridged, "_FIRST_PAUSE", 0.01)
+    caplog.set_level(logging.INFO, "gateway.stdio")
+    flag = tmp_path / "flag"
+    script = (
+        "import os, runpy, sys\n"
+        f"if not os.path.exists({str(flag)!r}): open({str(flag)!r}, 'w'); sys.exit('not yet')\n"
+        "sys.argv = ['tests.bad_program', 'floods']; runpy.run_module('tests.bad_program', run_name='__main__')"
+    )
+    async with running("exits") as programs:
+        programs.describe("key", Program("demo", sys.executable, ["-c", script], {}, ROOT))
+        with pytest.raises(Busy, match=r"it ended \(exit code 1\): not yet"):
+            await programs.open("key", OPENING, shared=True)
+        await asyncio.sleep(0.05)
+        session = await open_own(programs)
+        async for _message in session.request(DO):
+            pass
+        await until(lambda: any("stderr: line" in record.getMessage() for record in caplog.records))
+
+
+async def test_a_program_that_speaks_something_else_shows_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridged, "_HANDSHAKE_SECONDS", 0.5)
+    async with running("exits") as programs:
+        script = "import time; print('hello world', flush=True); time.sleep(600)"
+        programs.describe("key", Program("demo", sys.executable, ["-c", script], {}, ROOT))
+        with pytest.raises(Busy, match=r"did not shake hands .*wrote what is no MCP: hello world"):
+            await programs.open("key", OPENING, shared=True)
+        programs.describe("other", Program("demo", sys.executable, [], {}, "/no/such/folder"))
+        with pytest.raises(Busy, match="its cwd '/no/such/folder' is no directory"):
+            await programs.open("other", OPENING, shared=True)

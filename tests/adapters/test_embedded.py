@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import psycopg
 import pytest
@@ -69,3 +70,22 @@ def test_root_without_capabilities_gets_one_line_and_a_plain_user_needs_none(tmp
         assert "Run the gateway as another user, or set DATABASE_URL." in run.stderr
     else:
         assert "GATEWAY_PORT" in run.stderr  # that is all a user has to mend
+
+
+@pytest.mark.parametrize("name", ["data", "/".join(["long" * 30] * 3)])
+def test_the_sockets_are_closed_to_everybody_else(tmp_path: Path, name: str) -> None:
+    """Postgres trusts whoever reaches its socket; under root it could read every file for them."""
+    folder = tmp_path / name
+    folder.mkdir(mode=0o755, parents=True)
+    with started(folder) as urls:
+        sockets = Path(unquote(urls.database_url.partition("host=")[2]))
+        above = sockets.parent.stat()
+        assert (above.st_uid, above.st_mode & 0o777) == (os.geteuid(), 0o700)
+    assert not list(sockets.glob("*"))
+
+
+def test_the_word_of_an_owner_that_was_killed_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"database_url": "postgresql://gone/", "redis_url": "redis://gone/"}')
+    with started(tmp_path) as urls:
+        assert "gone" not in urls.database_url
+        assert "gone" not in (tmp_path / "state.json").read_text()

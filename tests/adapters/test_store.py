@@ -319,13 +319,17 @@ async def test_where_programs_may_not_run_they_are_shown_so(store: Store, databa
 
 
 async def test_strict_names_are_given_beside_the_first_ones_and_kept(store: Store) -> None:
-    strict = NameRules("__", 128, strict=True)
     await store.put("a", always(spec("a")), 30)
-    await record(store, "a", offers("x.y", "x_y", "plain"))
-    assert await store.record_offers(await store.claim("a", 30), offers("x.y", "x_y", "plain"), strict, 60)
+    assert await record(store, "a", offers("x.y", "x_y", "plain"))
     [server] = (await read(store)).servers
     assert server.names["tools"] == {"x.y": "a__x.y", "x_y": "a__x_y", "plain": "a__plain"}
     second = server.names["strict tools"]
     assert set(second) == {"x.y"}
     assert second["x.y"].startswith("a__x_y_"), "another tool has the first choice"
-    assert not await store.record_offers(await store.claim("a", 30), offers("x.y", "x_y", "plain"), strict, 60)
+    assert not await record(store, "a", offers("x.y", "x_y", "plain"))
+    await store.put("a", always(spec("a", prefix="b")), 30)
+    [server] = (await read(store)).servers
+    assert server.names == {}, "another server may have the old ones now"
+    await record(store, "a", offers("x.y"))
+    [server] = (await read(store)).servers
+    assert server.names["strict tools"] == {"x.y": "b__x_y"}

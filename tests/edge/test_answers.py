@@ -205,3 +205,36 @@ async def test_head_is_get_without_its_body(client: Client, registered: MemorySe
     async with client.open("HEAD", path, headers=json_only) as head:
         assert await head.body() == b""
     assert head.headers["content-length"] == str(len(body)) == got.headers["content-length"]
+
+
+async def test_a_keep_alive_that_finds_nobody_reading_ends_the_call() -> None:
+    """The client is connected, but takes nothing: no progress says so, only the comments."""
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            raise ClientLeft
+
+    async with asyncio.timeout(10):
+        with pytest.raises(ClientLeft):
+            async with answer_over(send, None):
+                await asyncio.Event().wait()
+
+
+async def test_a_batch_whose_client_left_is_no_fault_of_ours(
+    app: Application, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def left(*_: object) -> None:
+        raise ClientLeft
+
+    monkeypatch.setattr(Answer, "say", left)
+
+    async def talk(request: Request, emit: Emit) -> Any:
+        await emit(Notification("notifications/message", {"level": "info", "data": 1}))
+        return {"content": []}
+
+    registered.tools["echo"] = talk
+    client = Client(app, KEY)
+    batch = [{"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": {"name": "demo__echo"}} for n in (1, 2)]
+    with pytest.raises(asyncio.CancelledError):  # there is no answer
+        await client.ask("POST", "/rpc", value=batch, headers={"accept": "text/event-stream, application/json"})
+    assert not [record for record in caplog.records if record.exc_info]

@@ -97,11 +97,13 @@ def test_check_finds_everything_well_through_nginx(run: Run, stack: Running) -> 
 
 def test_check_names_what_is_wrong_and_what_to_do(run: Run, stack: Running) -> None:
     [port] = free_ports(1)
-    run("servers", "add", "cli", f"http://127.0.0.1:{port}/mcp")
+    added = run("servers", "add", "cli", f"http://127.0.0.1:{port}/mcp", code=1)
+    assert "`servers update cli …` corrects it" in added.output
     done = run("check", "--json", code=1, DATABASE_URL=f"postgresql://postgres@127.0.0.1:{port}/x")
     wrong = {each["what"]: each for each in json.loads(done.stdout) if not each["well"]}
     assert set(wrong) == {"server cli", "DATABASE_URL"}
     assert "refused" in wrong["server cli"]["said"]
+    assert "`servers update cli …`" in wrong["server cli"]["fix"]
     assert wrong["DATABASE_URL"]["fix"].startswith("correct DATABASE_URL")
 
 

@@ -103,7 +103,9 @@ def test_a_call_of_a_program_that_is_under_way_at_the_end_is_finished(serve: Cal
         ("postgresql://nobody@127.0.0.1:1/x", "Connection refused"),
         ("postgresql://nobody@no-such-host.invalid/x", "no-such-host.invalid"),
         ("{stores}/no_such_database", "does not exist"),
-        ("nonsense", "nonsense"),
+        ("nonsense", "no URL of a database"),
+        ("postgres//u:s3cret@h/db", "no URL of a database"),
+        ("postgresql://u:s3c%zzret@h/db", "no URL of a database"),
     ],
 )
 def test_a_wrong_database_url_is_one_line_and_an_exit_code(stores: Urls, command: str, url: str, said: str) -> None:
@@ -121,6 +123,7 @@ def test_a_wrong_database_url_is_one_line_and_an_exit_code(stores: Urls, command
     assert run.stderr.startswith("mcp-gateway: DATABASE_URL: ")
     assert said in run.stderr
     assert "try again" not in run.stderr
+    assert "s3c" not in run.stderr
     assert "workers on" not in run.stdout
 
 
