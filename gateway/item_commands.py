@@ -157,11 +157,14 @@ def get_prompt(
 
 
 def _listed(remote: Remote, kind: str, server: str | None, words: str | None) -> Any:
-    """A list, whole; a server that is not there is refused, not an empty list."""
-    if server is not None:
-        remote.ask("GET", f"/mcp/servers/{quote(server, safe='')}")
+    """A list, whole; a server that is not there is refused, and an empty list has its reason on standard error."""
+    known = None if server is None else remote.ask("GET", f"/mcp/servers/{quote(server, safe='')}")
     asked = {name: value for name, value in (("server", server), ("q", words)) if value}
-    return remote.ask("GET", f"/mcp/{kind}" + (f"?{urlencode(asked)}" if asked else ""))
+    found = remote.ask("GET", f"/mcp/{kind}" + (f"?{urlencode(asked)}" if asked else ""))
+    if not found[kind]:
+        why = "" if known is None or known["state"] == "ready" else f": server {server} is {known['state']}"
+        typer.echo(f"no {kind}{' with these words' if words else ''}{why}", err=True)
+    return found
 
 
 def _described(item: Any) -> str:

@@ -24,7 +24,8 @@ _ROOT = Path(__file__).parent.parent
 
 _SPAN = 4000  # ports of each of pytest-xdist's workers, below those that the system gives to clients
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_ports = itertools.cycle(range(12_000 + _worker % 5 * _SPAN, 12_000 + (_worker % 5 + 1) * _SPAN))
+_first = 12_000 + _worker % 5 * _SPAN
+_ports = itertools.cycle(_first + (at + 37 * os.getpid()) % _SPAN for at in range(_SPAN))
 
 
 def free_ports(count: int) -> list[int]:

@@ -170,6 +170,8 @@ def test_a_server_is_disabled_changed_and_enabled_in_the_commands_own_words(run:
     refused = run("tools", "call", "cli__stub.echo", "text=x", code=1)
     assert "`servers enable cli` switches it on" in refused.stderr
     assert "disabled" in run("servers", "list").stdout
+    assert "no tools: server cli is disabled" in run("tools", "list", "--server", "cli").stderr
+    assert "no tools with these words" in run("tools", "list", "-q", "nothing of the kind").stderr
     assert run("servers", "update", "cli", "--description", "new words", "--tag", "b").stdout.startswith(
         "cli is changed"
     )
@@ -225,7 +227,7 @@ def test_a_program_is_named_after_two_dashes(run: Run, stack: Running) -> None:
 
 def test_a_wide_table_wraps_and_cuts_nothing(run: Run, stack: Running) -> None:
     long = "https://example.org/" + "x" * 300
-    run("servers", "add", "cli", long, "--no-wait")
+    run("servers", "add", "cli", long, code=1)
     assert run("servers", "list").stdout.replace("\n", "").replace("│", "").replace(" ", "").count("x" * 40) >= 1
     assert "…" not in run("servers", "list").stdout
 
