@@ -34,9 +34,10 @@ conformance: .venv/test
 soak: .venv/test
 	$(BIN)/python -m tests.soak
 
-# The whole suite runs side by side: much of it waits. With ARGS it runs as they say.
+# The whole suite runs side by side, since much of it waits; first, alone, what compares times. With ARGS it runs as they say.
 test: .venv/test
-	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 3 --dist worksteal)
+	$(if $(ARGS),,$(BIN)/python -m pytest -m alone)
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 3 --dist worksteal -m "not alone")
 
 lint: .venv/test
 	$(BIN)/ruff check .

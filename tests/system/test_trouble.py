@@ -92,6 +92,7 @@ def readiness(stack: Running) -> list[Any]:
         return [None]
 
 
+@pytest.mark.alone
 def test_bad_servers_among_twenty_cost_the_others_nothing(start_stack: Start) -> None:
     stack = start_stack("ha", GATEWAY_RETRY_SECONDS="1", GATEWAY_REFRESH_SECONDS="2")
     for number in range(17):
