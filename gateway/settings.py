@@ -203,7 +203,7 @@ class Settings:
         "any",
         "GATEWAY_NAME_CHARS",
         read=_one_of("any", "strict"),
-        doc="strict gives tools and prompts a second public name of letters, digits, `_` and `-`, and lists that",
+        doc="strict lists tools and prompts under their second public names, of letters, digits, `_` and `-`",
     )
     page_size: int = _setting(
         500, "GATEWAY_PAGE_SIZE", read=_between(1, 10_000), doc="items per page of an aggregated MCP list"
