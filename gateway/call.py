@@ -70,10 +70,13 @@ class Call:
         try:
             return look(self.catalogue)
         except UnknownName:
-            if not await self.gateway.sync.catch_up_for_caller(self.catalogue):
-                raise
+            await self.gateway.sync.catch_up_for_caller(self.catalogue)
             self.catalogue = self.gateway.sync.catalogue
+        try:
             return look(self.catalogue)
+        except UnknownName as error:
+            error.suggest(self.catalogue.near(error.kind, error.name, self.principal))
+            raise
 
     async def forward(self, server: Server, params: Mapping[str, Any]) -> Reply:
         """Ask the upstream. Raises UpstreamError, or UpstreamFailure with its own error."""
@@ -134,7 +137,7 @@ def wire_error(error: GatewayError) -> tuple[int, str, Any]:
     """The code, message and data of an error in JSON-RPC."""
     if isinstance(error, UpstreamFailure):
         return error.upstream_code, error.detail, error.data
-    return error.code, error.detail, error.data
+    return error.code, error.rpc_detail if isinstance(error, UnknownName) else error.detail, error.data
 
 
 def outcome_of(answer: Reply | Failure) -> str:

@@ -119,6 +119,7 @@ async def open_gateway(
             store,
             sync,
             pool,
+            vetting,
             NameRules(settings.separator, settings.name_limit),
             every_seconds=settings.refresh_seconds,
             retry_seconds=settings.retry_seconds,

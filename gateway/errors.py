@@ -106,10 +106,22 @@ class UnknownName(GatewayError):
     status = 404
     kind: ClassVar[str] = "name"
     listing: ClassVar[str] = ""
+    """What lists the names there are: a sentence that begins with the REST address, or with `method` in JSON-RPC."""
+    method: ClassVar[str] = ""
 
     def __init__(self, name: str) -> None:
-        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
-        super().__init__(f"There is no {self.kind} {shown!r}. {self.listing}", **{self.kind: shown})
+        self.name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+        super().__init__(f"There is no {self.kind} {self.name!r}.", **{self.kind: self.name})
+        self._said = self.detail
+        self.suggest(())
+
+    def suggest(self, near: Sequence[str]) -> None:
+        """Name what was probably meant; the caller may see it."""
+        meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        self.detail = f"{self._said}{meant} GET /mcp/{self.kind}s {self.listing}"
+        self.rpc_detail = f"{self._said}{meant} {self.method} {self.listing}"
+        if near:
+            self.facts = {**self.facts, "did_you_mean": list(near)}
 
 
 class UnknownTool(UnknownName):
@@ -117,7 +129,8 @@ class UnknownTool(UnknownName):
 
     title = "Unknown tool"
     kind = "tool"
-    listing = "GET /mcp/tools lists the tools you can call."
+    listing = "lists the tools you can call."
+    method = "tools/list"
 
 
 class UnknownPrompt(UnknownName):
@@ -125,7 +138,8 @@ class UnknownPrompt(UnknownName):
 
     title = "Unknown prompt"
     kind = "prompt"
-    listing = "GET /mcp/prompts lists the prompts you can get."
+    listing = "lists the prompts you can get."
+    method = "prompts/list"
 
 
 class UnknownServer(UnknownName):
@@ -133,7 +147,8 @@ class UnknownServer(UnknownName):
 
     title = "Unknown server"
     kind = "server"
-    listing = "GET /mcp/servers lists the registered servers."
+    listing = "lists the registered servers."
+    method = "mcp.servers.list"
 
 
 class UnknownResource(UnknownName):
@@ -142,7 +157,8 @@ class UnknownResource(UnknownName):
     code = -32002
     title = "Unknown resource"
     kind = "resource"
-    listing = "GET /mcp/resources lists the resources you can read."
+    listing = "lists the resources you can read."
+    method = "resources/list"
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)

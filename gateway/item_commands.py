@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -57,12 +56,10 @@ def call_tool(
     as_json: AsJson = False,
 ) -> None:
     """Call a tool; on a terminal its progress is shown while it runs."""
-    body = {"name": name, "arguments": _arguments(arguments or [])}
+    given = arguments or []
     with asking(url, key, as_json) as to:
-        try:
-            answer = _watched(to.remote, body)
-        except Refused as error:
-            raise _with_near(to.remote, "tools", name, error) from None
+        body = {"name": name, "arguments": _as_declared(to.remote, name, given, _arguments(given))}
+        answer = _watched(to.remote, body)
         result = answer["result"]
         if to.as_json:
             print_json(answer)
@@ -99,10 +96,7 @@ def read_resource(
 ) -> None:
     """Read a resource: text as it is, anything else by its size."""
     with asking(url, key, as_json) as to:
-        try:
-            result = to.remote.ask("POST", "/mcp/resources/read", {"uri": uri})
-        except Refused as error:
-            raise _with_near(to.remote, "resources", uri, error) from None
+        result = to.remote.ask("POST", "/mcp/resources/read", {"uri": uri})
         if to.as_json:
             print_json(result)
             return
@@ -143,10 +137,7 @@ def get_prompt(
     """Get a prompt, filled in."""
     given = _arguments(arguments or [], lambda text: text)  # MCP: a prompt's arguments are strings
     with asking(url, key, as_json) as to:
-        try:
-            result = to.remote.ask("POST", "/mcp/prompts/get", {"name": name, "arguments": given})
-        except Refused as error:
-            raise _with_near(to.remote, "prompts", name, error) from None
+        result = to.remote.ask("POST", "/mcp/prompts/get", {"name": name, "arguments": given})
         if to.as_json:
             print_json(result)
             return
@@ -171,19 +162,18 @@ def _described(item: Any) -> str:
     return escape((item.get("description") or item.get("title") or "").strip().partition("\n")[0][:_SHOWN])
 
 
-def _with_near(remote: Remote, kind: str, name: str, error: Refused) -> Refused:
-    """The same refusal, with what was probably meant if there is no such name."""
-    if not str(error.problem.get("type", "")).endswith((":unknown-tool", ":unknown-prompt", ":unknown-resource")):
-        return error
-    items = remote.ask("GET", f"/mcp/{kind}")[kind]
-    names = [str(item["uri"] if kind == "resources" else item["name"]) for item in items]
-    bare = {public.partition("__")[2]: public for public in names}  # a guess, good enough for a suggestion
-    near = get_close_matches(name, [*names, *bare], 3, 0.6)
-    meant: list[str] = list(dict.fromkeys(bare.get(each, each) for each in near))
-    if not meant:
-        return error
-    text = f"There is no {kind[:-1]} {name!r}. Did you mean {' or '.join(meant)}?"
-    return Refused(text, error.code, {**error.problem, "type": "", "candidates": meant})
+def _as_declared(remote: Remote, name: str, given: list[str], read: dict[str, Any]) -> dict[str, Any]:
+    """The arguments; what the tool's schema declares as a string stays the text that it was given as."""
+    texts = dict(each.split("=", 1) for each in given if "=" in each)
+    if all(isinstance(value, str) or field not in texts for field, value in read.items()):
+        return read
+    found = remote.ask("GET", f"/mcp/tools?{urlencode({'q': name.rpartition('__')[2]})}")["tools"]
+    named = [tool for tool in found if tool["name"] == name or tool["name"].endswith(f"__{name}")]
+    properties = named[0]["inputSchema"].get("properties") if len(named) == 1 else None
+    if not isinstance(properties, dict):
+        return read
+    is_text = [field for field in texts if field in read and (properties.get(field) or {}).get("type") == "string"]
+    return read | {field: texts[field] for field in is_text}
 
 
 def _json_or_text(text: str) -> Any:

@@ -8,22 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError
+from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError, UpstreamUnreachable
 from gateway.model.servers import STDIO, Offers, ServerSpec
 from gateway.pool import Pool, Probe
 from gateway.protocol.messages import Failure, Request
 from gateway.store import Claim, NameRules, Store
 from gateway.sync import Sync
 from gateway.tasks import end
+from gateway.upstream.connect import Vetting
 
 _DISCOVERY_SECONDS = 20.0
 _PROGRAM_SECONDS = 40.0  # a program may be installed at its first start
 _CLAIM_SECONDS = _PROGRAM_SECONDS + 10
 _LOOK_SECONDS = 1.0
 _FIRST_PAUSE = 0.5
+_LEADS_BACK_SECONDS = 3600.0
 _MAX_ITEMS = 10_000
 _MAX_BYTES = 16 << 20
 _MAX_PAGES = 2_000
@@ -43,11 +46,20 @@ class Refresh:
     """The loop that claims due servers, and the way to ask for one at once."""
 
     def __init__(
-        self, store: Store, sync: Sync, pool: Pool, rules: NameRules, *, every_seconds: float, retry_seconds: float
+        self,
+        store: Store,
+        sync: Sync,
+        pool: Pool,
+        vetting: Vetting,
+        rules: NameRules,
+        *,
+        every_seconds: float,
+        retry_seconds: float,
     ) -> None:
         self._store = store
         self._sync = sync
         self._pool = pool
+        self._vetting = vetting
         self._rules = rules
         self._every_seconds = every_seconds
         self._retry_seconds = retry_seconds
@@ -58,6 +70,7 @@ class Refresh:
 
     async def run(self) -> None:
         """Look for due servers until cancelled; then the talks under way are cancelled too."""
+        self._due |= set(self._doubtful())
         try:
             while True:
                 try:
@@ -93,10 +106,19 @@ class Refresh:
         """Pass on what upstreams said, once a second per server at most."""
         now = asyncio.get_running_loop().time()
         self._told = {name: at for name, at in self._told.items() if now - at < _LOOK_SECONDS}
-        for name in self._due - self._told.keys():
-            await self._store.make_due(name)
-            self._told[name] = now
-            self._due.discard(name)
+        if due := self._due - self._told.keys():
+            await self._store.make_due(*due)
+            self._told |= dict.fromkeys(due, now)
+            self._due -= due
+
+    def _doubtful(self) -> Iterator[str]:
+        """The servers whose stored state may be that of other settings: a worker that starts has them asked at once."""
+        for server in self._sync.catalogue.servers.values():
+            spec = server.spec
+            if spec.enabled and (
+                server.state == "unreachable" or spec.transport_type == STDIO or not self._vetting.may_reach(spec.url)
+            ):
+                yield server.name
 
     def _start(self, claim: Claim) -> asyncio.Task[None]:
         task = asyncio.create_task(self._refresh(claim))
@@ -113,7 +135,9 @@ class Refresh:
             except TimeoutError:
                 await self._failed(claim, f"It did not tell what it offers within {seconds:g} s.")
             except GatewayError as error:
-                await self._failed(claim, error.detail)
+                await self._failed(
+                    claim, _said(error, claim.spec), leads_back=error.facts.get("upstream_status") == 508
+                )
             except Exception as error:
                 log.exception("asking server %s failed", claim.spec.name)
                 await self._failed(claim, f"The gateway could not take its answer ({type(error).__name__}).")
@@ -127,12 +151,23 @@ class Refresh:
         except Exception:
             log.exception("refresh of server %s failed", claim.spec.name)
 
-    async def _failed(self, claim: Claim, reason: str) -> None:
+    async def _failed(self, claim: Claim, reason: str, *, leads_back: bool = False) -> None:
+        """Store why a server could not be asked. One that leads back here will not change by itself: it can wait."""
         pause = min(self._retry_seconds, _FIRST_PAUSE * 2 ** min(claim.failures, 16))
+        if leads_back:
+            pause = max(_LEADS_BACK_SECONDS, self._every_seconds)
         reason = reason.replace("\0", "").strip()[:1000]
         if await self._store.record_failure(claim, reason, pause):
             log.warning("server %s is unreachable: %s", claim.spec.name, reason)
             await self._sync.announce()
+
+
+def _said(error: GatewayError, spec: ServerSpec) -> str:
+    """Why a server could not be asked, with its address where it was not reached. Administrators read it."""
+    where = urlsplit(spec.url)
+    if not isinstance(error, UpstreamUnreachable) or not where.hostname or where.hostname in error.detail:
+        return error.detail
+    return f"{error.detail.rstrip('.')} ({where.netloc})."
 
 
 async def ask(pool: Pool, spec: ServerSpec) -> Offers:

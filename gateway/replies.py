@@ -188,16 +188,20 @@ def problem(error: GatewayError) -> dict[str, Any]:
 
 
 def log_refusal(http: Http, error: GatewayError) -> None:
-    """One line for a request that was refused before it became a call; nothing of what it carried."""
+    """One line for a request that was refused before it became a call; nothing of what it carried.
+
+    Clients look for OAuth's documents at up to eight addresses before each good connect: that is no refusal to read of.
+    """
+    path = str(http.scope.get("path", ""))
     if not error.logged:
         fields = {
             "http_method": http.method,
-            "path": str(http.scope.get("path", ""))[:200],
+            "path": path[:200],
             "status": error.status,
             "outcome": error.title,
             "request_id": http.request_id,
         }
-        refusals.info("refused", extra={FIELDS: fields})
+        refusals.log(logging.DEBUG if "/.well-known/" in path else logging.INFO, "refused", extra={FIELDS: fields})
 
 
 async def send_problem(send: Send, error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperCommand
 
 from gateway.remote import Exit, Remote
 from gateway.terminal import AsJson, Key, ServerName, Url, asking, print_json, print_table, say, text_of
@@ -76,7 +77,24 @@ def show_server(name: ServerName, url: Url = None, key: Key = None, as_json: AsJ
     print_table(table)
 
 
-@servers.command("add")
+class _AddCommand(TyperCommand):
+    """`servers add`, which tells an option of the program from one of its own where `--` was forgotten."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [each for each in args if not each.startswith("-")]
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # typer keeps its class of an option that is not there to itself
+            option = getattr(error, "option_name", None)
+            if option is None or getattr(error, "possibilities", None) or len(words) < 2:
+                raise
+            raise typer.BadParameter(
+                f"there is no option {option}. If it is the program's, put `--` before the program: "
+                f"servers add {words[0]} -- {words[1]} {option} …"
+            ) from None
+
+
+@servers.command("add", cls=_AddCommand)
 def add_server(
     name: ServerName,
     place: Annotated[

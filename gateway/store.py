@@ -262,13 +262,13 @@ class Store:
             raise ServerSealed(name)
         return claim
 
-    async def make_due(self, name: str) -> None:
-        """Ask that a server be looked at soon."""
+    async def make_due(self, *names: str) -> None:
+        """Ask that servers be looked at soon."""
         async with self._transaction() as connection:
             await connection.execute(
                 "UPDATE servers SET due_again = true, "
-                "next_refresh = CASE WHEN claimed THEN next_refresh ELSE now() END WHERE name = %s",
-                (name,),
+                "next_refresh = CASE WHEN claimed THEN next_refresh ELSE now() END WHERE name = ANY(%s)",
+                (list(names),),
             )
 
     async def record_offers(self, claim: Claim, offers: Offers, rules: NameRules, next_seconds: float) -> bool:

@@ -23,6 +23,12 @@ from gateway.remote import Refused, Remote
 
 DEFAULT_URL = "http://localhost:4000"
 _PIPE_WIDTH = 200
+_OPTIONS = {
+    "transport_type": "--transport", "timeout_seconds": "--timeout", "headers": "--header", "tags": "--tag",
+    "args": "--arg", "env": "--env", "cwd": "--cwd", "prefix": "--prefix", "title": "--title",
+    "description": "--description", "validate_arguments": "--validate-arguments",
+}  # fmt: skip
+"""The options that set a field of a registration; what the gateway says of the field is said of the option."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Url = Annotated[str | None, typer.Option("--url", help=f"where the gateway is (GATEWAY_URL; {DEFAULT_URL})")]
@@ -116,5 +122,12 @@ def _in_our_words(error: Refused) -> str:
             return f"{str(error).partition(':')[0]}: add that secret to GATEWAY_SECRET, or remove and add the server."
         case "unknown-tool" | "unknown-prompt" | "unknown-resource" | "unknown-server" as unknown:
             kind = unknown.removeprefix("unknown-")
-            return f"{str(error).partition('. ')[0]}. `{kind}s list` shows what there is."
-    return str(error)
+            near = problem.get("did_you_mean")
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            return f"{str(error).partition('. ')[0]}.{meant} `{kind}s list` shows what there is."
+    field = str(problem.get("field", "")).partition(".")[0]
+    return (
+        str(error).replace(f"'{field}'", _OPTIONS[field]).replace(f"`{field}`", _OPTIONS[field])
+        if field in _OPTIONS
+        else str(error)
+    )

@@ -21,7 +21,7 @@ from gateway.errors import (
     UnknownTool,
 )
 from gateway.model.auth import Principal, may_see
-from gateway.model.names import STRICT, explicit_uri, server_of_uri
+from gateway.model.names import STRICT, explicit_uri, near, server_of_uri
 from gateway.model.servers import Server
 from gateway.model.uris import UriTemplate
 
@@ -127,6 +127,24 @@ class Catalogue:
         if target is None or not may_see(principal, target.server.name):
             return self.resource(uri, principal)
         return target
+
+    def near(self, kind: str, name: str, principal: Principal) -> list[str]:
+        """The public names most like a name that leads nowhere, of what the principal may see.
+
+        `kind` is that of an error: `tool`, `prompt`, `resource` or `server`.
+        """
+        if kind == "server":
+            return near(name, [server.name for server in self.known(principal)])
+        public = [str(item["uri" if kind == "resource" else "name"]) for _, item in self.items(f"{kind}s", principal)]
+        if found := near(name, public):
+            return found
+        seen = {
+            local: self.public_name(f"{kind}s", targets[0].server, local)
+            for local, targets in self._bare.get(f"{kind}s", {}).items()
+            if may_see(principal, targets[0].server.name)
+        }
+        bare = name.rpartition("__")[2]  # also a right name with a wrong server before it
+        return [seen[bare]] if bare in seen else [seen[each] for each in near(bare, seen)]
 
     def _resolve(self, kind: str, name: str, principal: Principal, unknown: type[UnknownName]) -> Target:
         target = self._public[kind].get(name)

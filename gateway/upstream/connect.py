@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpcore
 import httpx
@@ -58,6 +59,15 @@ class Vetting:
     def __init__(self, allowed: Allowed, resolve: Resolve = resolve) -> None:
         self._allowed = allowed
         self._resolve = resolve
+
+    def may_reach(self, url: str) -> bool:
+        """Tell whether the settings let a server be at this URL, as far as its host says it without a look-up."""
+        host = urlsplit(url).hostname or ""
+        try:
+            address = ip_address("127.0.0.1") if host == "localhost" else literal(host)
+        except ValueError:
+            return False
+        return address is None or refusal(address, allow_private=self._allowed.private(host, address)) is None
 
     async def addresses(self, host: str) -> list[Address]:
         """All addresses of a host, judged. Raises AddressRefused, or NotResolved."""

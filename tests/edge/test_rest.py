@@ -2,11 +2,15 @@ import asyncio
 import json
 from typing import Any
 
+import psycopg
 import pytest
 
 from gateway.asgi import Application
+from gateway.errors import UpstreamProtocolError
+from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Message, Notification, Request
-from gateway.upstream.memory import Emit, MemoryServer
+from gateway.upstream.base import Link
+from gateway.upstream.memory import Emit, MemoryServer, MemoryUpstream
 from tests.asgi import Client
 from tests.fix_gateway import KEY, Open, Servers
 
@@ -279,6 +283,72 @@ async def test_a_loop_is_refused(client: Client, app: Application) -> None:
     assert (status, problem["title"]) == (508, "Loop detected")
 
 
+async def test_a_server_that_leads_back_here_is_left_alone(open_app: Open, database_url: str) -> None:
+    back = "Server 'demo' leads back to this gateway (HTTP 508); remove it."
+
+    class LeadsBack(MemoryUpstream):
+        async def open(self, hello: Hello) -> Link:
+            raise UpstreamProtocolError("demo", back, upstream_status=508)
+
+    async with open_app(connect=lambda spec: LeadsBack(spec.name, MemoryServer())) as (_, client):
+        _, _, stored = await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+    assert (stored["state"], stored["reason"]) == ("unreachable", back)
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT next_refresh - now() > interval '50 minutes' FROM servers").fetchone()
+    assert row == (True,)
+
+
+async def test_a_worker_that_starts_asks_those_whose_state_may_be_of_other_settings(
+    open_app: Open, servers: Servers
+) -> None:
+    servers["127.0.0.1"] = MemoryServer()
+    async with open_app(allow_private_upstreams=True, retry_seconds=600) as (_, client):
+        for name, host in (("private", "127.0.0.1"), ("gone", "gone.test")):
+            await client.ask("POST", "/mcp/servers", value={"name": name, "url": f"http://{host}/mcp"})
+    servers["127.0.0.1"].down = "refused now"
+    servers["gone"] = MemoryServer()
+    async with open_app(retry_seconds=600) as (_, client):
+        async with asyncio.timeout(20):
+            while True:
+                _, _, shown = await client.ask("GET", "/mcp/servers", headers=JSON)
+                if [each["state"] for each in shown["servers"]] == ["ready", "unreachable"]:
+                    break
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("demo__ecoh", ["demo__echo"]),
+        ("ecoh", ["demo__echo"]),
+        ("other__echo", ["demo__echo"]),
+        ("something else", None),
+    ],
+)
+async def test_an_unknown_tool_says_what_was_probably_meant(
+    client: Client, registered: MemoryServer, name: str, meant: list[str] | None
+) -> None:
+    status, _, problem = await client.ask("POST", "/mcp/tools/call", value={"name": name})
+    assert (status, problem.get("did_you_mean")) == (404, meant)
+    assert ("Did you mean 'demo__echo'?" in problem["detail"]) is bool(meant)
+    assert problem["detail"].endswith("GET /mcp/tools lists the tools you can call.")
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}}
+    _, _, answer = await client.ask("POST", "/rpc", value=call)
+    assert answer["error"]["data"].get("did_you_mean") == meant
+    assert answer["error"]["message"].endswith("tools/list lists the tools you can call.")
+    assert "GET" not in answer["error"]["message"]
+
+
+async def test_a_search_for_oauths_documents_leaves_no_line(
+    client: Client, stranger: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gateway")
+    for path in ("/.well-known/oauth-protected-resource/mcp", "/mcp/.well-known/openid-configuration"):
+        assert (await stranger.ask("GET", path))[0] in (401, 404)
+        assert (await client.ask("GET", path))[0] == 404
+    assert not [record for record in caplog.records if record.name == "gateway.refusals"]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -422,4 +492,4 @@ async def test_a_call_that_finds_its_server_gone_changes_the_state(open_app: Ope
         async with asyncio.timeout(10):
             while (shown := (await client.ask("GET", "/mcp/servers/demo"))[2])["state"] == "ready":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert (shown["state"], shown["reason"]) == ("unreachable", "nobody there")
+        assert (shown["state"], shown["reason"]) == ("unreachable", "nobody there (demo.test).")

@@ -223,6 +223,21 @@ def test_a_program_is_named_after_two_dashes(run: Run, stack: Running) -> None:
     run("servers", "add", "cli", "--", code=2)
     run("servers", "add", "cli", code=2)
     run("servers", "add", "cli", stack.stub, "--command", "x", code=2)
+    forgotten = run("servers", "add", "cli", "npx", "-y", "some-package", code=2)
+    assert "put `--` before the program: servers add cli -- npx -y …" in " ".join(
+        forgotten.output.replace("│", "").split()
+    )
+
+
+def test_a_refused_field_is_named_as_the_option_that_sets_it(run: Run, stack: Running) -> None:
+    refused = run("servers", "add", "cli", stack.stub, "--transport", "htp", code=1)
+    assert "--transport must be one of" in refused.stderr
+
+
+def test_what_a_schema_declares_as_text_is_sent_as_text(run: Run, stack: Running) -> None:
+    run("servers", "add", "cli", stack.stub)
+    got = json.loads(run("tools", "call", "cli__stub.echo", "text=123", "n=3", "--json").stdout)
+    assert got["result"]["structuredContent"] == {"text": "123", "n": 3}
 
 
 def test_a_wide_table_wraps_and_cuts_nothing(run: Run, stack: Running) -> None:
