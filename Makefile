@@ -26,7 +26,7 @@ ha: .venv/run
 	@exec $(BIN)/python -m gateway ha
 
 validate: .venv/run
-	@$(BIN)/python -m gateway.validate
+	@$(BIN)/python -m gateway.demo.validate
 
 conformance: .venv/test
 	@$(BIN)/python -m tests.conformance

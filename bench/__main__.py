@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.load import Load, run
-from gateway.embedded import Stores, nginx_binary
-from gateway.stack import render_nginx
+from gateway.run.embedded import Stores, nginx_binary
+from gateway.run.stack import render_nginx
 
 KEY = "bench-key-of-this-run"
 _TICK = os.sysconf("SC_CLK_TCK")

@@ -416,6 +416,17 @@ class BodyTimeout(GatewayError):
         super().__init__(f"The body was not complete after {seconds:g} s.")
 
 
+class AddressRefused(GatewayError):
+    """A server must not have this address."""
+
+    code = -32057
+    status = 422
+    title = "Address refused"
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"The host {host[:100]!r} is refused: {reason}.", field="url")
+
+
 # --- upstreams ------------------------------------------------------------------------------------------------
 
 

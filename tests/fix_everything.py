@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.upstream.connect import resolve
+from gateway.net.dialer import resolve
 from tests.asgi import Client
 from tests.fix_gateway import Open
 from tests.fix_stack import free_ports
@@ -70,7 +70,7 @@ def bridge(folder: Path) -> Iterator[str]:
         "GATEWAY_PORT": "1",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "gateway.bridge", str(path), str(reading)], pass_fds=(reading,), env=environment
+        [sys.executable, "-m", "gateway.programs.app", str(path), str(reading)], pass_fds=(reading,), env=environment
     )
     try:
         deadline = time.monotonic() + START_SECONDS

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.asgi import Application
-from gateway.model.addresses import Address
-from gateway.model.servers import ServerSpec
+from gateway.edge.app import Application
+from gateway.model.address_policy import Address
+from gateway.model.server import ServerSpec
 from gateway.settings import Settings
-from gateway.upstream.base import Upstream
+from gateway.upstream.contract import Upstream
 from gateway.upstream.memory import MemoryServer, MemoryUpstream
 from tests.asgi import Client
 

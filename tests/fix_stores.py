@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from gateway.embedded import Stores, Urls
+from gateway.run.embedded import Stores, Urls
 
 _numbers = itertools.count(1)
 

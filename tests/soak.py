@@ -34,7 +34,7 @@ _REST_SECONDS = 60.0
 _PAUSE = 0.1
 _ROOT = str(Path(__file__).parent.parent)
 _VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
-_KINDS = ("gateway.worker", "gateway.bridge", "tests.everything")
+_KINDS = ("gateway.run.worker", "gateway.programs.app", "tests.everything")
 _AUTH = {"authorization": f"Bearer {KEY}"}
 _STREAM = {"accept": "text/event-stream"}
 

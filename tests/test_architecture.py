@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway import administration, aggregate, one_server, openapi
-from gateway.errors import GatewayError
-from gateway.methods import METHODS
-from gateway.protocol.inbound import HEADER_MISMATCH, UNSUPPORTED_VERSION
+from gateway.edge import openapi
+from gateway.errors import AddressRefused, GatewayError
+from gateway.methods import all_servers as aggregate
+from gateway.methods import one_server
+from gateway.methods import servers as administration
+from gateway.methods.table import METHODS
+from gateway.observability.metrics import Telemetry
+from gateway.protocol.placement import HEADER_MISMATCH, UNSUPPORTED_VERSION
 from gateway.protocol.versions import CLIENT_METHODS
 from gateway.settings import Settings
-from gateway.telemetry import Telemetry
-from gateway.upstream.connect import AddressRefused
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()

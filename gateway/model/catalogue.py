@@ -20,10 +20,10 @@ from gateway.errors import (
     UnknownServer,
     UnknownTool,
 )
-from gateway.model.auth import Principal, may_see
 from gateway.model.names import STRICT, explicit_uri, near, server_of_uri
-from gateway.model.servers import Server
-from gateway.model.uris import UriTemplate
+from gateway.model.principals import Principal, may_see
+from gateway.model.server import Server
+from gateway.model.uri_templates import UriTemplate
 
 _IDENTITY = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from gateway.errors import BadQuery, InvalidParams
-from gateway.model.servers import Server
+from gateway.model.server import Server
 
 Item = TypeVar("Item")
 

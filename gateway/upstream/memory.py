@@ -15,7 +15,7 @@ from gateway.errors import UpstreamUnreachable
 from gateway.protocol import versions
 from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
-from gateway.upstream.base import Answering, Heard, Interrupted, Link, SessionExpired
+from gateway.upstream.contract import Answering, Heard, Interrupted, Link, SessionExpired
 
 Emit = Callable[[Message], Awaitable[None]]
 Tool = Callable[[Request, Emit], Awaitable[Any]]

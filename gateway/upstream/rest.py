@@ -16,8 +16,8 @@ import orjson
 from gateway.errors import ParseError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Failure, Message, Notification, Reply, Request, parse
-from gateway.upstream.base import Answering, Heard, Interrupted, Link, NoStream
-from gateway.upstream.http import Limits, foreign, read_bounded
+from gateway.upstream.contract import Answering, Heard, Interrupted, Link, NoStream
+from gateway.upstream.streamable_http import Limits, foreign, read_bounded
 
 VERSION = "rest"
 """What stands for a protocol version with a server that has none."""

@@ -13,11 +13,11 @@ import httpx
 import orjson
 
 from gateway.errors import UpstreamProtocolError, UpstreamUnreachable
-from gateway.model.servers import NO_PROGRAMS
+from gateway.model.server import NO_PROGRAMS
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
-from gateway.upstream.base import Answering, Heard, Interrupted, Link
-from gateway.upstream.http import HttpUpstream, Limits, foreign
+from gateway.upstream.contract import Answering, Heard, Interrupted, Link
+from gateway.upstream.streamable_http import HttpUpstream, Limits, foreign
 
 _NOTHING: tuple[Any, ...] = ()
 _SHARED = {"mcp-gateway-shared": "1"}

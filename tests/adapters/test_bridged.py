@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from gateway import bridged
-from gateway.bridged import Bridged, Busy, Program, Unknown
+from gateway.programs import processes as bridged
+from gateway.programs.processes import Bridged, Busy, Program, Unknown
 from gateway.protocol.messages import Reply, Request
-from gateway.upstream.duplex import ChannelClosed
+from gateway.upstream.multiplexer import ChannelClosed
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from gateway.bus import Bus
+from gateway.stores.hints import Bus
 from tests.fix_proxy import Start
 from tests.waiting import until
 

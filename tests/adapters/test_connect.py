@@ -7,8 +7,9 @@ from ipaddress import ip_address
 import httpx
 import pytest
 
-from gateway.model.addresses import Address, Allowed
-from gateway.upstream.connect import AddressRefused, Dialer, NotResolved, Vetting
+from gateway.errors import AddressRefused
+from gateway.model.address_policy import Address, Allowed
+from gateway.net.dialer import Dialer, NotResolved, Vetting
 
 pytestmark = pytest.mark.anyio
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import redis
 
-from gateway.embedded import Stores, Urls
+from gateway.run.embedded import Stores, Urls
 
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL = 24, 47, 4
 _ALL_CAPABILITIES = 41

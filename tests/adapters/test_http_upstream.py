@@ -19,13 +19,13 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.model.addresses import Allowed
-from gateway.model.servers import ServerSpec
-from gateway.pool import OURSELVES, Bounds, Live, tell_nobody
+from gateway.model.address_policy import Allowed
+from gateway.model.server import ServerSpec
+from gateway.net.dialer import Dialer, Vetting
 from gateway.protocol.messages import Failure, Notification, Reply, Request
-from gateway.upstream.base import Answering, Link, SessionExpired
-from gateway.upstream.connect import Dialer, Vetting
-from gateway.upstream.http import HttpUpstream, Limits
+from gateway.upstream.contract import Answering, Link, SessionExpired
+from gateway.upstream.link import OURSELVES, Bounds, Live, tell_nobody
+from gateway.upstream.streamable_http import HttpUpstream, Limits
 
 pytestmark = pytest.mark.anyio
 CALL = Request(1, "tools/call", {"name": "t"})

@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from gateway import ports
 from gateway.errors import SettingsError
+from gateway.system import ports
 
 
 def test_a_taken_port_names_the_process_that_has_it() -> None:

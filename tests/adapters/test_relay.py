@@ -9,15 +9,16 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway import relay as relay_module
 from gateway.errors import OutcomeUnknown
 from gateway.protocol.exchange import Handshake
 from gateway.protocol.messages import Message, Reply, Request
-from gateway.recorder import Bounds, Recorder
-from gateway.records import Records
-from gateway.relay import HeldUpstream, Relay
-from gateway.upstream.base import Answering, Link
+from gateway.stores.inbox import Inbox
+from gateway.stores.redis import Redis
+from gateway.stores.streams import Streams
+from gateway.upstream import relayed as relay_module
+from gateway.upstream.contract import Answering, Link
 from gateway.upstream.memory import MemoryServer, MemoryUpstream
+from gateway.upstream.relayed import HeldUpstream, Relay
 
 pytestmark = pytest.mark.anyio
 CALL = Request(1, "tools/call", {"name": "echo"})
@@ -27,9 +28,10 @@ class Worker:
     """One worker's relay, with its heartbeat."""
 
     def __init__(self, redis_url: str, name: str) -> None:
-        self.records = Records(redis_url, f"relay-test-{name.partition('/')[0]}")
-        self.recorder = Recorder(self.records, name, Bounds(1 << 20, 60))
-        self.relay = Relay(self.records, self.recorder, self._tell)
+        self.redis = Redis(redis_url, f"relay-test-{name.partition('/')[0]}")
+        self.streams = Streams(self.redis)
+        self.inbox = Inbox(self.redis, self.streams, 60)
+        self.relay = Relay(self.redis, self.inbox, name, self._tell)
 
     async def _tell(self, _: bytes) -> int:
         return 0
@@ -39,11 +41,11 @@ class Worker:
 async def worker(redis_url: str, name: str, find: Callable[[str], Any]) -> AsyncIterator[Worker]:
     one = Worker(redis_url, name)
     loops = [
-        asyncio.create_task(one.recorder.beat()),
-        asyncio.create_task(one.recorder.tail()),
+        asyncio.create_task(one.redis.keep_beating(name)),
+        asyncio.create_task(one.streams.run()),
         asyncio.create_task(one.relay.serve(find)),
     ]
-    while not await one.records.lives(name):  # noqa: ASYNC110  # Redis has no event for it
+    while not await one.redis.lives(name):  # noqa: ASYNC110  # Redis has no event for it
         await asyncio.sleep(0.01)
     try:
         yield one
@@ -51,7 +53,7 @@ async def worker(redis_url: str, name: str, find: Callable[[str], Any]) -> Async
         for each in loops:
             each.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        await one.records.close()
+        await one.redis.close()
 
 
 class Slow(MemoryUpstream):
@@ -108,8 +110,8 @@ async def test_what_is_no_errand_ends_no_errand_that_is_under_way(
     ):
         call = asyncio.create_task(carried(asker, name))
         await slow.begun.wait()
-        await holder.records.do(lambda store: store.rpush(holder.records.key("inbox", name), nonsense))
-        while await holder.records.do(lambda store: store.llen(holder.records.key("inbox", name))):  # noqa: ASYNC110
+        await holder.redis.do(lambda store: store.rpush(holder.redis.key("inbox", name), nonsense))
+        while await holder.redis.do(lambda store: store.llen(holder.redis.key("inbox", name))):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         slow.go.set()
@@ -161,7 +163,7 @@ async def test_a_dead_asker_holds_up_nobody(redis_url: str, tmp_path: Any, monke
             "kind": "send", "server": "demo", "link": [["v", {}, {}, None], "s", name], "reply": "r",
             "asker": f"{tmp_path.name}/gone", "message": '{"jsonrpc":"2.0","id":1,"method":"ping"}',
         }  # fmt: skip
-        await asker.relay.push(name, errand)
+        await asker.inbox.push(name, orjson.dumps(errand))
         await asyncio.wait_for(looked.wait(), 10)
         slow.go.set()
         with contextlib.suppress(TimeoutError):

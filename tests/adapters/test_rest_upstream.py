@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from gateway.bus import Bus
+from gateway.demo.stub import Stub
 from gateway.errors import UpstreamProtocolError, UpstreamRefused
-from gateway.model.addresses import Allowed
-from gateway.model.servers import ServerSpec
-from gateway.pool import OURSELVES, over_http
+from gateway.model.address_policy import Allowed
+from gateway.model.server import ServerSpec
+from gateway.net.dialer import Dialer, Vetting
 from gateway.protocol.messages import Failure, Reply, Request
-from gateway.recorder import Bounds, Recorder
-from gateway.records import Records
-from gateway.relay import Relay
-from gateway.stub import Stub
-from gateway.upstream.base import Answering, Upstream
-from gateway.upstream.connect import Dialer, Vetting
-from gateway.upstream.http import Limits
+from gateway.stores.hints import Bus
+from gateway.stores.inbox import Inbox
+from gateway.stores.redis import Redis
+from gateway.stores.streams import Streams
+from gateway.upstream.contract import Answering, Upstream
+from gateway.upstream.factory import over_http
+from gateway.upstream.link import OURSELVES
+from gateway.upstream.relayed import Relay
+from gateway.upstream.streamable_http import Limits
 
 pytestmark = pytest.mark.anyio
 
@@ -85,8 +87,8 @@ async def face() -> AsyncIterator[Face]:
 @pytest.fixture
 async def connect(face: Face) -> AsyncIterator[Callable[[str], Upstream]]:
     made: list[Upstream] = []
-    records = Records("redis://127.0.0.1:1", "nobody")  # no session is bound to a process here
-    relay = Relay(records, Recorder(records, "us", Bounds(1000, 1)), Bus("redis://127.0.0.1:1").tell)
+    redis = Redis("redis://127.0.0.1:1", "nobody")  # no session is bound to a process here
+    relay = Relay(redis, Inbox(redis, Streams(redis), 1), "us", Bus("redis://127.0.0.1:1").tell)
     way = over_http(Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="us"), Limits(5, 10_000), relay)
 
     def connect(transport_type: str) -> Upstream:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import ServerExists, ServerSealed, StoreUnavailable, UnknownServer
-from gateway.model.servers import Offers, ServerSpec, parse_spec
-from gateway.store import Changes, Claim, NameRules, Store
+from gateway.model.server import Offers, ServerSpec, parse_spec
+from gateway.stores.postgres import Changes, Claim, NameRules, Store
 from tests.fix_proxy import Start
 
 pytestmark = pytest.mark.anyio

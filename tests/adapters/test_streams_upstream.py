@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from gateway.errors import OutcomeUnknown, UpstreamError, UpstreamProtocolError, UpstreamRefused
-from gateway.model.addresses import Allowed
-from gateway.pool import OURSELVES
+from gateway.model.address_policy import Allowed
+from gateway.net.dialer import Dialer, Vetting
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Failure, Notification, Reply, Request
-from gateway.upstream.base import Heard, Interrupted, NoStream, SessionExpired
-from gateway.upstream.connect import Dialer, Vetting
-from gateway.upstream.http import Limits
-from gateway.upstream.legacy_sse import LegacySseUpstream
+from gateway.upstream.contract import Heard, Interrupted, NoStream, SessionExpired
+from gateway.upstream.http_sse import LegacySseUpstream
+from gateway.upstream.link import OURSELVES
+from gateway.upstream.streamable_http import Limits
 from tests.adapters.test_http_upstream import CALL, HELLO, PROGRESS, Wire, event, http, reply, upstream, wire
 from tests.waiting import until
 

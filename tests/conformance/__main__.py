@@ -20,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.embedded import nginx_binary
+from gateway.run.embedded import nginx_binary
 from tests import node
 from tests.fix_everything import everything
 from tests.fix_stack import KEY, Running, free_ports

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from gateway import answers, replies
-from gateway.answers import Answer, Wire
-from gateway.asgi import Application
+from gateway.edge import answers, replies
+from gateway.edge.answers import Answer, Wire
+from gateway.edge.app import Application
+from gateway.edge.replies import Accepts, Http, send_bytes
 from gateway.errors import ClientLeft
 from gateway.protocol.messages import Notification, Request
-from gateway.replies import Accepts, Http, send_bytes
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import KEY

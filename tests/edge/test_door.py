@@ -1,8 +1,8 @@
 import pytest
 
-from gateway.asgi import Application, create_app
+from gateway.edge.app import Application, create_app
 from gateway.errors import SettingsError
-from gateway.logs import JsonFormatter, TextFormatter
+from gateway.observability.logs import JsonFormatter, TextFormatter
 from gateway.settings import Settings
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client

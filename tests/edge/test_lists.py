@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.asgi import Application
+from gateway.edge.app import Application
 from gateway.protocol.messages import Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Answer, Client

@@ -5,11 +5,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway.asgi import Application
+from gateway.edge.app import Application
 from gateway.errors import UpstreamProtocolError
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Message, Notification, Request
-from gateway.upstream.base import Link
+from gateway.upstream.contract import Link
 from gateway.upstream.memory import Emit, MemoryServer, MemoryUpstream
 from tests.asgi import Client
 from tests.fix_gateway import KEY, Open, Servers
@@ -398,7 +398,7 @@ async def test_a_body_that_is_too_slow_is_408(open_app: Open) -> None:
 async def test_a_client_that_does_not_read_is_let_go(
     app: Application, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.answers._SEND_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.edge.answers._SEND_SECONDS", 0.05)
     requests = [{"type": "http.request", "body": b'{"name": "echo"}', "more_body": False}]
 
     async def receive() -> Any:
@@ -464,7 +464,7 @@ async def test_a_private_address_is_allowed_by_network_or_by_name_and_the_refusa
 async def test_a_server_that_takes_its_time_is_starting(
     client: Client, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.administration._REGISTRATION_SECONDS", 0.1)
+    monkeypatch.setattr("gateway.methods.servers._REGISTRATION_SECONDS", 0.1)
     go = asyncio.Event()
 
     class Late(MemoryServer):
@@ -492,4 +492,4 @@ async def test_a_call_that_finds_its_server_gone_changes_the_state(open_app: Ope
         async with asyncio.timeout(10):
             while (shown := (await client.ask("GET", "/mcp/servers/demo"))[2])["state"] == "ready":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert (shown["state"], shown["reason"]) == ("unreachable", "nobody there (demo.test).")
+        assert (shown["state"], shown["reason"]) == ("unreachable", "nobody there")

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from gateway.errors import AmbiguousName, ServerDisabled, UnknownPrompt, UnknownResource, UnknownServer, UnknownTool
-from gateway.model.auth import Principal
 from gateway.model.catalogue import Catalogue
-from gateway.model.servers import Offers, Server, ServerSpec
-from gateway.model.uris import UriTemplate
+from gateway.model.principals import Principal
+from gateway.model.server import Offers, Server, ServerSpec
+from gateway.model.uri_templates import UriTemplate
 
 ADMIN = Principal("master", "d", administrator=True)
 NOBODY = Principal("nobody", "n")

@@ -1,8 +1,8 @@
 import pytest
 
+from gateway.access.authenticator import Authenticator
+from gateway.edge.doors import Doors
 from gateway.errors import Forbidden, KeyInQuery, Unauthorized
-from gateway.model.auth import Authenticator
-from gateway.model.doors import Doors
 from gateway.settings import Settings
 
 DOORS = Doors.of(Settings(public_url="https://mcp.example.org/base", allowed_origins=("https://app.example",)))

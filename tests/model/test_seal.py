@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import SessionNotFound
-from gateway.model.auth import Principal
-from gateway.model.seal import Keyring, SealBroken
-from gateway.model.sessions import Sessions
+from gateway.model.keyring import Keyring, SealBroken
+from gateway.model.principals import Principal
+from gateway.model.session_ids import Sessions
 
 OLD, NEW = b"o" * 32, b"n" * 32
 ADMIN = Principal("master", "digest", administrator=True)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import InvalidParams
-from gateway.model.servers import REDACTED, Offers, Server, ServerSpec, parse_spec, patch_spec, redact_url
+from gateway.model.server import REDACTED, Offers, Server, ServerSpec, parse_spec, patch_spec, redact_url
 
 GOOD = {"name": "demo", "url": "https://example.org/mcp"}
 

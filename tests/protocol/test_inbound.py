@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from gateway.protocol.inbound import HEADER_MISMATCH, UNSUPPORTED_VERSION, Inbound, Refusal, classify
 from gateway.protocol.messages import Message, Notification, Request
+from gateway.protocol.placement import HEADER_MISMATCH, UNSUPPORTED_VERSION, Inbound, Refusal, classify
 
 INITIALIZE = Request(1, "initialize", {"protocolVersion": "2025-11-25"})
 LIST = Request(2, "tools/list")

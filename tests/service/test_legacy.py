@@ -139,7 +139,7 @@ async def test_below_a_mount_point_the_endpoint_is_too(open_app: Open) -> None:
 
 async def test_without_redis_it_is_503(open_app: Open) -> None:
     async with open_app() as (app, client):
-        inside(app).records._down_until = 1e12
+        inside(app).redis._down_until = 1e12
         status, _, answer = await client.ask("GET", "/sse", headers=SSE)
         assert status == 503
         assert "Redis" in answer["detail"]
@@ -149,7 +149,7 @@ async def test_a_client_that_does_not_read_is_cut(
     workers: tuple[Client, Client], demo: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected(*workers) as client:
-        monkeypatch.setattr("gateway.recorder._KEPT", 0)
+        monkeypatch.setattr("gateway.stores.inbox._KEPT", 0)
         await client.post(workers[1], request("ping"))
         await client.stream.events()
         assert (await client.post(workers[1], request("ping")))[0] == 404
@@ -171,7 +171,7 @@ async def test_a_message_that_fails_after_it_was_taken_has_one_answer(
     async with connected(*workers) as client:
         gateway = inside(workers[1]._app)  # type: ignore[arg-type]
         [key] = gateway.conversations._known
-        await gateway.records.do(lambda store: store.delete(gateway.records.key("session", key)))
+        await gateway.redis.do(lambda store: store.delete(gateway.redis.key("session", key)))
         note = {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
         sent: list[Any] = []
 
@@ -197,8 +197,8 @@ async def test_a_message_that_fails_after_it_was_taken_has_one_answer(
 async def test_a_refused_message_keeps_its_id(workers: tuple[Client, Client]) -> None:
     async with connected(*workers) as client:
         for worker in workers:
-            inside(worker._app).records._down_until = 1e12  # type: ignore[arg-type]
+            inside(worker._app).redis._down_until = 1e12  # type: ignore[arg-type]
         _, answer = await client.post(workers[1], request("ping", "mine"))
         assert (answer["id"], answer["error"]["code"]) == ("mine", -32054)
         for worker in workers:
-            inside(worker._app).records._down_until = 0.0  # type: ignore[arg-type]
+            inside(worker._app).redis._down_until = 0.0  # type: ignore[arg-type]

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from gateway import listening as listening_module
 from gateway.errors import OutcomeUnknown, RequestCancelled, UpstreamSuspended, UpstreamUnreachable
-from gateway.listening import Listening
-from gateway.model.servers import ServerSpec
-from gateway.pool import OURSELVES, Bounds, Pool, tell_nobody
+from gateway.model.server import ServerSpec
 from gateway.protocol.messages import Message, Notification, Reply, Request
-from gateway.records import _CONNECTIONS, Records, RecordsUnavailable, UpstreamSession
-from gateway.upstream.base import Answering, Heard, Link
+from gateway.sessions import get_stream as listening_module
+from gateway.sessions.get_stream import Listening
+from gateway.sessions.record import UpstreamSession
+from gateway.stores.redis import _CONNECTIONS, Redis, RedisUnavailable
+from gateway.upstream.contract import Answering, Heard, Link
+from gateway.upstream.link import OURSELVES, Bounds, tell_nobody
 from gateway.upstream.memory import Emit, MemoryServer, MemoryUpstream
+from gateway.upstream.pool import Pool
 from tests.asgi import Client
 from tests.edge.test_mcp import request
 from tests.fix_gateway import Open, Servers
@@ -180,7 +182,7 @@ async def test_a_stream_that_breaks_is_closed_before_it_is_opened_again(monkeypa
 async def test_what_a_server_says_is_not_held_back_for_the_sake_of_a_comment(
     workers: tuple[Client, Client], demo: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.own_stream._SECOND_SECONDS", 1000.0)
+    monkeypatch.setattr("gateway.edge.mcp_get._SECOND_SECONDS", 1000.0)
     session = await initialize(workers[0])
     await call(workers[0], session, "echo")
     async with workers[0].open("GET", OWN, headers={**session, "accept": "text/event-stream"}) as stream:
@@ -218,18 +220,18 @@ async def test_after_its_question_is_answered_a_server_has_its_usual_time_again(
 
 
 async def test_waiting_for_a_turn_at_redis_is_bounded(redis_url: str) -> None:
-    records = Records(redis_url, "gate-test")
+    redis = Redis(redis_url, "gate-test")
 
     async def hold(_: Any) -> None:
         await asyncio.sleep(60)
 
-    holders = [asyncio.create_task(records.do(hold, 60, bulk=True)) for _ in range(_CONNECTIONS)]
+    holders = [asyncio.create_task(redis.do(hold, 60, bulk=True)) for _ in range(_CONNECTIONS)]
     await asyncio.sleep(0.05)
     async with asyncio.timeout(5):
-        with pytest.raises(RecordsUnavailable):
-            await records.do(lambda store: store.ping(), 0.2)
+        with pytest.raises(RedisUnavailable):
+            await redis.do(lambda store: store.ping(), 0.2)
     for each in holders:
         each.cancel()
     await asyncio.gather(*holders, return_exceptions=True)
-    assert await records.answers(), "a burst is no outage"
-    await records.close()
+    assert await redis.answers(), "a burst is no outage"
+    await redis.close()

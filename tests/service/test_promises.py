@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.asgi import Application
-from gateway.context import Gateway
+from gateway.edge.app import Application
 from gateway.errors import StoreUnavailable
+from gateway.methods.services import Gateway
 from gateway.protocol.messages import Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
@@ -33,7 +33,7 @@ async def test_a_call_costs_no_round_trip_to_postgres_or_redis(open_app: Open, s
         gateway = inside(app)
         count: list[tuple[int, int, int]] = []
         for _ in range(2):
-            count.append((gateway.store.queries, gateway.bus.round_trips, gateway.records.round_trips))
+            count.append((gateway.store.queries, gateway.bus.round_trips, gateway.redis.round_trips))
             for _ in range(20):
                 await ask(client, "/mcp", session, "tools/call", name="a__echo", arguments={"x": 1})
                 await client.ask("POST", "/mcp/tools/call", value={"name": "a__echo"})
@@ -66,7 +66,7 @@ async def test_with_every_hint_lost_the_poll_brings_the_change(
     async def lost(self: object) -> bool:
         return False
 
-    monkeypatch.setattr("gateway.bus.Bus.publish", lost)
+    monkeypatch.setattr("gateway.stores.hints.Bus.publish", lost)
     servers["a"] = MemoryServer()
     async with open_app(poll_seconds=0.2) as (other, _):
         await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
@@ -104,7 +104,7 @@ async def test_without_postgres_calls_go_on_and_writes_say_why(
     def gone(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable
 
-    monkeypatch.setattr("gateway.store.Store._transaction", gone)
+    monkeypatch.setattr("gateway.stores.postgres.Store._transaction", gone)
     gateway = inside(app)
     await until(lambda: gateway.sync.degraded is not None)
     assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
@@ -206,7 +206,7 @@ async def test_a_loop_that_meets_a_surprise_goes_on(
             raise RuntimeError("nobody expected this")
 
         with monkeypatch.context() as patched:
-            patched.setattr("gateway.store.Store.claim_due", surprise)
+            patched.setattr("gateway.stores.postgres.Store.claim_due", surprise)
             await asyncio.sleep(1.2)
         servers["a"].down = None
         await until(lambda: inside(app).sync.catalogue.servers["a"].state == "ready")

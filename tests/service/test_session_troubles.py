@@ -89,7 +89,7 @@ async def test_without_its_record_a_session_begins_anew(open_app: Open, servers:
     async with open_app() as (app, client):
         await client.ask("POST", "/mcp/servers", value=DEMO)
         session = await initialize(client)
-        records = inside(app).records
+        records = inside(app).redis
         await records.do(lambda store: store.flushdb())
         status, _, answer = await client.ask("POST", OWN, value=request("tools/call", name="echo"), headers=session)
         assert (status, answer["error"]["code"]) == (404, -32001)
@@ -101,18 +101,18 @@ async def test_what_was_made_without_redis_is_settled_when_it_is_back(open_app: 
     async with open_app() as (app, one), open_app() as (other, two):
         await one.ask("POST", "/mcp/servers", value=DEMO)
         session = await initialize(one)
-        inside(other).records._down_until = 1e12
+        inside(other).redis._down_until = 1e12
         assert (await call(two, session, "echo"))["result"]
         assert servers["demo"].hellos[-1].capabilities == {}
-        inside(other).records._down_until = 0.0
+        inside(other).redis._down_until = 0.0
         for worker in (one, two, one, two):
             assert (await call(worker, session, "echo"))["result"]
         assert servers["demo"].hellos[-1].capabilities != {}
         await until(lambda: len(servers["demo"].sessions) == 1)
-        inside(app).records._down_until = 1e12
+        inside(app).redis._down_until = 1e12
         alone = await initialize(one)
         assert (await call(one, alone, "echo"))["result"]
-        inside(app).records._down_until = 0.0
+        inside(app).redis._down_until = 0.0
         assert (await call(one, alone, "echo"))["result"]
         assert (await call(two, alone, "echo"))["result"]
         assert len(servers["demo"].sessions) == 2
@@ -130,10 +130,10 @@ async def test_a_recording_survives_a_gap_of_redis(open_app: Open, servers: Serv
         async with one.open("POST", OWN, value=body, headers=session) as stream:
             first = await stream.event()
             assert first is not None
-            await until(lambda: not inside(app).recorder._queue)
-            inside(app).records._down_until = asyncio.get_running_loop().time() + 1e6
+            await until(lambda: not inside(app).event_log.unwritten)
+            inside(app).redis._down_until = asyncio.get_running_loop().time() + 1e6
             await stream.events()
-        inside(app).records._down_until = 0.0
+        inside(app).redis._down_until = 0.0
         async with two.open("GET", OWN, headers={**session, **STREAM, "last-event-id": first.id or ""}) as stream:
             rest = [json.loads(event.data) for event in await stream.events()]
         assert rest[-1]["id"] == 9

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.asgi import Application
-from gateway.context import Gateway
+from gateway.edge.app import Application
+from gateway.methods.services import Gateway
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.upstream.memory import Emit, MemoryServer, Tool
 from tests.asgi import Answer, Client
@@ -334,7 +334,7 @@ async def test_an_idle_session_expires_and_one_that_is_used_does_not(open_app: O
             assert status == 404
             assert len(demo_sessions) == 2
             assert (await call(client, listens, "echo"))["result"]
-            assert await inside(app).records.count() == 2
+            assert await inside(app).conversations.records.count() == 2
 
 
 async def test_a_principal_has_a_number_of_sessions(open_app: Open) -> None:
@@ -509,12 +509,12 @@ async def test_a_stream_whose_worker_died_ends_with_outcome_unknown(
 ) -> None:
     session = await initialize(workers[0])
     async with open_app() as (app, dying):
-        recorder = inside(app).recorder
+        recorder = inside(app).event_log
         await call(dying, session, "echo")
         [key] = inside(app).conversations._known
         recording = recorder.begin(key, [41, "x"])
         first = recording.event(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}')
-        await until(lambda: not recorder._queue)
+        await until(lambda: not recorder.unwritten)
     status, _, _ = await workers[1].ask("POST", OWN, value=request("ping"), headers=session)
     assert status == 200
     async with workers[1].open("GET", OWN, headers={**session, **STREAM, "last-event-id": first}) as stream:
@@ -549,7 +549,7 @@ async def test_resuming_past_what_is_kept_is_an_error_and_not_a_gap(open_app: Op
         await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
         session = await initialize(client)
         [key] = inside(app).conversations._known
-        recording = inside(app).recorder.begin(key, [1])
+        recording = inside(app).event_log.begin(key, [1])
         events = [json.dumps({"n": number, "fill": "x" * 400}).encode() for number in range(5)]
         ids = [recording.event(event, 1 if event is events[-1] else None) for event in events]
         recording.end()
@@ -584,7 +584,7 @@ async def test_what_the_own_stream_said_meanwhile_is_said_at_the_next(
 async def test_a_client_that_stops_reading_is_cut_and_its_call_goes_on(
     open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.answers._SEND_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.edge.answers._SEND_SECONDS", 0.05)
     servers["demo"] = MemoryServer(tools={"counting": counting})
     async with open_app() as (app, client):
         await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.cli import cli
-from gateway.embedded import nginx_binary
+from gateway.cli.main import cli
+from gateway.run.embedded import nginx_binary
 from tests.fix_stack import Running, free_ports
 
 pytestmark = pytest.mark.system

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import trustme
 
-from gateway.embedded import nginx_binary
+from gateway.run.embedded import nginx_binary
 from tests.fix_stack import KEY, Running, free_ports
 
 pytestmark = pytest.mark.system

@@ -103,7 +103,7 @@ def worker_of(running: Running, replica: str) -> list[int]:
     for pid in running.tree():
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         environment = Path(f"/proc/{pid}/environ").read_bytes()
-        if b"gateway.worker" in command and b"GATEWAY_PORT=" + port + b"\0" in environment:
+        if b"gateway.run.worker" in command and b"GATEWAY_PORT=" + port + b"\0" in environment:
             found.append(pid)
     return found
 

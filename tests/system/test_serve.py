@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import pytest
 
-from gateway.embedded import Urls
+from gateway.run.embedded import Urls
 from tests.fix_stack import free_ports
 
 pytestmark = pytest.mark.system

@@ -51,7 +51,7 @@ def each_worker(stack: Running, what: Callable[[httpx.Client], Any]) -> dict[tup
 
 
 def judge(stack: Running) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gateway.validate"]
+    command = [sys.executable, "-m", "gateway.demo.validate"]
     return subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -68,7 +68,7 @@ def test_the_validation_passes_twice_and_cleans_up(stack: Running) -> None:
 
 def test_a_refused_key_is_one_line_and_not_eleven_failures(stack: Running) -> None:
     environment = stack.environment | {"GATEWAY_MASTER_KEY": "a-wrong-key"}
-    command = [sys.executable, "-m", "gateway.validate"]
+    command = [sys.executable, "-m", "gateway.demo.validate"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 1
     assert len(run.stdout.strip().splitlines()) == 1
@@ -78,7 +78,7 @@ def test_a_refused_key_is_one_line_and_not_eleven_failures(stack: Running) -> No
 def test_with_its_url_alone_a_deployment_is_judged_as_one(stack: Running) -> None:
     known = {name: value for name, value in stack.environment.items() if not name.endswith("PORT")}
     environment = known | {"VALIDATE_URL": stack.url, "VALIDATE_STUB": stack.stub}
-    command = [sys.executable, "-m", "gateway.validate"]
+    command = [sys.executable, "-m", "gateway.demo.validate"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert "12 of 12 passed" in run.stdout, run.stdout
 
@@ -87,7 +87,7 @@ def test_with_its_url_alone_a_deployment_is_judged_as_one(stack: Running) -> Non
 def test_the_validation_of_what_is_no_gateway_is_one_line(stack: Running, path: str, said: str) -> None:
     [port] = free_ports(1)
     url = stack.stub.removesuffix("/mcp") + path if path else f"http://localhost:{port}"
-    command = [sys.executable, "-m", "gateway.validate"]
+    command = [sys.executable, "-m", "gateway.demo.validate"]
     environment = stack.environment | {"VALIDATE_URL": url}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (run.returncode, len(run.stdout.strip().splitlines())) == (1, 1)
@@ -158,7 +158,7 @@ def test_nginx_answers_in_the_protocol_of_the_address_when_no_replica_does(start
         wait_until(lambda: calls_in_flight(stack) > 0)
         tree = stack.tree()
         os.kill(tree[0], signal.SIGSTOP)  # it would end the rest
-        for part in ("gateway serve", "gateway.worker"):
+        for part in ("gateway serve", "gateway.run.worker"):
             for pid in (child for child in tree if part in command_line(child)):
                 os.kill(pid, signal.SIGKILL)
         calling.join(30)
@@ -182,15 +182,19 @@ def test_a_killed_worker_is_replaced_while_the_others_serve_on(start_stack: Star
     before = stack.workers(stack.replicas[0])
     victim = next(
         child for child in stack.tree()
-        if "gateway.worker" in command_line(child) and parent_port(child, stack) == stack.replicas[0]
+        if "gateway.run.worker" in command_line(child) and parent_port(child, stack) == stack.replicas[0]
     )  # fmt: skip
-    failed, stop, made = [], threading.Event(), [0]
+    failed, stop, made, cut = [], threading.Event(), [0], [0]
 
     def call_on() -> None:
         with stack.client() as client:
             while not stop.is_set():
-                answer = client.post("/mcp/tools/call", json=ECHO)
                 made[0] += 1
+                try:
+                    answer = client.post("/mcp/tools/call", json=ECHO)
+                except httpx.RemoteProtocolError:  # killed between the head of its answer and the body
+                    cut[0] += 1
+                    continue
                 if answer.status_code != 200:
                     failed.append(answer)
 
@@ -203,7 +207,7 @@ def test_a_killed_worker_is_replaced_while_the_others_serve_on(start_stack: Star
     stop.set()
     calling.join(30)
     assert stack.workers(stack.replicas[0]).keys() == before.keys()
-    assert len(failed) <= 1, "only the call that the dead worker was in the middle of may fail"
+    assert len(failed) + cut[0] <= 1, "only the call that the dead worker was in the middle of may fail"
     assert all("nknown" in answer.json()["detail"] for answer in failed)
 
 
@@ -427,7 +431,7 @@ def test_mounted_below_a_prefix_the_12_cases_pass_there(stack: Running) -> None:
     try:
         wait_until(lambda: status(f"{mounted}/readyz") == 200)
         judged = environment | {"VALIDATE_URL": mounted, "VALIDATE_REPLICAS": mounted, "VALIDATE_STUB": stack.stub}
-        command = [sys.executable, "-m", "gateway.validate"]
+        command = [sys.executable, "-m", "gateway.demo.validate"]
         verdict = subprocess.run(command, env=judged, capture_output=True, text=True, timeout=120, check=False)
         assert "12 of 12 passed" in verdict.stdout, verdict.stdout
     finally:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.embedded import Stores
+from gateway.run.embedded import Stores
 from tests.fix_stack import Running, free_ports
 from tests.system.test_stack import wait_until
 

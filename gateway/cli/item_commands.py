@@ -1,0 +1,222 @@
+"""`mcp-gateway tools …`, `resources …`, `prompts …`: what the servers offer, listed and used."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gateway.cli.client import Exit, Refused, Remote
+from gateway.cli.terminal import AsJson, Key, Url, asking, clean, print_json, print_table, say
+
+tools = typer.Typer(no_args_is_help=True, help="The tools of all servers.")
+resources = typer.Typer(no_args_is_help=True, help="The resources of all servers.")
+prompts = typer.Typer(no_args_is_help=True, help="The prompts of all servers.")
+
+_SHOWN = 100  # characters of a description in a list
+
+OfServer = Annotated[str | None, typer.Option("--server", help="only this server's")]
+Words = Annotated[str | None, typer.Option("--search", "-q", help="only those with these words")]
+
+
+@tools.command("list")
+def list_tools(
+    server: OfServer = None, words: Words = None, url: Url = None, key: Key = None, as_json: AsJson = False
+) -> None:
+    """List the tools."""
+    with asking(url, key, as_json) as to:
+        found = _listed(to.remote, "tools", server, words)
+        if to.as_json:
+            print_json(found)
+            return
+    table = Table("tool", "arguments", "description")
+    for tool in found["tools"]:
+        wanted = set(tool["inputSchema"].get("required", ()))
+        names = [f"{name}*" if name in wanted else name for name in tool["inputSchema"].get("properties", {})]
+        table.add_row(escape(tool["name"]), escape(", ".join(names)), _described(tool))
+    print_table(table)
+
+
+@tools.command("call")
+def call_tool(
+    name: Annotated[str, typer.Argument(help="the tool's public name, or its own where that is unique")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="field=value (JSON, or else text), or one JSON object, or - for stdin")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Call a tool; on a terminal its progress is shown while it runs."""
+    given = arguments or []
+    with asking(url, key, as_json) as to:
+        body = {"name": name, "arguments": _as_declared(to.remote, name, given, _arguments(given))}
+        answer = _watched(to.remote, body)
+        result = answer["result"]
+        if to.as_json:
+            print_json(answer)
+        else:
+            for content in result.get("content", []):
+                say(content.get("text") if content.get("type") == "text" else f"[{content.get('type')}]")
+    if result.get("isError"):
+        raise typer.Exit(Exit.FAILED)
+
+
+@resources.command("list")
+def list_resources(
+    server: OfServer = None, words: Words = None, url: Url = None, key: Key = None, as_json: AsJson = False
+) -> None:
+    """List the resources and their templates."""
+    with asking(url, key, as_json) as to:
+        found = _listed(to.remote, "resources", server, words)
+        if to.as_json:
+            print_json(found)
+            return
+    table = Table("uri", "server", "type", "description")
+    for item in [*found["resources"], *found["resourceTemplates"]]:
+        uri = item.get("uri") or item["uriTemplate"]
+        table.add_row(escape(uri), escape(item["server"]), escape(item.get("mimeType") or ""), _described(item))
+    print_table(table)
+
+
+@resources.command("read")
+def read_resource(
+    uri: Annotated[str, typer.Argument(help="as the list shows it")],
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a resource: text as it is, anything else by its size."""
+    with asking(url, key, as_json) as to:
+        result = to.remote.ask("POST", "/mcp/resources/read", {"uri": uri})
+        if to.as_json:
+            print_json(result)
+            return
+        for content in result.get("contents", []):
+            shown = content.get("text")
+            if shown is None:
+                shown = f"[{content.get('mimeType') or 'data'}, {len(content.get('blob', '')) * 3 // 4} bytes; --json]"
+            say(shown)
+
+
+@prompts.command("list")
+def list_prompts(
+    server: OfServer = None, words: Words = None, url: Url = None, key: Key = None, as_json: AsJson = False
+) -> None:
+    """List the prompts."""
+    with asking(url, key, as_json) as to:
+        found = _listed(to.remote, "prompts", server, words)
+        if to.as_json:
+            print_json(found)
+            return
+    table = Table("prompt", "arguments", "description")
+    for prompt in found["prompts"]:
+        names = [
+            f"{each['name']}*" if each.get("required") else str(each["name"]) for each in prompt.get("arguments") or []
+        ]
+        table.add_row(escape(prompt["name"]), escape(", ".join(names)), _described(prompt))
+    print_table(table)
+
+
+@prompts.command("get")
+def get_prompt(
+    name: Annotated[str, typer.Argument(help="the prompt's public name, or its own where that is unique")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="field=value, or one JSON object")] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Get a prompt, filled in."""
+    given = _arguments(arguments or [], lambda text: text)  # MCP: a prompt's arguments are strings
+    with asking(url, key, as_json) as to:
+        result = to.remote.ask("POST", "/mcp/prompts/get", {"name": name, "arguments": given})
+        if to.as_json:
+            print_json(result)
+            return
+        for message in result.get("messages", []):
+            content = message.get("content") or {}
+            shown = content.get("text") if content.get("type") == "text" else f"[{content.get('type')}]"
+            say(f"{message.get('role')}: {shown}")
+
+
+def _listed(remote: Remote, kind: str, server: str | None, words: str | None) -> Any:
+    """A list, whole; a server that is not there is refused, and an empty list has its reason on standard error."""
+    known = None if server is None else remote.ask("GET", f"/mcp/servers/{quote(server, safe='')}")
+    asked = {name: value for name, value in (("server", server), ("q", words)) if value}
+    found = remote.ask("GET", f"/mcp/{kind}" + (f"?{urlencode(asked)}" if asked else ""))
+    if not found[kind]:
+        why = "" if known is None or known["state"] == "ready" else f": server {server} is {known['state']}"
+        typer.echo(f"no {kind}{' with these words' if words else ''}{why}", err=True)
+    return found
+
+
+def _described(item: Any) -> str:
+    return escape((item.get("description") or item.get("title") or "").strip().partition("\n")[0][:_SHOWN])
+
+
+def _as_declared(remote: Remote, name: str, given: list[str], read: dict[str, Any]) -> dict[str, Any]:
+    """The arguments; what the tool's schema declares as a string stays the text that it was given as."""
+    texts = dict(each.split("=", 1) for each in given if "=" in each)
+    if all(isinstance(value, str) or field not in texts for field, value in read.items()):
+        return read
+    found = remote.ask("GET", f"/mcp/tools?{urlencode({'q': name.rpartition('__')[2]})}")["tools"]
+    named = [tool for tool in found if tool["name"] == name or tool["name"].endswith(f"__{name}")]
+    properties = named[0]["inputSchema"].get("properties") if len(named) == 1 else None
+    if not isinstance(properties, dict):
+        return read
+    is_text = [field for field in texts if field in read and (properties.get(field) or {}).get("type") == "string"]
+    return read | {field: texts[field] for field in is_text}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _arguments(given: list[str], read: Callable[[str], Any] = _json_or_text) -> dict[str, Any]:
+    if given == ["-"]:
+        given = [sys.stdin.read()]
+    if len(given) == 1 and given[0].lstrip().startswith("{"):
+        try:
+            value = json.loads(given[0])
+        except ValueError as error:
+            raise typer.BadParameter(f"not valid JSON: {error}", param_hint="ARGUMENTS") from None
+        return dict(value)
+    found: dict[str, Any] = {}
+    for each in given:
+        field, equals, text = each.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{each!r} is not field=value", param_hint="ARGUMENTS")
+        found[field] = read(text)
+    return found
+
+
+def _watched(remote: Remote, body: Any) -> Any:
+    """Call a tool and show its progress on standard error; return the result's document."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(body["name"], total=None)
+        for event in remote.events("/mcp/tools/call", body):
+            match event.name:
+                case "progress":
+                    done, total = event.data.get("progress", 0), event.data.get("total")
+                    said = event.data.get("message") or body["name"]
+                    bar.update(task, completed=done, total=total, description=escape(clean(str(said))))
+                case "log":
+                    bar.console.print(escape(clean(f"{event.data.get('level')}: {event.data.get('data')}")))
+                case "error":
+                    raise Refused(str(event.data.get("detail")), Exit.FAILED, event.data)
+                case "result":
+                    return event.data
+    raise Refused("The stream ended without a result; the call may have been carried out.", Exit.FAILED)

@@ -1,0 +1,195 @@
+"""Everything one worker's gateway holds, opened and closed in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import platform
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.access.authenticator import Authenticator
+from gateway.access.limits import Admission
+from gateway.errors import SettingsError
+from gateway.methods.arguments import ArgumentChecker
+from gateway.methods.services import Gateway
+from gateway.model.address_policy import Allowed
+from gateway.model.catalogue import Catalogue
+from gateway.model.question_ids import Questions
+from gateway.model.session_ids import Sessions
+from gateway.net.dialer import Dialer, Resolve, Vetting, resolve
+from gateway.observability.metrics import Telemetry
+from gateway.registry.discovery import Refresh
+from gateway.registry.sync import Sync
+from gateway.sessions.record import Records
+from gateway.sessions.sessions import Conversations
+from gateway.settings import Settings
+from gateway.stores.event_log import EventLog, Retention
+from gateway.stores.hints import Bus
+from gateway.stores.inbox import Inbox
+from gateway.stores.postgres import NameRules, Store
+from gateway.stores.redis import Redis
+from gateway.stores.streams import Streams
+from gateway.tasks import end, keep
+from gateway.upstream.factory import Connect, over_http
+from gateway.upstream.link import Bounds
+from gateway.upstream.pool import Pool
+from gateway.upstream.relayed import Relay
+from gateway.upstream.streamable_http import Limits
+
+_CONTACT_SECONDS = 1.0
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings,
+    draining: asyncio.Event,
+    *,
+    connect: Connect | None = None,
+    resolve: Resolve = resolve,
+    worker: str | None = None,
+) -> AsyncIterator[Gateway]:
+    """Open a gateway: connect, migrate, load the catalogue, start its loops; close it all at the end.
+
+    `connect` makes upstreams (over HTTP unless told otherwise), `resolve` finds the addresses of a name.
+    Raises SettingsError or StoreUnavailable.
+    """
+    if settings.master_key is None:
+        raise SettingsError("GATEWAY_MASTER_KEY: not set; it is the key that clients send.")
+    if settings.database_url is None:
+        raise SettingsError("DATABASE_URL: not set; `mcp-gateway serve` runs a database of its own without it.")
+    if settings.redis_url is None:
+        raise SettingsError("REDIS_URL: not set; `mcp-gateway serve` runs a Redis of its own without it.")
+    worker = worker or str(os.getpid())
+    telemetry = Telemetry(settings.replica_name, by_tool=settings.metrics_tools)
+    store = Store(settings.database_url, runs_programs=settings.allow_stdio)
+    bus = Bus(settings.redis_url)
+    redis: Redis | None = None
+    try:
+        keyring = await store.open(settings.secret)
+        redis = Redis(settings.redis_url, keyring.identity)
+        streams = Streams(redis)
+        own_name = f"{worker}-{os.urandom(6).hex()}"
+        event_log = EventLog(redis, streams, own_name, Retention(settings.resume_bytes, settings.resume_seconds))
+        inbox = Inbox(redis, streams, settings.resume_seconds)
+        bridge = settings.bridge if settings.allow_stdio else None
+        bridge_name = None if bridge is None else f"bridge-{_digest(f'{platform.node()} {bridge}')}"
+        relay = Relay(redis, inbox, own_name, bus.tell, bridge_name)
+        empty = Catalogue(strict=settings.name_chars == "strict")
+        sync = Sync(store, bus, settings.poll_seconds, time.monotonic, empty)
+        everything = settings.allow_private_upstreams
+        vetting = Vetting(Allowed.read(settings.allowed_upstreams, everything=everything), resolve)
+        dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
+        pool = Pool(
+            connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result), relay, bridge),
+            Bounds(
+                settings.call_seconds,
+                settings.call_cap_seconds,
+                settings.max_server_calls,
+                settings.breaker_failures,
+                settings.breaker_seconds,
+            ),
+            lambda server, method: changed(server, method),
+            telemetry.breaker,
+            lambda server: failed(server),
+        )
+        refresh = Refresh(
+            store,
+            sync,
+            pool,
+            vetting,
+            NameRules(settings.separator, settings.name_limit),
+            every_seconds=settings.refresh_seconds,
+            retry_seconds=settings.retry_seconds,
+        )
+        conversations = Conversations(
+            records=Records(redis),
+            redis=redis,
+            bus=bus,
+            store=store,
+            sync=sync,
+            pool=pool,
+            questions=Questions(keyring),
+            idle_seconds=settings.session_idle_seconds,
+            max_sessions=settings.max_sessions,
+            dropped=telemetry.dropped.inc,
+        )
+
+        def changed(server: str, method: str) -> None:
+            refresh.changed(server)
+            conversations.server_changed(server, method)
+
+        def failed(server: str) -> None:
+            """A call found nobody where the registry says `ready`: somebody looks at once."""
+            known = sync.catalogue.servers.get(server)
+            if known is not None and known.state == "ready":
+                refresh.changed(server)
+
+        arguments = ArgumentChecker()
+        sync.on_swap(pool.reconcile)
+        sync.on_swap(conversations.reconcile)
+        sync.on_session_end(conversations.drop)
+        conversations.stopped = relay.stopped
+        sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
+        sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
+        sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
+        sync.on_read(lambda: _show(telemetry, store, bus, conversations))
+        await sync.catch_up()
+        loops = [
+            asyncio.create_task(keep("bus", lambda: bus.listen(sync.hint, conversations.told))),
+            asyncio.create_task(keep("sync", sync.run)),
+            asyncio.create_task(keep("refresh", refresh.run)),
+            asyncio.create_task(keep("sessions", conversations.run)),
+            asyncio.create_task(keep("heartbeat", lambda: redis.keep_beating(*relay.holders))),
+            asyncio.create_task(keep("event log", event_log.write)),
+            asyncio.create_task(keep("streams", streams.run)),
+            asyncio.create_task(keep("relay", lambda: relay.serve(conversations.way_to))),
+        ]
+        try:
+            await bus.first_contact(_CONTACT_SECONDS)
+            yield Gateway(
+                settings=settings,
+                store=store,
+                bus=bus,
+                sync=sync,
+                pool=pool,
+                refresh=refresh,
+                vetting=vetting,
+                arguments=arguments,
+                identity=keyring.identity,
+                sessions=Sessions(keyring, settings.session_seconds),
+                conversations=conversations,
+                redis=redis,
+                event_log=event_log,
+                inbox=inbox,
+                authenticator=Authenticator(settings.master_key, settings.metrics_key),
+                telemetry=telemetry,
+                admission=Admission(settings.max_in_flight, settings.max_streams),
+                draining=draining,
+                worker=worker,
+            )
+        finally:
+            await end(loops)
+            await sync.close()
+            await conversations.close()
+            await pool.close()
+    finally:
+        if redis is not None:
+            await redis.close()
+        await bus.close()
+        await store.close()
+
+
+def _show(telemetry: Telemetry, store: Store, bus: Bus, conversations: Conversations) -> None:
+    """The figures that follow the registry's reader, every few seconds."""
+    telemetry.read_at.set_to_current_time()
+    telemetry.connections.set(store.connections)
+    telemetry.redis.set(int(bus.connected))
+    telemetry.known_sessions.set(len(conversations))
+    telemetry.tasks.set(len(asyncio.all_tasks()))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

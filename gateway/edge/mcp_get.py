@@ -1,0 +1,174 @@
+"""GET at an MCP address: the client's own stream, and streams that were cut and are taken up again.
+
+Source: MCP 2025-11-25, basic, transports, listening for messages and resumability.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from gateway.edge.address import Address
+from gateway.edge.answers import RETRY_MS, stream
+from gateway.edge.replies import Http, accepted
+from gateway.errors import EventUnknown, MethodNotAllowed, NotReady
+from gateway.methods.services import Gateway
+from gateway.model.catalogue import Catalogue
+from gateway.model.principals import Principal, may_see
+from gateway.protocol import versions
+from gateway.protocol.messages import Failure, encode
+from gateway.protocol.placement import Inbound
+from gateway.protocol.sse import KEEP_ALIVE, encode_event
+from gateway.sessions.get_stream import Listening
+from gateway.sessions.session import Conversation
+from gateway.stores.event_log import StoredStream
+from gateway.stores.redis import RedisUnavailable
+from gateway.tasks import end
+
+_SECOND_SECONDS = 0.2
+_SETTLE_SECONDS = 1.0
+_LISTS = {"tools": "tools", "prompts": "prompts", "resources": "resources", "templates": "resources"}
+
+
+async def serve(gateway: Gateway, http: Http, principal: Principal, address: Address, inbound: Inbound) -> None:
+    """Open the client's own stream, or resume the one that Last-Event-ID is of."""
+    types = accepted(http.headers)
+    if types and not types & {"text/event-stream", "text/*", "*/*"}:
+        raise MethodNotAllowed("GET without 'Accept: text/event-stream'", ("POST", "DELETE"))
+    conversation = await address.conversation(gateway, inbound, principal)
+    last = http.headers.get("last-event-id")
+    found = await _find(gateway, conversation, last) if last else None
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        if found is not None and not found.own:
+            async with aclosing(_resumed(gateway, conversation, found)) as resumed:
+                async for frame in resumed:
+                    yield frame
+        else:
+            async with aclosing(_own(gateway, principal, conversation, found)) as own:
+                async for frame in own:
+                    yield frame
+
+    with gateway.admission.stream(principal), gateway.telemetry.streams.track_inprogress():
+        await stream(http, frames)
+
+
+async def _find(gateway: Gateway, conversation: Conversation, last: str) -> StoredStream:
+    try:
+        return await gateway.event_log.find(conversation.key, last)
+    except RedisUnavailable:
+        raise NotReady("Streams can't be resumed now: Redis does not answer. Try again.") from None
+
+
+async def _resumed(gateway: Gateway, conversation: Conversation, found: StoredStream) -> AsyncGenerator[bytes, None]:
+    """What the stream of a POST brought since, and what it brings yet."""
+    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(2)
+
+    async def read() -> None:
+        try:
+            async with aclosing(gateway.event_log.resume(found)) as events:
+                async for id, payload in events:
+                    await waiting.put(encode_event(payload, name="message", id=id))
+        except (EventUnknown, RedisUnavailable) as error:
+            gap = error if isinstance(error, EventUnknown) else EventUnknown("Redis does not answer")
+            for request in found.pending:
+                await waiting.put(encode_event(encode(Failure(request, gap.code, gap.detail)), name="message"))
+        await waiting.put(None)
+
+    reading = asyncio.create_task(read())
+    try:
+        yield KEEP_ALIVE
+        while not conversation.ended:
+            try:
+                async with asyncio.timeout(gateway.settings.keepalive_seconds):
+                    frame = await waiting.get()
+            except TimeoutError:
+                yield KEEP_ALIVE
+                continue
+            if frame is None:
+                return
+            yield frame
+    finally:
+        await end([reading])
+
+
+async def _own(
+    gateway: Gateway, principal: Principal, conversation: Conversation, found: StoredStream | None
+) -> AsyncGenerator[bytes, None]:
+    """What the session's upstreams say by themselves, and that lists changed; first what an older stream did not."""
+    recording = gateway.event_log.begin(conversation.key, own=True)
+    try:
+        async with watched(gateway, conversation, principal) as listening:
+            if conversation.session.version in versions.HAS_PRIMING:
+                yield encode_event(b"", id=recording.first, retry=RETRY_MS)
+            yield KEEP_ALIVE  # so that the client sees the stream open
+            if found is not None:
+                for missed in await _missed(gateway, found):
+                    yield encode_event(missed, name="message", id=recording.event(missed))
+            pause = _SECOND_SECONDS  # a buffering proxy lets the first comment pass with the head: `check` awaits two
+            while not listening.closed:
+                payload = await listening.next(pause)
+                if payload is None:
+                    yield KEEP_ALIVE
+                    pause = gateway.settings.keepalive_seconds
+                    listening.look()
+                    continue
+                yield encode_event(payload, name="message", id=recording.event(payload))
+    finally:
+        recording.end()
+
+
+@asynccontextmanager
+async def watched(gateway: Gateway, conversation: Conversation, principal: Principal) -> AsyncIterator[Listening]:
+    """Listen for a client for the time of the block; it is over when the worker drains."""
+    listening = await gateway.conversations.listen(conversation, lambda server: may_see(principal, server))
+    watching = asyncio.create_task(_watch(gateway, principal, conversation.server, listening))
+    leaving = asyncio.create_task(_close_on_drain(gateway, listening))
+    try:
+        yield listening
+    finally:
+        if conversation.listening is listening:
+            conversation.listening = None
+        await end([watching, leaving])
+        await listening.end()
+
+
+async def _missed(gateway: Gateway, found: StoredStream) -> list[bytes]:
+    """What the older stream of this session sent and the client did not get."""
+    missed: list[bytes] = []
+    try:
+        async with asyncio.timeout(_SETTLE_SECONDS), aclosing(gateway.event_log.resume(found)) as events:
+            async for _, payload in events:
+                missed.append(payload)
+    except (TimeoutError, EventUnknown, RedisUnavailable):
+        pass  # its worker is gone, or it is too long ago
+    return missed
+
+
+async def _watch(gateway: Gateway, principal: Principal, server: str | None, listening: Listening) -> None:
+    """Tell the stream which lists changed in the catalogue."""
+    catalogue = gateway.sync.catalogue
+    while True:
+        after = await gateway.sync.changed_since(catalogue)
+        for kind in _changed(catalogue, after, principal, server):
+            listening.catalogue_changed(f"notifications/{kind}/list_changed")
+        catalogue = after
+
+
+async def _close_on_drain(gateway: Gateway, listening: Listening) -> None:
+    await gateway.draining.wait()
+    listening.close()
+
+
+def _changed(before: Catalogue, after: Catalogue, principal: Principal, server: str | None) -> list[str]:
+    """The lists that differ, for one address."""
+
+    def items(catalogue: Catalogue, kind: str) -> list[object]:
+        if server is None:
+            return [item for _, item in catalogue.items(kind, principal)]
+        found = catalogue.servers.get(server)
+        return list(getattr(found.offers, kind)) if found else []
+
+    changed = {public for kind, public in _LISTS.items() if items(before, kind) != items(after, kind)}
+    return sorted(changed)

@@ -1,0 +1,264 @@
+"""MCP at the aggregate, `/mcp` and `/rpc`: what each method does with all servers that the caller may see.
+
+Lists come from the catalogue, calls go where a public name leads. Source: MCP 2025-11-25, server features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from gateway import version
+from gateway.errors import (
+    InvalidParams,
+)
+from gateway.methods.call import Call, Handler
+from gateway.model.catalogue import Target
+from gateway.model.listing import ListQuery, cursor_after, read_cursor
+from gateway.model.server import Server
+from gateway.protocol import versions
+from gateway.protocol.messages import Reply
+
+UNREACHABLE_META = "io.mcp-gateway/unreachable"
+
+
+async def initialize(
+    call: Call, /, protocolVersion: Any, capabilities: Any = None, clientInfo: Any = None, **_: Any
+) -> Mapping[str, Any]:
+    """Open a session with the gateway itself (MCP, lifecycle)."""
+    if not isinstance(protocolVersion, str):
+        raise InvalidParams("'protocolVersion' must be a string.", "protocolVersion")
+    return {
+        "protocolVersion": versions.negotiate(protocolVersion),
+        "capabilities": versions.AGGREGATE_CAPABILITIES,
+        "serverInfo": {"name": version.NAME, "title": "MCP gateway", "version": version.VERSION},
+        "instructions": _instructions(call),
+    }
+
+
+def _instructions(call: Call) -> str:
+    servers = call.catalogue.visible(call.principal)
+    listed = "; ".join(
+        f"{server.name}: {(server.spec.description or server.spec.title or '').strip()[:120]}".rstrip(": ")
+        for server in servers[:50]
+    )
+    more = f"; and {len(servers) - 50} more" if len(servers) > 50 else ""
+    return f"Tools of several MCP servers, as <server>{call.gateway.settings.separator}<tool>. Servers: {listed}{more}."
+
+
+async def ping(call: Call, /, **_: Any) -> Mapping[str, Any]:
+    """Answer that we are here."""
+    return {}
+
+
+def _listing(kind: str, key: str) -> Handler:
+    async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Mapping[str, Any]:
+        items = call.catalogue.items(kind, call.principal)
+        identity = {"resources": "uri", "templates": "uriTemplate"}.get(kind, "name")
+        after = read_cursor(cursor)
+        size = call.gateway.settings.page_size
+        rest = [item for _, item in items if after is None or item[identity] > after]
+        result: dict[str, Any] = {key: rest[:size]}
+        if len(rest) > size:
+            result["nextCursor"] = cursor_after(rest[size - 1][identity])
+        if down := unreachable(call.catalogue.visible(call.principal)):
+            result["_meta"] = {UNREACHABLE_META: down}
+        return result
+
+    return list_items
+
+
+def _filtered(kind: str, key: str) -> Handler:
+    """The same list outside MCP (`/rpc`), which takes a filter and a limit as the REST lists do."""
+
+    async def list_items(call: Call, /, **params: Any) -> Mapping[str, Any]:
+        query = ListQuery.from_params(params)
+        if query.limit is None:
+            query = replace(query, limit=call.gateway.settings.page_size)
+        identity = {"resources": "uri", "templates": "uriTemplate"}.get(kind, "name")
+        found = [item for server, item in call.catalogue.items(kind, call.principal) if query.takes(server, item)]
+        items, cursor = query.page(found, lambda item: str(item[identity]))
+        result: dict[str, Any] = {key: items, "total": len(found)}
+        if cursor is not None:
+            result["nextCursor"] = cursor
+        if down := unreachable(call.catalogue.visible(call.principal)):
+            result["_meta"] = {UNREACHABLE_META: down}
+        return result
+
+    return list_items
+
+
+def unreachable(servers: list[Server]) -> list[dict[str, Any]]:
+    """Whose items are the last known ones: since when, and why."""
+    return [
+        {
+            "server": server.name,
+            "reason": server.reason,
+            "since": server.unreachable_since,
+            "discovered_at": server.discovered_at,
+        }
+        for server in servers
+        if server.state == "unreachable"
+    ]
+
+
+async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) -> Reply:
+    """Call the tool that a public or bare name leads to."""
+    target = await find_tool(call, name, arguments)
+    return await call_tool(call, target)
+
+
+async def find_tool(call: Call, name: Any, arguments: Any) -> Target:
+    """Resolve a tool. Raises InvalidParams, UnknownTool or AmbiguousName."""
+    if not isinstance(name, str):
+        raise InvalidParams("'name' must be a string, the tool's name.", "name")
+    if not (arguments is None or isinstance(arguments, dict)):
+        raise InvalidParams("'arguments' must be an object.", "arguments")
+    return await call.find(lambda catalogue: catalogue.tool(name, call.principal))
+
+
+async def call_tool(call: Call, target: Target) -> Reply:
+    """Send a tool call to where it leads, if its arguments pass where the server wants them checked."""
+    if (refused := check_arguments(call, target)) is not None:
+        return refused
+    call.tool = target.local
+    return _linked(call, target, await call.forward(target.server, _renamed_params(call, target)), "content")
+
+
+def _linked(call: Call, target: Target, reply: Reply, key: str) -> Reply:
+    """The same result, its resources under the URIs that lead to them here; untouched where they are the same."""
+    blocks = reply.result.get(key) if isinstance(reply.result, dict) else None
+    if not isinstance(blocks, list):
+        return reply
+    linked = [_block(call, target.server.name, block) for block in blocks]
+    if all(now is before for now, before in zip(linked, blocks, strict=True)):
+        return reply
+    return Reply(reply.id, {**reply.result, key: linked})
+
+
+def _block(call: Call, server: str, block: Any) -> Any:
+    """One content block, or one message of a prompt around it; a link must lead somewhere, a copy need not."""
+    match block:
+        case {"type": "resource_link", "uri": str(uri)}:
+            public = call.catalogue.public_uri(server, uri)
+            return block if public == uri else {**block, "uri": public}
+        case {"type": "resource", "resource": {"uri": str(uri), **rest}}:
+            public = call.catalogue.renamed_uris(server).get(uri, uri)
+            return block if public == uri else {**block, "resource": {"uri": public, **rest}}
+        case {"role": _, "content": content}:
+            changed = _block(call, server, content)
+            return block if changed is content else {**block, "content": changed}
+    return block
+
+
+def _renamed_params(call: Call, target: Target) -> Mapping[str, Any]:
+    """The caller's params with the local name; `arguments` that are null are as good as none."""
+    params = {**call.request.params, "name": target.local}
+    if params.get("arguments", ...) is None:
+        del params["arguments"]
+    return params
+
+
+def check_arguments(call: Call, target: Target) -> Reply | None:
+    """A tool error that names the fields, for servers registered with `validate_arguments`; else None."""
+    if not target.server.spec.validate_arguments:
+        return None
+    arguments = call.request.params.get("arguments")
+    given = arguments if isinstance(arguments, Mapping) else {}
+    wrong = call.gateway.arguments.wrong(target.server, target.local, given)
+    if not wrong:
+        return None
+    text = f"Invalid arguments for {target.local!r}: {'; '.join(wrong)}"
+    return Reply(call.request.id, {"content": [{"type": "text", "text": text}], "isError": True})
+
+
+async def prompts_get(call: Call, /, name: Any, arguments: Any = None, **_: Any) -> Reply:
+    """Get the prompt that a public or bare name leads to."""
+    if not isinstance(name, str):
+        raise InvalidParams("'name' must be a string, the prompt's name.", "name")
+    if not (arguments is None or isinstance(arguments, dict)):
+        raise InvalidParams("'arguments' must be an object.", "arguments")
+    target = await call.find(lambda catalogue: catalogue.prompt(name, call.principal))
+    return _linked(call, target, await call.forward(target.server, _renamed_params(call, target)), "messages")
+
+
+async def resources_read(call: Call, /, uri: Any, **_: Any) -> Reply:
+    """Read the resource that a URI leads to; its contents come back under the URI that was asked for."""
+    if not isinstance(uri, str):
+        raise InvalidParams("'uri' must be a string.", "uri")
+    target = await call.find(lambda catalogue: catalogue.resource(uri, call.principal))
+    reply = await call.forward(target.server, {**call.request.params, "uri": target.local})
+    return reply if target.local == uri else _renamed(reply, target.local, uri)
+
+
+def _renamed(reply: Reply, local: str, public: str) -> Reply:
+    contents = reply.result.get("contents") if isinstance(reply.result, dict) else None
+    if not isinstance(contents, list):
+        return reply
+    renamed = [
+        {**content, "uri": public} if isinstance(content, dict) and content.get("uri") == local else content
+        for content in contents
+    ]
+    return Reply(reply.id, {**reply.result, "contents": renamed})
+
+
+async def completion_complete(call: Call, /, ref: Any, argument: Any = None, **_: Any) -> Reply:
+    """Complete an argument of the prompt or resource template that `ref` names."""
+    match ref:
+        case {"type": "ref/prompt", "name": str(name)}:
+            target = await call.find(lambda catalogue: catalogue.prompt(name, call.principal))
+            local = {**ref, "name": target.local}
+        case {"type": "ref/resource", "uri": str(uri)}:
+            target = await call.find(lambda catalogue: catalogue.template(uri, call.principal))
+            local = {**ref, "uri": target.local}
+        case _:
+            raise InvalidParams("'ref' must be a ref/prompt with a name or a ref/resource with a uri.", "ref")
+    return await call.forward(target.server, {**call.request.params, "ref": local})
+
+
+async def set_level(call: Call, /, level: Any = None, **_: Any) -> Mapping[str, Any]:
+    """Set how much every server of the session logs."""
+    conversation = call.in_session()
+    if level not in versions.LOG_LEVELS:
+        raise InvalidParams(f"'level' must be one of {', '.join(versions.LOG_LEVELS)}.", "level")
+    await conversation.set_level(level)
+    return {}
+
+
+def _subscribing(*, to: bool) -> Handler:
+    async def subscribe(call: Call, /, uri: Any = None, **_: Any) -> Reply:
+        conversation = call.in_session()
+        if not isinstance(uri, str):
+            raise InvalidParams("'uri' must be a string.", "uri")
+        target = await call.find(lambda catalogue: catalogue.resource(uri, call.principal))
+        reply = await call.forward(target.server, {**call.request.params, "uri": target.local})
+        await conversation.subscribed(target.server.name, target.local, to=to)
+        return reply
+
+    return subscribe
+
+
+METHODS: dict[str, Handler] = {
+    "initialize": initialize,
+    "ping": ping,
+    "tools/list": _listing("tools", "tools"),
+    "tools/call": tools_call,
+    "resources/list": _listing("resources", "resources"),
+    "resources/templates/list": _listing("templates", "resourceTemplates"),
+    "resources/read": resources_read,
+    "prompts/list": _listing("prompts", "prompts"),
+    "prompts/get": prompts_get,
+    "completion/complete": completion_complete,
+    "resources/subscribe": _subscribing(to=True),
+    "resources/unsubscribe": _subscribing(to=False),
+    "logging/setLevel": set_level,
+}
+
+OUTSIDE_MCP: dict[str, Handler] = METHODS | {
+    "tools/list": _filtered("tools", "tools"),
+    "resources/list": _filtered("resources", "resources"),
+    "resources/templates/list": _filtered("templates", "resourceTemplates"),
+    "prompts/list": _filtered("prompts", "prompts"),
+}
+"""What `/rpc` serves of MCP's methods."""

@@ -1,0 +1,190 @@
+"""The registry's methods: register, list, get, update, remove, refresh. REST and JSON-RPC call the same ones.
+
+Changes are made in one transaction of the store, read back, and shown without secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.errors import (
+    Forbidden,
+    InvalidParams,
+    ServerExists,
+    UnknownServer,
+)
+from gateway.methods.call import Call, Handler
+from gateway.model.catalogue import Catalogue
+from gateway.model.listing import ListQuery
+from gateway.model.principals import Principal, require_administrator
+from gateway.model.server import STDIO, Server, ServerSpec, identified, is_name, parse_spec, patch_spec, read_fields
+from gateway.net.dialer import NotResolved
+from gateway.stores.postgres import Change
+
+_REGISTRATION_SECONDS = 2.0
+_CLAIM_SECONDS = 5.0
+
+
+async def register_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Store a new server and ask it at once what it offers; the very same one again changes nothing."""
+
+    def only_new(stored: ServerSpec | None) -> ServerSpec:
+        spec = parse_spec(fields, stored)
+        if stored is not None and spec != stored:
+            raise ServerExists(spec.name)
+        return spec
+
+    return await _put(call, fields, only_new)
+
+
+async def replace_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Create a server or give it another specification (REST's PUT)."""
+    return await _put(call, fields, lambda stored: parse_spec(fields, stored))
+
+
+async def update_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Change some fields of a server (REST's PATCH)."""
+
+    def update(stored: ServerSpec | None) -> ServerSpec:
+        if stored is None:
+            raise UnknownServer(_server_name(fields))
+        return patch_spec(stored, fields)
+
+    return await _put(call, fields, update)
+
+
+async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[str, Any]:
+    require_administrator(call.principal)
+    fields.pop("_meta", None)
+    fields = dict(identified(fields))
+    if not read_fields(fields).get("name"):
+        raise InvalidParams("The field 'name' is required.", "name")
+    name = _server_name(fields)
+    if not call.gateway.settings.allow_stdio:
+        change = _without_programs(change)
+    await _vet(call, fields)
+    if await call.gateway.store.put(name, change, _CLAIM_SECONDS):
+        await call.gateway.sync.announce()
+        if (await _current(call, name)).spec.enabled:
+            await call.gateway.refresh.discover(name, _REGISTRATION_SECONDS)
+    return (await _current(call, name)).public()
+
+
+def _without_programs(change: Change) -> Change:
+    """The same change, refused where it would have a program run. Raises Forbidden."""
+
+    def checked(stored: ServerSpec | None) -> ServerSpec:
+        spec = change(stored)
+        if spec.transport_type == STDIO and spec != stored:
+            raise Forbidden(
+                "Servers of transport_type 'stdio' are programs run on the gateway's machine. The operator has not "
+                "allowed them: GATEWAY_ALLOW_STDIO=true."
+            )
+        return spec
+
+    return checked
+
+
+async def remove_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Forget a server."""
+    require_administrator(call.principal)
+    name = _only_name(fields)
+    await call.gateway.store.remove(name)
+    await call.gateway.sync.announce()
+    return {"name": name, "server_id": name, "removed": True}
+
+
+async def refresh_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Ask a server now what it offers."""
+    require_administrator(call.principal)
+    name = _only_name(fields)
+    server = await call.find(lambda catalogue: catalogue.enabled_server(name, call.principal))
+    await call.gateway.refresh.discover(server.name, 4 * _REGISTRATION_SECONDS)
+    return (await _current(call, name)).public()
+
+
+async def get_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Show one server."""
+    name = _only_name(fields)
+    server = await call.find(lambda catalogue: catalogue.server(name, call.principal))
+    return server.public() | {"breaker": call.gateway.pool.breakers().get(name, "closed")}
+
+
+async def list_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
+    """Show the servers that are asked for."""
+    return listed("servers", call.catalogue, call.principal, ListQuery.from_params(params))
+
+
+def listed(kind: str, catalogue: Catalogue, principal: Principal, query: ListQuery) -> dict[str, Any]:
+    """The document of one list: `{kind: [...], "revision": n, "total": n, "next_cursor": …}`, items with their server.
+
+    `total` counts what the filter takes, `next_cursor` is null on the last page. Templates come with the first page.
+    """
+    if kind == "servers":
+        shown = [(server, server.public()) for server in catalogue.known(principal)]
+        found = [document for server, document in shown if query.takes(server, document)]
+    else:
+        found = _with_server(kind, catalogue, principal, query)
+    items, cursor = query.page(found, lambda item: str(item["uri" if kind == "resources" else "name"]))
+    document: dict[str, Any] = {kind: items, "revision": catalogue.revision, "total": len(found), "next_cursor": cursor}
+    if kind == "resources":
+        templates = _with_server("templates", catalogue, principal, query) if query.after is None else []
+        document["resourceTemplates"] = templates
+    return document
+
+
+def _with_server(kind: str, catalogue: Catalogue, principal: Principal, query: ListQuery) -> list[Any]:
+    return [
+        {**item, "server": server.name}
+        for server, item in catalogue.items(kind, principal)
+        if query.takes(server, item)
+    ]
+
+
+async def _vet(call: Call, fields: Mapping[str, Any]) -> None:
+    """Refuse a URL whose host has an address that a server must not have; an unknown name may come to be known."""
+    url = fields.get("url")
+    host = urlsplit(url).hostname if isinstance(url, str) else None
+    if host is not None:
+        try:
+            async with asyncio.timeout(_REGISTRATION_SECONDS):
+                await call.gateway.vetting.addresses(host)
+        except (NotResolved, TimeoutError):
+            pass
+
+
+async def _current(call: Call, name: str) -> Server:
+    """The server as the registry has it now."""
+    await call.gateway.sync.catch_up()
+    call.catalogue = call.gateway.sync.catalogue
+    return call.catalogue.server(name, call.principal)
+
+
+def _server_name(fields: Mapping[str, Any]) -> str:
+    name = fields.get("name", fields.get("server_id"))
+    if not isinstance(name, str):
+        raise InvalidParams("'name' must be a string, the server's name.", "name")
+    return name
+
+
+def _only_name(fields: Mapping[str, Any]) -> str:
+    for each in fields:
+        if each not in ("name", "server_id", "_meta"):
+            raise InvalidParams(f"There is no parameter {each[:64]!r}; send the server's 'name'.", each[:64])
+    name = _server_name(fields)
+    if not is_name(name):
+        raise UnknownServer(name)
+    return name
+
+
+METHODS: dict[str, Handler] = {
+    "mcp.servers.register": register_server,
+    "mcp.servers.list": list_servers,
+    "mcp.servers.get": get_server,
+    "mcp.servers.update": update_server,
+    "mcp.servers.remove": remove_server,
+    "mcp.servers.refresh": refresh_server,
+}

@@ -1,0 +1,230 @@
+"""Asks upstreams what they offer, when they are due, and stores the answer for every worker.
+
+Due servers are claimed in Postgres, so that of all workers one asks; nothing is asked inside a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError
+from gateway.model.server import STDIO, Offers, ServerSpec
+from gateway.net.dialer import Vetting
+from gateway.protocol.messages import Failure, Request
+from gateway.registry.sync import Sync
+from gateway.stores.postgres import Claim, NameRules, Store
+from gateway.tasks import end
+from gateway.upstream.link import Probe
+from gateway.upstream.pool import Pool
+
+_DISCOVERY_SECONDS = 20.0
+_PROGRAM_SECONDS = 40.0  # a program may be installed at its first start
+_CLAIM_SECONDS = _PROGRAM_SECONDS + 10
+_LOOK_SECONDS = 1.0
+_FIRST_PAUSE = 0.5
+_LEADS_BACK_SECONDS = 3600.0
+_MAX_ITEMS = 10_000
+_MAX_BYTES = 16 << 20
+_MAX_PAGES = 2_000
+
+_LISTS = (
+    # kind, capability, method, key of the result, identity of an item
+    ("tools", "tools", "tools/list", "tools", "name"),
+    ("prompts", "prompts", "prompts/list", "prompts", "name"),
+    ("resources", "resources", "resources/list", "resources", "uri"),
+    ("templates", "resources", "resources/templates/list", "resourceTemplates", "uriTemplate"),
+)
+
+log = logging.getLogger("gateway.refresh")
+
+
+class Refresh:
+    """The loop that claims due servers, and the way to ask for one at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        sync: Sync,
+        pool: Pool,
+        vetting: Vetting,
+        rules: NameRules,
+        *,
+        every_seconds: float,
+        retry_seconds: float,
+    ) -> None:
+        self._store = store
+        self._sync = sync
+        self._pool = pool
+        self._vetting = vetting
+        self._rules = rules
+        self._every_seconds = every_seconds
+        self._retry_seconds = retry_seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._due: set[str] = set()
+        self._told: dict[str, float] = {}
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look for due servers until cancelled; then the talks under way are cancelled too."""
+        self._due |= set(self._doubtful())
+        try:
+            while True:
+                try:
+                    await self._make_due()
+                    for claim in await self._store.claim_due(_CLAIM_SECONDS):
+                        self._start(claim)
+                except StoreUnavailable:
+                    pass  # whoever is due stays due
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout(min(_LOOK_SECONDS, self._every_seconds / 2)):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            await end(self._tasks)
+
+    def changed(self, server: str, _: str = "") -> None:
+        """Ask for a server soon: it said that its lists changed, or a call found it gone."""
+        self._due.add(server)
+        if server not in self._told:
+            self._wake.set()
+
+    async def discover(self, name: str, wait_seconds: float) -> None:
+        """Ask a server at once; come back when it answered, or after `wait_seconds` while it goes on.
+
+        Raises UnknownServer or StoreUnavailable.
+        """
+        task = self._start(await self._store.claim(name, _CLAIM_SECONDS))
+        await asyncio.wait({task}, timeout=wait_seconds)
+
+    async def _make_due(self) -> None:
+        """Pass on what upstreams said, once a second per server at most."""
+        now = asyncio.get_running_loop().time()
+        self._told = {name: at for name, at in self._told.items() if now - at < _LOOK_SECONDS}
+        if due := self._due - self._told.keys():
+            await self._store.make_due(*due)
+            self._told |= dict.fromkeys(due, now)
+            self._due -= due
+
+    def _doubtful(self) -> Iterator[str]:
+        """The servers whose stored state may be that of other settings: a worker that starts has them asked at once."""
+        for server in self._sync.catalogue.servers.values():
+            spec = server.spec
+            if spec.enabled and (
+                server.state == "unreachable" or spec.transport_type == STDIO or not self._vetting.may_reach(spec.url)
+            ):
+                yield server.name
+
+    def _start(self, claim: Claim) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._refresh(claim))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _refresh(self, claim: Claim) -> None:
+        seconds = _PROGRAM_SECONDS if claim.spec.transport_type == STDIO else _DISCOVERY_SECONDS
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    offers = await ask(self._pool, claim.spec)
+            except TimeoutError:
+                await self._failed(claim, f"It did not tell what it offers within {seconds:g} s.")
+            except GatewayError as error:
+                await self._failed(
+                    claim, _said(error, claim.spec), leads_back=error.facts.get("upstream_status") == 508
+                )
+            except Exception as error:
+                log.exception("asking server %s failed", claim.spec.name)
+                await self._failed(claim, f"The gateway could not take its answer ({type(error).__name__}).")
+            else:
+                pause = self._every_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+                if await self._store.record_offers(claim, offers, self._rules, pause):
+                    log.info("server %s offers %d tools", claim.spec.name, len(offers.tools))
+                    await self._sync.announce()
+        except StoreUnavailable:
+            log.warning("what server %s offers could not be stored; its claim runs out", claim.spec.name)
+        except Exception:
+            log.exception("refresh of server %s failed", claim.spec.name)
+
+    async def _failed(self, claim: Claim, reason: str, *, leads_back: bool = False) -> None:
+        """Store why a server could not be asked. One that leads back here will not change by itself: it can wait."""
+        pause = min(self._retry_seconds, _FIRST_PAUSE * 2 ** min(claim.failures, 16))
+        if leads_back:
+            pause = max(_LEADS_BACK_SECONDS, self._every_seconds)
+        reason = reason.replace("\0", "").strip()[:1000]
+        if await self._store.record_failure(claim, reason, pause):
+            log.warning("server %s is unreachable: %s", claim.spec.name, reason)
+            await self._sync.announce()
+
+
+def _said(error: GatewayError, spec: ServerSpec) -> str:
+    """Why a server could not be asked, with its address where it was not reached. Administrators read it."""
+    where = urlsplit(spec.url)
+    if not where.hostname or not error.detail.startswith(f"Server {spec.name!r} can't be reached"):
+        return error.detail
+    return f"{error.detail.rstrip('.')} ({where.netloc})."
+
+
+async def ask(pool: Pool, spec: ServerSpec) -> Offers:
+    """Shake hands with a server and read all its lists, over a link of its own. Raises UpstreamError."""
+    async with pool[spec].probe() as probe:
+        capabilities = probe.handshake.capabilities
+        lists: dict[str, Any] = {}
+        for kind, capability, method, key, identity in _LISTS:
+            if capability in capabilities:
+                lists[kind] = await _items(probe, spec.name, method, key, identity)
+        return Offers(
+            version=probe.handshake.version,
+            capabilities=capabilities,
+            server_info=probe.handshake.server_info,
+            instructions=probe.handshake.instructions,
+            **lists,
+        )
+
+
+async def _items(probe: Probe, server: str, method: str, key: str, identity: str) -> tuple[Mapping[str, Any], ...]:
+    """All pages of one list; an item without its identity is left out."""
+    items: list[Mapping[str, Any]] = []
+    cursor: str | None = None
+    size = 0
+    for page in range(_MAX_PAGES):
+        answer = await probe.request(Request(page, method, {} if cursor is None else {"cursor": cursor}))
+        if isinstance(answer, Failure):
+            if answer.code == -32601:
+                return ()
+            raise UpstreamProtocolError(server, f"Server {server!r} refused {method}: {answer.message[:200]}.")
+        result = answer.result
+        if not isinstance(result, dict) or not isinstance(found := result.get(key), list):
+            raise UpstreamProtocolError(server, f"Server {server!r} answered {method} without {key!r}.")
+        items += [item for item in found if _usable(item, identity, method)]
+        size += len(answer.raw or b"") or 100 * len(found)
+        if len(items) > _MAX_ITEMS or size > _MAX_BYTES:
+            raise UpstreamProtocolError(
+                server,
+                f"Server {server!r} lists too much with {method}: more than {_MAX_ITEMS} items "
+                f"or {_MAX_BYTES >> 20} MiB.",
+            )
+        after = result.get("nextCursor")
+        if not isinstance(after, str):
+            return tuple(items)
+        if after == cursor:
+            break
+        cursor = after
+    raise UpstreamProtocolError(
+        server, f"Server {server!r} does not come to an end with {method} (after {len(items)} items)."
+    )
+
+
+def _usable(item: Any, identity: str, method: str) -> bool:
+    """Tell whether clients could take this item: one bad item would cost them the whole list."""
+    if not isinstance(item, dict) or not isinstance(name := item.get(identity), str):
+        return False
+    if not name or len(name) > 4096 or "\0" in name:
+        return False
+    return method != "tools/list" or isinstance(item.get("inputSchema"), dict)

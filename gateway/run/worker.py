@@ -1,0 +1,78 @@
+"""One hypercorn worker: a child of `supervise.py` that serves on a socket it was handed.
+
+Ends on SIGTERM, or when the pipe from its parent closes: a supervisor killed with -9 leaves no worker behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+import uvloop
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from hypercorn.utils import LifespanFailureError
+
+from gateway.edge.app import Application
+from gateway.errors import SettingsError
+from gateway.observability import logs
+from gateway.settings import Settings
+
+_CLEAN_UP_SECONDS = 10
+
+
+def configure(settings: Settings, descriptor: int) -> Config:
+    """Hypercorn's configuration for a worker."""
+    config = Config()
+    config.bind = [f"fd://{descriptor}"]
+    config.graceful_timeout = settings.drain_seconds
+    config.shutdown_timeout = _CLEAN_UP_SECONDS
+    config.keep_alive_timeout = 75  # above nginx's 60: nginx never sends on a connection that we are closing
+    config.keep_alive_max_requests = 1_000_000
+    config.include_server_header = False
+    config.loglevel = "WARNING"
+    config.h11_max_incomplete_size = 64 << 10
+    return config
+
+
+async def run(settings: Settings, descriptor: int, parent: int, name: str) -> None:
+    """Serve until told to end, or until the parent is gone."""
+    app = Application(settings, worker=name)
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        app.draining.set()  # streams get a clean end before hypercorn begins to wait
+        ending.set()
+
+    def leave() -> None:
+        app.leaving = True
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    loop.add_signal_handler(signal.SIGUSR1, leave)  # SIGTERM comes soon: load balancers are to look elsewhere
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C reaches the whole group; the parent tells us in order
+    loop.add_reader(parent, end)
+    application: Any = app
+    await serve(application, configure(settings, descriptor), shutdown_trigger=ending.wait, mode="asgi")
+
+
+def main() -> int:
+    """`python -m gateway.worker SOCKET PIPE NAME`; settings come from the environment."""
+    descriptor, parent, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    try:
+        settings = Settings.from_environment(os.environ)
+        logs.configure(settings.log_format, settings.log_level, replica=settings.replica_name, worker=name)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings, descriptor, parent, name))
+    except (SettingsError, LifespanFailureError) as error:
+        logging.getLogger("gateway").error("%s", error)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""One client's own stream (GET): what its upstream sessions say by themselves, and that lists changed.
+
+The worker that holds the client's stream holds those of its upstream sessions too. What comes faster than the client
+reads is dropped, with a count; that a list changed is said once however often it is heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from gateway.errors import GatewayError
+from gateway.model.catalogue import Catalogue
+from gateway.protocol import versions
+from gateway.protocol.exchange import Answer, Ask, Changed, Emit, asked, told
+from gateway.protocol.messages import Failure, Message, Notification, Request, encode
+from gateway.sessions.record import UpstreamSession
+from gateway.tasks import end
+from gateway.upstream.contract import Link, NoStream, SessionExpired
+
+if TYPE_CHECKING:
+    from gateway.sessions.session import Conversation
+    from gateway.sessions.sessions import Conversations
+
+_MAX_WAITING = 1000  # messages, and
+_MAX_BYTES = 8 << 20  # bytes of them, that a client has not read
+_AGAIN_SECONDS = 0.25
+_MAX_AGAIN_SECONDS = 30.0
+_MAX_ASKED = 100  # questions of one server that wait in the stream at once
+
+_SAY_EVERY = 0.5
+_FOLLOWS_WITHIN = 5.0
+_AGGREGATE_WAITS = 3.0
+
+log = logging.getLogger("gateway.listening")
+
+
+class Listening:
+    """What one client hears on its own stream; ask `next` for it until it returns None."""
+
+    def __init__(
+        self,
+        home: Conversations,
+        conversation: Conversation,
+        sees: Callable[[str], bool],
+        dropped: Callable[[], None],
+    ) -> None:
+        self._home = home
+        self._conversation = conversation
+        self._sees = sees
+        self._dropped = dropped
+        self._waiting: deque[tuple[bytes, bool]] = deque()  # what to send, and whether it is a question
+        self._bytes = 0
+        self._questions = 0
+        self._silent: set[str] = set()
+        self._announced = False
+        self._changed = asyncio.Event()
+        self._upstream: dict[str, tuple[UpstreamSession, asyncio.Task[None]]] = {}
+        self._places: dict[str, str] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._said: dict[str, float] = {}
+        self._said_by_server: dict[str, float] = {}
+        self._saying: dict[str, asyncio.TimerHandle] = {}
+        self._closed = False
+        self.token = os.urandom(8).hex()
+
+    # --- for the client's stream --------------------------------------------------------------------------------
+
+    async def next(self, seconds: float) -> bytes | None:
+        """What to send next, None if nothing came for so long or it is over (`closed`)."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._waiting and not self._closed:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+        if not self._waiting:
+            return None
+        payload, is_question = self._waiting.popleft()
+        self._bytes -= len(payload)
+        self._questions -= is_question
+        return payload
+
+    @property
+    def closed(self) -> bool:
+        return self._closed and not self._waiting
+
+    def close(self) -> None:
+        """Come to an end: another stream took over, the session is over, or the worker drains."""
+        self._closed = True
+        self._changed.set()
+
+    def heard_of(self, token: str) -> None:
+        """A stream of this session was opened somewhere: who is announced after us takes over."""
+        if token == self.token:
+            self._announced = True
+        elif self._announced:
+            self.close()
+
+    async def end(self) -> None:
+        """Let go of everything."""
+        self.close()
+        for timer in self._saying.values():
+            timer.cancel()
+        tasks = [task for _, task in self._upstream.values()]
+        await end([*tasks, *([self._looking] if self._looking else [])])
+
+    # --- that lists changed -------------------------------------------------------------------------------------
+
+    def server_changed(self, server: str, method: str) -> None:
+        """A server said that a list changed.
+
+        At its own address the client is told at once. At the aggregate it is told when the catalogue shows it, or,
+        should the catalogue show no difference, a little later.
+        """
+        if not self._sees(server) or method not in versions.LIST_CHANGES:
+            return
+        now = time.monotonic()
+        if self._conversation.server is None:
+            self._say_at(method, now + _AGGREGATE_WAITS)
+        elif self._conversation.server == server:
+            self._said_by_server[method] = now
+            self._say_soon(method)
+
+    def catalogue_changed(self, method: str) -> None:
+        """The catalogue shows that a list changed."""
+        if time.monotonic() - self._said_by_server.get(method, 0.0) < _FOLLOWS_WITHIN:
+            return  # it is what the server itself said a moment ago
+        if (timer := self._saying.pop(method, None)) is not None:
+            timer.cancel()
+        self._say_soon(method)
+
+    def _say_soon(self, method: str) -> None:
+        self._say_at(method, max(time.monotonic(), self._said.get(method, 0.0) + _SAY_EVERY))
+
+    def _say_at(self, method: str, at: float) -> None:
+        if method in self._saying or self._closed:
+            return
+
+        def say() -> None:
+            self._saying.pop(method, None)
+            self._said[method] = time.monotonic()
+            self.put(Notification(method))
+
+        delay = at - time.monotonic()
+        if delay <= 0:
+            say()
+        else:
+            self._saying[method] = asyncio.get_running_loop().call_later(delay, say)
+
+    def put(self, message: Notification | Request) -> None:
+        """Have something said, if the client keeps up."""
+        if self._closed:
+            return
+        payload = encode(message)
+        full = self._waiting and self._bytes + len(payload) > _MAX_BYTES
+        if full or len(self._waiting) >= _MAX_WAITING:
+            self._dropped()
+            return
+        is_question = isinstance(message, Request)
+        self._waiting.append((payload, is_question))
+        self._bytes += len(payload)
+        self._questions += is_question
+        self._changed.set()
+
+    # --- the streams of upstream sessions -----------------------------------------------------------------------
+
+    def look(self) -> None:
+        """See whether there are upstream sessions that are not listened to yet."""
+        if not self._closed and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._look())
+
+    def forget_others(self, catalogue: Catalogue) -> None:
+        """Stop listening to servers that are gone, or are others now."""
+        for server, (session, task) in self._upstream.items():
+            found = catalogue.servers.get(server)
+            if found is None or not found.spec.enabled or found.spec.fingerprint != session.fingerprint:
+                task.cancel()
+
+    async def _look(self) -> None:
+        try:
+            upstream = await self._conversation.all_upstream()
+        except GatewayError:
+            return
+        for server, session in upstream.items():
+            known = self._upstream.get(server)
+            same = known is not None and known[0].handle == session.handle
+            if known is not None and same and (not known[1].done() or session.handle in self._silent):
+                continue
+            if known is not None and not same:
+                await end([known[1]])
+                self._places.pop(server, None)
+            self._upstream[server] = session, asyncio.create_task(self._listen(server, session))
+
+    async def _listen(self, server: str, upstream: UpstreamSession) -> None:
+        pause = _AGAIN_SECONDS
+        while not self._closed:
+            live = self._home.live(server)
+            if live is None or live.spec.fingerprint != upstream.fingerprint:
+                return
+            began = time.monotonic()
+            try:
+                link = Link(upstream.handshake, upstream.session_id, upstream.holder)
+                async with aclosing(live.listen(link, self._places.get(server))) as stream:
+                    async for heard in stream:
+                        if heard.event_id is not None:
+                            self._places[server] = heard.event_id
+                        await self._hear(server, upstream, link, heard.message)
+            except NoStream:
+                self._silent.add(upstream.handle)
+                return
+            except SessionExpired:
+                return  # a call makes a session anew, and that one is listened to
+            except GatewayError as error:
+                log.debug("the stream of %s broke: %s", server, error)
+            pause = _AGAIN_SECONDS if time.monotonic() - began > pause else min(2 * pause, _MAX_AGAIN_SECONDS)
+            await asyncio.sleep(pause)
+
+    async def _hear(self, server: str, upstream: UpstreamSession, link: Link, message: Message) -> None:
+        live = self._home.live(server)
+        if live is None or live.spec.fingerprint != upstream.fingerprint:
+            return
+        if not isinstance(message, Request | Notification):
+            return
+        match asked(message) if isinstance(message, Request) else told(message):
+            case Answer(answer):
+                await live.post(link, answer)
+            case Ask(request):
+                question = (
+                    self._conversation.question(server, upstream, request)
+                    if self._questions < _MAX_ASKED
+                    else Failure(request.id, -32000, "The client has too many requests waiting.")
+                )
+                if isinstance(question, Failure):
+                    await live.post(link, question)
+                else:
+                    self.put(question)
+            case Changed(notification):
+                live.said_changed(notification.method)  # which comes back to us, as to everybody
+            case Emit(notification):
+                if (passed := self._conversation.outward(server, upstream, notification)) is not None:
+                    self.put(passed)

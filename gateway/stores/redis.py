@@ -1,0 +1,145 @@
+"""Redis, bounded: every operation ends in time, and a Redis that does not answer slows nothing down.
+
+After a failure all operations fail at once for a moment. A burst waits for its turn at a gate. Knows keys and bytes;
+what is kept under them is its users' business (`event_log`, `inbox`, the sessions' records).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+_WAIT_SECONDS = 2.0
+_CONNECTIONS = 48
+_DOWN_SECONDS = 2.0
+_ANSWERED_SECONDS = 60
+_BEAT_SECONDS = 1.5
+_DEAD_SECONDS = 5.0
+
+log = logging.getLogger("gateway.redis")
+
+Script = Callable[..., Awaitable[Any]]
+
+
+class RedisUnavailable(Exception):
+    """Redis does not answer, or refused a command."""
+
+
+class Redis:
+    """One worker's way to Redis; `prefix` begins every key, so that gateways can share one."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._redis = redis.Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=_WAIT_SECONDS,
+            socket_connect_timeout=_WAIT_SECONDS,
+            max_connections=_CONNECTIONS + 8,
+            client_name="mcp-gateway",
+        )
+        self._prefix = prefix
+        self._gate = asyncio.Semaphore(_CONNECTIONS)
+        self._down_until = 0.0
+        self.round_trips = 0
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self._redis.aclose()
+        except (TimeoutError, RedisError, OSError):
+            pass
+
+    async def do(
+        self, work: Callable[[Any], Awaitable[Any]], seconds: float = _WAIT_SECONDS, *, bulk: bool = False
+    ) -> Any:
+        """Do something with Redis (its types are too loose to follow), within a bound.
+
+        A burst waits for its turn, as long as that. What is `bulk` may take long without saying anything of Redis.
+        Raises RedisUnavailable.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._gate.acquire()
+        except TimeoutError:
+            log.warning("too much waits for Redis")
+            raise RedisUnavailable from None
+        try:
+            if time.monotonic() < self._down_until:
+                raise RedisUnavailable
+            self.round_trips += 1
+            try:
+                async with asyncio.timeout(seconds):
+                    return await work(self._redis)
+            except ResponseError:
+                log.exception("Redis refused a command")
+                raise RedisUnavailable from None
+            except (TimeoutError, RedisError, OSError) as error:
+                if not bulk:
+                    self._down_until = time.monotonic() + _DOWN_SECONDS
+                log.warning("Redis does not answer: %s", type(error).__name__)
+                raise RedisUnavailable from None
+        finally:
+            self._gate.release()
+
+    def key(self, *parts: str) -> str:
+        """A key of this gateway's in Redis."""
+        return ":".join((self._prefix, *parts))
+
+    def script(self, text: str) -> Script:
+        """A Lua script to be run within `do`: `await script(keys=…, args=…)`."""
+        made: Script = self._redis.register_script(text)
+        return made
+
+    async def once(self, what: str) -> bool:
+        """True for the first that says this. Raises RedisUnavailable."""
+        name = self.key("once", what)
+        return bool(await self.do(lambda store: store.set(name, b"", nx=True, ex=_ANSWERED_SECONDS)))
+
+    async def acknowledge(self, token: str) -> None:
+        """Count one more worker that heard something. Raises RedisUnavailable."""
+        key = self.key("heard", token)
+
+        async def increment(store: Any) -> None:
+            async with store.pipeline() as pipe:
+                pipe.incr(key)
+                pipe.expire(key, 10)
+                await pipe.execute()
+
+        await self.do(increment)
+
+    async def acknowledged(self, token: str) -> int:
+        """How many workers heard something. Raises RedisUnavailable."""
+        return int(await self.do(lambda store: store.get(self.key("heard", token))) or 0)
+
+    async def answers(self) -> bool:
+        """Tell whether Redis answers."""
+        try:
+            return bool(await self.do(lambda store: store.ping()))
+        except RedisUnavailable:
+            return False
+
+    async def beat(self, worker: str, seconds: float) -> None:
+        """Say that a worker lives. Raises RedisUnavailable."""
+        await self.do(lambda store: store.set(self.key("worker", worker), b"", px=int(seconds * 1000)))
+
+    async def keep_beating(self, *workers: str) -> None:
+        """Say that these workers live, until cancelled."""
+        while True:
+            try:
+                for worker in workers:
+                    await self.beat(worker, _DEAD_SECONDS)
+            except RedisUnavailable:
+                pass
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    async def lives(self, worker: str) -> bool:
+        """Tell whether a worker said so lately. Raises RedisUnavailable."""
+        return bool(await self.do(lambda store: store.exists(self.key("worker", worker))))

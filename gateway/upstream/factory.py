@@ -1,0 +1,61 @@
+"""How a registered server is reached: its transport, named or found out, over HTTP or through the programs' process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit, urlunsplit
+
+from gateway.model.server import STDIO, ServerSpec, redact_url
+from gateway.net.dialer import Dialer
+from gateway.upstream.contract import Upstream
+from gateway.upstream.detect import Guess, ProbingUpstream
+from gateway.upstream.http_sse import LegacySseUpstream
+from gateway.upstream.relayed import HeldUpstream, Relay
+from gateway.upstream.rest import RestUpstream
+from gateway.upstream.stdio import NoBridge, StdioUpstream
+from gateway.upstream.streamable_http import HttpUpstream, Limits
+
+Connect = Callable[[ServerSpec], Upstream]
+
+_PROGRAM_SECONDS = 35.0  # for a program to start and shake hands: some are installed at that moment
+_MAX_STREAMS = 1000  # of one server, that stay open, at one worker
+
+
+def over_http(dialer: Dialer, limits: Limits, relay: Relay, bridge: str | None = None) -> Connect:
+    """Connect to servers by HTTP, in whichever of its transports is named, or is found to be theirs.
+
+    `bridge` is the socket of the process that runs stdio servers.
+    """
+
+    def connect(spec: ServerSpec) -> Upstream:
+        if spec.transport_type == STDIO:
+            if bridge is None or relay.bridge is None:
+                return NoBridge(spec.name)
+            program = {
+                "name": spec.name,
+                "command": spec.command,
+                "args": spec.args,
+                "env": spec.env,
+                "cwd": spec.cwd,
+            }
+            over_socket = dialer.local(bridge, _MAX_STREAMS)
+            limits_of_programs = Limits(_PROGRAM_SECONDS, limits.max_result)
+            key = f"{spec.name}-{spec.fingerprint}"
+            stdio = StdioUpstream(spec.name, key, program, over_socket, limits_of_programs, relay.bridge)
+            return HeldUpstream(spec.name, stdio, relay)
+        client = dialer.client(spec.headers)
+        if spec.transport_type == "rest":
+            return RestUpstream(spec.name, spec.url, client, limits)
+        streams = dialer.client(spec.headers, _MAX_STREAMS)
+        sse = LegacySseUpstream(spec.name, spec.url, streams, limits, relay.worker)
+        if spec.transport_type == "sse":
+            return HeldUpstream(spec.name, sse, relay)
+        mcp = HttpUpstream(spec.name, spec.url, client, limits, streams)
+        rest = RestUpstream(spec.name, spec.url, client, limits)
+        guess = None
+        if urlsplit(spec.url).path in ("", "/"):
+            url = urlunsplit(urlsplit(spec.url)._replace(path="/mcp"))
+            guess = Guess(redact_url(url), HttpUpstream(spec.name, url, client, limits, streams))
+        return ProbingUpstream(mcp, HeldUpstream(spec.name, sse, relay), rest, guess)
+
+    return connect

@@ -1,0 +1,225 @@
+"""The old HTTP+SSE transport, from the client's side: one stream per session, requests posted beside it.
+
+The session lives and ends with its stream, so it is bound to the worker that holds it. Source: MCP 2024-11-05, basic,
+transports, HTTP with SSE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from gateway.errors import (
+    GatewayError,
+    OutcomeUnknown,
+    UpstreamProtocolError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
+from gateway.protocol import exchange
+from gateway.protocol.exchange import Hello
+from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
+from gateway.protocol.sse import EventTooLarge, SseDecoder
+from gateway.tasks import end
+from gateway.upstream.contract import Answering, Heard, Interrupted, Link, SessionExpired
+from gateway.upstream.multiplexer import ChannelClosed, Duplex
+from gateway.upstream.streamable_http import Limits, foreign, too_large
+
+_REST_SECONDS = 0.5
+_REST_BYTES = 64 << 10
+_JSON = {"content-type": "application/json"}
+_STREAM = {"accept": "text/event-stream"}
+
+
+log = logging.getLogger("gateway.legacy_sse")
+
+
+class _Session:
+    """One stream, and the address that the server named on it."""
+
+    def __init__(self, upstream: LegacySseUpstream, *, shared: bool) -> None:
+        self.id = os.urandom(12).hex()
+        self.endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.duplex = Duplex(lambda message: upstream.write(self, message), shared=shared)
+        self.reading: asyncio.Task[None] | None = None
+
+
+class LegacySseUpstream:
+    """One server behind the URL of its stream; `holder` names the worker that all this happens in."""
+
+    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: Limits, holder: str) -> None:
+        self._server = server
+        self._url = url
+        self._client = client
+        self._limits = limits
+        self._holder = holder
+        self._sessions: dict[str, _Session] = {}
+
+    async def open(self, hello: Hello) -> Link:
+        session = _Session(self, shared=hello.shared)
+        session.reading = asyncio.create_task(self._read(session))
+        seconds = self._limits.handshake_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(session.endpoint)
+                async with aclosing(session.duplex.request(exchange.initialize(hello))) as messages:
+                    async for message in messages:
+                        if isinstance(message, Reply | Failure):
+                            handshake = exchange.accept(message)
+                await session.duplex.post(exchange.INITIALIZED)
+            self._sessions[session.id] = session
+            return Link(handshake, session.id, self._holder)
+        except exchange.HandshakeRefused as error:
+            raise UpstreamProtocolError(self._server, f"Server {self._server!r} is no MCP server: {error}.") from None
+        except ChannelClosed as error:
+            raise UpstreamProtocolError(self._server, f"Server {self._server!r} closed its stream: {error}.") from None
+        except TimeoutError:
+            raise UpstreamTimeout(
+                self._server, f"Server {self._server!r} did not finish the handshake in {seconds:g} s."
+            ) from None
+        finally:
+            if session.id not in self._sessions:
+                await end([session.reading])
+                if session.endpoint.done() and not session.endpoint.cancelled():
+                    session.endpoint.exception()  # seen
+
+    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
+        session = self._session(link)
+        yield Answering(streaming=True)
+        try:
+            async with aclosing(session.duplex.request(request)) as messages:
+                async for message in messages:
+                    yield message
+        except ChannelClosed as error:
+            raise OutcomeUnknown(
+                self._server,
+                f"The stream of server {self._server!r} was lost ({error}); it may or may not have carried out "
+                "the request.",
+            ) from None
+
+    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+        async with aclosing(self._session(link).duplex.listen()) as messages:
+            async for message in messages:
+                yield Heard(message, None)
+
+    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+        try:
+            duplex = self._session(link).duplex
+            await duplex.post(message)
+            duplex.cancelled(message)
+        except (ChannelClosed, SessionExpired):
+            pass  # with its stream the session is over
+
+    async def end(self, link: Link) -> None:
+        session = self._sessions.pop(link.session_id or "", None)
+        if session is not None and session.reading is not None:
+            await end([session.reading])
+
+    async def close(self) -> None:
+        await end([each.reading for each in self._sessions.values() if each.reading is not None])
+        await self._client.aclose()
+
+    async def write(self, session: _Session, message: Message) -> None:
+        """Post a message where the server said. Raises UpstreamError."""
+        with foreign(self._server):
+            request = self._client.build_request(
+                "POST", session.endpoint.result(), content=encode(message), headers=_JSON
+            )
+            answer = await self._client.send(request, stream=True)
+            try:  # what it says belongs on the stream; a few bytes are read so that the connection serves on
+                async with asyncio.timeout(_REST_SECONDS):
+                    if int(answer.headers.get("content-length", "0") or 0) <= _REST_BYTES:
+                        await anext(answer.aiter_raw(), b"")
+            except (TimeoutError, ValueError):
+                pass
+            finally:
+                await answer.aclose()
+        if answer.status_code in (401, 403):
+            raise UpstreamRefused(self._server, f"Server {self._server!r} answered {answer.status_code}.")
+        if answer.status_code >= 300:
+            raise UpstreamProtocolError(
+                self._server,
+                f"Server {self._server!r} answered a message with HTTP {answer.status_code}.",
+                upstream_status=answer.status_code,
+            )
+
+    def _session(self, link: Link) -> _Session:
+        session = self._sessions.get(link.session_id or "")
+        if session is None or session.duplex.closed is not None:
+            raise SessionExpired("its stream is gone")
+        return session
+
+    async def _read(self, session: _Session) -> None:
+        reason = "the server ended it"
+        try:
+            with foreign(self._server):
+                async with self._client.stream("GET", self._url, headers=_STREAM) as response:
+                    self._check(response)
+                    await self._feed(session, response)
+        except GatewayError as error:
+            reason = error.detail
+            if not session.endpoint.done():
+                session.endpoint.set_exception(error)
+        finally:
+            if not session.endpoint.done():
+                session.endpoint.set_exception(
+                    UpstreamProtocolError(self._server, f"Server {self._server!r} ended its stream at once.")
+                )
+            session.duplex.close(reason)
+            self._sessions.pop(session.id, None)
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.status_code in (401, 403):
+            raise UpstreamRefused(
+                self._server,
+                f"Server {self._server!r} answered {response.status_code} to the credentials it is registered with; "
+                "check its `headers`.",
+            )
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if response.status_code != 200 or media_type != "text/event-stream":
+            raise UpstreamProtocolError(
+                self._server,
+                f"Server {self._server!r} has no event stream at its URL: HTTP {response.status_code}, "
+                f"{media_type or 'no content type'}.",
+                upstream_status=response.status_code,
+            )
+
+    async def _feed(self, session: _Session, response: httpx.Response) -> None:
+        decoder = SseDecoder(self._limits.max_result)
+        try:
+            async for chunk in response.aiter_raw():
+                for event in decoder.feed(chunk):
+                    if event.name == "endpoint" and not session.endpoint.done():
+                        session.endpoint.set_result(self._endpoint(event.data))
+                    elif event.name == "message" and event.data:
+                        self._hear(session, event.data)
+        except EventTooLarge:
+            raise too_large(self._server, self._limits.max_result) from None
+
+    def _hear(self, session: _Session, data: bytes) -> None:
+        """One message of the stream; what is none is left out, the others are nobody's fault."""
+        try:
+            message = decode_answer(data)
+        except GatewayError as error:
+            log.warning("server %s sent a malformed message: %s", self._server, error.detail[:200])
+            return
+        for each in message.entries if isinstance(message, Batch) else (message,):
+            if not isinstance(each, GatewayError):
+                session.duplex.feed(each, len(data))
+
+    def _endpoint(self, data: bytes) -> str:
+        """Where to post; only at the server's own origin. Raises UpstreamProtocolError."""
+        with suppress(ValueError):
+            url = urljoin(self._url, data.decode(errors="replace").strip())
+            asked, named = urlsplit(self._url), urlsplit(url)
+            if (asked.scheme, asked.hostname, asked.port) == (named.scheme, named.hostname, named.port):
+                return url
+        raise UpstreamProtocolError(
+            self._server, f"Server {self._server!r} wants its messages posted at another origin, which is refused."
+        )
