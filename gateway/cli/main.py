@@ -150,7 +150,7 @@ def _cause(error: Exception) -> str:
 @cli.command()
 def migrate() -> None:
     """Bring the database's schema up to date."""
-    from gateway.stores.postgres import Store
+    from gateway.stores.postgres import Postgres
 
     settings = Settings.from_environment(os.environ)
     if settings.database_url is None:
@@ -159,12 +159,12 @@ def migrate() -> None:
     _check_database(settings.database_url)
 
     async def work(url: str) -> list[str]:
-        store = Store(url)
+        postgres = Postgres(url)
         try:
-            await store.open(settings.secret)
-            return store.migrated
+            await postgres.open()
+            return postgres.migrated
         finally:
-            await store.close()
+            await postgres.close()
 
     applied = asyncio.run(work(settings.database_url))
     _say(f"applied {', '.join(applied)}" if applied else "the schema is up to date")

@@ -35,7 +35,7 @@ class Address:
                 "POST /rpc takes single calls without a session."
             )
         session = gateway.sessions.read(inbound.session_id, principal, self.name, gateway.clock())
-        if session.key in gateway.sync.ended_sessions:
+        if session.key in gateway.ended_sessions:
             raise SessionNotFound
         return session
 

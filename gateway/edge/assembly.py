@@ -17,19 +17,22 @@ from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.services import Gateway
 from gateway.model.address_policy import Allowed
 from gateway.model.catalogue import Catalogue
+from gateway.model.keyring import Keyring
 from gateway.model.question_ids import Questions
 from gateway.model.session_ids import Sessions
 from gateway.net.dialer import Dialer, Resolve, Vetting, resolve
 from gateway.observability.metrics import Telemetry
 from gateway.registry.discovery import Refresh
+from gateway.registry.servers import NameRules, ServerTable
 from gateway.registry.sync import Sync
+from gateway.sessions.ended import EndedSessions
 from gateway.sessions.record import Records
 from gateway.sessions.sessions import Conversations
 from gateway.settings import Settings
 from gateway.stores.event_log import EventLog, Retention
 from gateway.stores.hints import Bus
 from gateway.stores.inbox import Inbox
-from gateway.stores.postgres import NameRules, Store
+from gateway.stores.postgres import Postgres
 from gateway.stores.redis import Redis
 from gateway.stores.streams import Streams
 from gateway.tasks import end, keep
@@ -64,11 +67,15 @@ async def open_gateway(
         raise SettingsError("REDIS_URL: not set; `mcp-gateway serve` runs a Redis of its own without it.")
     worker = worker or str(os.getpid())
     telemetry = Telemetry(settings.replica_name, by_tool=settings.metrics_tools)
-    store = Store(settings.database_url, runs_programs=settings.allow_stdio)
+    postgres = Postgres(settings.database_url)
     bus = Bus(settings.redis_url)
     redis: Redis | None = None
     try:
-        keyring = await store.open(settings.secret)
+        await postgres.open()
+        secrets = [secret.encode() for secret in settings.secret] or [await postgres.own_secret()]
+        keyring = Keyring(secrets)
+        servers = ServerTable(postgres, keyring, runs_programs=settings.allow_stdio)
+        ended = EndedSessions(postgres)
         redis = Redis(settings.redis_url, keyring.identity)
         streams = Streams(redis)
         own_name = f"{worker}-{os.urandom(6).hex()}"
@@ -78,7 +85,7 @@ async def open_gateway(
         bridge_name = None if bridge is None else f"bridge-{_digest(f'{platform.node()} {bridge}')}"
         relay = Relay(redis, inbox, own_name, bus.tell, bridge_name)
         empty = Catalogue(strict=settings.name_chars == "strict")
-        sync = Sync(store, bus, settings.poll_seconds, time.monotonic, empty)
+        sync = Sync(servers, bus, settings.poll_seconds, time.monotonic, empty)
         everything = settings.allow_private_upstreams
         vetting = Vetting(Allowed.read(settings.allowed_upstreams, everything=everything), resolve)
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
@@ -96,7 +103,7 @@ async def open_gateway(
             lambda server: failed(server),
         )
         refresh = Refresh(
-            store,
+            servers,
             sync,
             pool,
             vetting,
@@ -108,7 +115,7 @@ async def open_gateway(
             records=Records(redis),
             redis=redis,
             bus=bus,
-            store=store,
+            ended=ended,
             sync=sync,
             pool=pool,
             questions=Questions(keyring),
@@ -130,12 +137,14 @@ async def open_gateway(
         arguments = ArgumentChecker()
         sync.on_swap(pool.reconcile)
         sync.on_swap(conversations.reconcile)
-        sync.on_session_end(conversations.drop)
+        sync.follow(ended.catch_up)
+        sync.on_swap(ended.swapped)
+        ended.on_end(conversations.drop)
         conversations.stopped = relay.stopped
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
         sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
-        sync.on_read(lambda: _show(telemetry, store, bus, conversations))
+        sync.on_read(lambda: _show(telemetry, postgres, bus, conversations))
         await sync.catch_up()
         loops = [
             asyncio.create_task(keep("bus", lambda: bus.listen(sync.hint, conversations.told))),
@@ -151,7 +160,9 @@ async def open_gateway(
             await bus.first_contact(_CONTACT_SECONDS)
             yield Gateway(
                 settings=settings,
-                store=store,
+                postgres=postgres,
+                servers=servers,
+                ended_sessions=ended,
                 bus=bus,
                 sync=sync,
                 pool=pool,
@@ -179,13 +190,13 @@ async def open_gateway(
         if redis is not None:
             await redis.close()
         await bus.close()
-        await store.close()
+        await postgres.close()
 
 
-def _show(telemetry: Telemetry, store: Store, bus: Bus, conversations: Conversations) -> None:
+def _show(telemetry: Telemetry, postgres: Postgres, bus: Bus, conversations: Conversations) -> None:
     """The figures that follow the registry's reader, every few seconds."""
     telemetry.read_at.set_to_current_time()
-    telemetry.connections.set(store.connections)
+    telemetry.connections.set(postgres.connections)
     telemetry.redis.set(int(bus.connected))
     telemetry.known_sessions.set(len(conversations))
     telemetry.tasks.set(len(asyncio.all_tasks()))

@@ -127,7 +127,7 @@ async def _conversation(gateway: Gateway, http: Http, principal: Principal) -> C
     query = parse_qs(http.scope.get("query_string", b"").decode("latin-1"))
     [id] = query.get("session_id", query.get("sessionId", [""]))[:1]
     session = gateway.sessions.read(id, principal, _ADDRESS, gateway.clock())
-    if session.key in gateway.sync.ended_sessions:
+    if session.key in gateway.ended_sessions:
         raise SessionNotFound
     return await gateway.conversations.find(session, None)
 

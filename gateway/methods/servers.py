@@ -1,6 +1,6 @@
 """The registry's methods: register, list, get, update, remove, refresh. REST and JSON-RPC call the same ones.
 
-Changes are made in one transaction of the store, read back, and shown without secrets.
+Changes are made in one transaction of the registry, read back, and shown without secrets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.model.listing import ListQuery
 from gateway.model.principals import Principal, require_administrator
 from gateway.model.server import STDIO, Server, ServerSpec, identified, is_name, parse_spec, patch_spec, read_fields
 from gateway.net.dialer import NotResolved
-from gateway.stores.postgres import Change
+from gateway.registry.servers import Change
 
 _REGISTRATION_SECONDS = 2.0
 _CLAIM_SECONDS = 5.0
@@ -66,7 +66,7 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     if not call.gateway.settings.allow_stdio:
         change = _without_programs(change)
     await _vet(call, fields)
-    if await call.gateway.store.put(name, change, _CLAIM_SECONDS):
+    if await call.gateway.servers.put(name, change, _CLAIM_SECONDS):
         await call.gateway.sync.announce()
         if (await _current(call, name)).spec.enabled:
             await call.gateway.refresh.discover(name, _REGISTRATION_SECONDS)
@@ -92,7 +92,7 @@ async def remove_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Forget a server."""
     require_administrator(call.principal)
     name = _only_name(fields)
-    await call.gateway.store.remove(name)
+    await call.gateway.servers.remove(name)
     await call.gateway.sync.announce()
     return {"name": name, "server_id": name, "removed": True}
 

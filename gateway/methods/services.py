@@ -14,13 +14,15 @@ from gateway.model.session_ids import Sessions
 from gateway.net.dialer import Vetting
 from gateway.observability.metrics import Telemetry
 from gateway.registry.discovery import Refresh
+from gateway.registry.servers import ServerTable
 from gateway.registry.sync import Sync
+from gateway.sessions.ended import EndedSessions
 from gateway.sessions.sessions import Conversations
 from gateway.settings import Settings
 from gateway.stores.event_log import EventLog
 from gateway.stores.hints import Bus
 from gateway.stores.inbox import Inbox
-from gateway.stores.postgres import Store
+from gateway.stores.postgres import Postgres
 from gateway.stores.redis import Redis
 from gateway.upstream.pool import Pool
 
@@ -30,7 +32,9 @@ class Gateway:
     """The parts that requests are answered with."""
 
     settings: Settings
-    store: Store
+    postgres: Postgres
+    servers: ServerTable
+    ended_sessions: EndedSessions
     bus: Bus
     sync: Sync
     pool: Pool

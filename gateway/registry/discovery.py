@@ -16,8 +16,8 @@ from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError
 from gateway.model.server import STDIO, Offers, ServerSpec
 from gateway.net.dialer import Vetting
 from gateway.protocol.messages import Failure, Request
+from gateway.registry.servers import Claim, NameRules, ServerTable
 from gateway.registry.sync import Sync
-from gateway.stores.postgres import Claim, NameRules, Store
 from gateway.tasks import end
 from gateway.upstream.link import Probe
 from gateway.upstream.pool import Pool
@@ -48,7 +48,7 @@ class Refresh:
 
     def __init__(
         self,
-        store: Store,
+        servers: ServerTable,
         sync: Sync,
         pool: Pool,
         vetting: Vetting,
@@ -57,7 +57,7 @@ class Refresh:
         every_seconds: float,
         retry_seconds: float,
     ) -> None:
-        self._store = store
+        self._servers = servers
         self._sync = sync
         self._pool = pool
         self._vetting = vetting
@@ -76,7 +76,7 @@ class Refresh:
             while True:
                 try:
                     await self._make_due()
-                    for claim in await self._store.claim_due(_CLAIM_SECONDS):
+                    for claim in await self._servers.claim_due(_CLAIM_SECONDS):
                         self._start(claim)
                 except StoreUnavailable:
                     pass  # whoever is due stays due
@@ -100,7 +100,7 @@ class Refresh:
 
         Raises UnknownServer or StoreUnavailable.
         """
-        task = self._start(await self._store.claim(name, _CLAIM_SECONDS))
+        task = self._start(await self._servers.claim(name, _CLAIM_SECONDS))
         await asyncio.wait({task}, timeout=wait_seconds)
 
     async def _make_due(self) -> None:
@@ -108,7 +108,7 @@ class Refresh:
         now = asyncio.get_running_loop().time()
         self._told = {name: at for name, at in self._told.items() if now - at < _LOOK_SECONDS}
         if due := self._due - self._told.keys():
-            await self._store.make_due(*due)
+            await self._servers.make_due(*due)
             self._told |= dict.fromkeys(due, now)
             self._due -= due
 
@@ -144,7 +144,7 @@ class Refresh:
                 await self._failed(claim, f"The gateway could not take its answer ({type(error).__name__}).")
             else:
                 pause = self._every_seconds * random.uniform(0.9, 1.1)  # noqa: S311
-                if await self._store.record_offers(claim, offers, self._rules, pause):
+                if await self._servers.record_offers(claim, offers, self._rules, pause):
                     log.info("server %s offers %d tools", claim.spec.name, len(offers.tools))
                     await self._sync.announce()
         except StoreUnavailable:
@@ -158,7 +158,7 @@ class Refresh:
         if leads_back:
             pause = max(_LEADS_BACK_SECONDS, self._every_seconds)
         reason = reason.replace("\0", "").strip()[:1000]
-        if await self._store.record_failure(claim, reason, pause):
+        if await self._servers.record_failure(claim, reason, pause):
             log.warning("server %s is unreachable: %s", claim.spec.name, reason)
             await self._sync.announce()
 

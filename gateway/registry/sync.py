@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway.errors import StoreUnavailable
 from gateway.model.catalogue import Catalogue
+from gateway.registry.servers import ServerTable
 from gateway.stores.hints import Bus
-from gateway.stores.postgres import Store
 from gateway.tasks import end
 
 _LOOK_AT_MOST_EVERY = 0.25  # seconds, for looks that callers with unknown names cause
 
 _CALLER_SECONDS = 1.0
-_FORGET_ABOVE = 1_000  # ended sessions
 
 log = logging.getLogger("gateway.sync")
 
@@ -29,13 +27,13 @@ class Sync:
 
     def __init__(
         self,
-        store: Store,
+        servers: ServerTable,
         bus: Bus,
         poll_seconds: float,
         clock: Callable[[], float],
         empty: Catalogue = Catalogue(),  # noqa: B008  # a frozen value
     ) -> None:
-        self._store = store
+        self._servers = servers
         self._bus = bus
         self._poll_seconds = poll_seconds
         self._clock = clock
@@ -47,12 +45,9 @@ class Sync:
         self._swapped: list[Callable[[Catalogue], None]] = []
         self._telling: set[asyncio.Task[bool]] = set()
         self._read_calls: list[Callable[[], None]] = []
-        self._end_calls: list[Callable[[str], None]] = []
-        self._sessions_read = 0
-        self._forget_above = _FORGET_ABOVE
+        self._feeds: list[Callable[[], Awaitable[None]]] = []
         self._looked_for_caller = 0.0
         self.catalogue = empty
-        self.ended_sessions: dict[str, float] = {}
         self.read_at: float | None = None
         self.degraded: str | None = None
 
@@ -64,19 +59,9 @@ class Sync:
         """Have `call` told each time the registry was read."""
         self._read_calls.append(call)
 
-    def on_session_end(self, call: Callable[[str], None]) -> None:
-        """Have `call` told of each session, by its key, that ended somewhere."""
-        self._end_calls.append(call)
-
-    def end_session(self, key: str, expires: float) -> None:
-        """Know that a session is over."""
-        self.ended_sessions[key] = expires
-
-    def _session_ended(self, key: str, expires: float) -> None:
-        if key not in self.ended_sessions:
-            self.end_session(key, expires)
-            for call in self._end_calls:
-                call(key)
+    def follow(self, read: Callable[[], Awaitable[None]]) -> None:
+        """Have something else that stands in the same database read at each look, after the servers."""
+        self._feeds.append(read)
 
     @property
     def lag(self) -> float | None:
@@ -151,10 +136,9 @@ class Sync:
 
     async def _read(self) -> None:
         try:
-            changes = await self._store.changes_since(self.catalogue.revision if self.read_at is not None else -1)
-            for number, id, expires in await self._store.sessions_ended_since(self._sessions_read):
-                self._sessions_read = number
-                self._session_ended(id, expires)
+            changes = await self._servers.changes_since(self.catalogue.revision if self.read_at is not None else -1)
+            for read in self._feeds:
+                await read()
         except StoreUnavailable:
             if self.degraded is None:
                 log.warning("registry unavailable, serving revision %d from memory", self.catalogue.revision)
@@ -166,18 +150,8 @@ class Sync:
         self.read_at = self._clock()
         for call in self._read_calls:
             call()
-        if len(self.ended_sessions) > self._forget_above:
-            self._forget_expired()
-        if changes is not None and changes.revision < self.catalogue.revision:
-            self._sessions_read = 0  # another database stands behind the same address
         if changes is not None:
             self._swap(self.catalogue.apply(changes.revision, changes.servers, changes.names))
-
-    def _forget_expired(self) -> None:
-        """Ended sessions that have expired meanwhile need no remembering."""
-        now = time.time()
-        self.ended_sessions = {id: expires for id, expires in self.ended_sessions.items() if expires > now}
-        self._forget_above = max(_FORGET_ABOVE, 2 * len(self.ended_sessions))
 
     def _swap(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue

@@ -25,11 +25,11 @@ from gateway.model.question_ids import Questions
 from gateway.model.session_ids import Session
 from gateway.protocol.exchange import gateway_id
 from gateway.registry.sync import Sync
+from gateway.sessions.ended import EndedSessions
 from gateway.sessions.get_stream import Listening
 from gateway.sessions.record import Record, Records, UpstreamSession
 from gateway.sessions.session import Conversation, link_of
 from gateway.stores.hints import Bus
-from gateway.stores.postgres import Store
 from gateway.stores.redis import Redis, RedisUnavailable
 from gateway.tasks import end
 from gateway.upstream.contract import Upstream
@@ -55,7 +55,7 @@ class Conversations:
         records: Records,
         redis: Redis,
         bus: Bus,
-        store: Store,
+        ended: EndedSessions,
         sync: Sync,
         pool: Pool,
         questions: Questions,
@@ -68,7 +68,7 @@ class Conversations:
         self.pool = pool
         self.questions = questions
         self._bus = bus
-        self._store = store
+        self._ended = ended
         self._sync = sync
         self._idle_seconds = idle_seconds
         self._max_sessions = max_sessions
@@ -163,8 +163,7 @@ class Conversations:
 
     async def end(self, session: Session) -> None:
         """End a session at every worker and upstream. Raises StoreUnavailable."""
-        await self._store.end_session(session.key, session.expires)
-        self._sync.end_session(session.key, session.expires)
+        await self._ended.end(session.key, session.expires)
         await self._over(session.key, session.expires)
         await self._sync.announce()
 
@@ -265,7 +264,7 @@ class Conversations:
         conversation = self._known.get(key)
         match what:
             case "end":
-                self._sync.end_session(key, said["expires"])
+                self._ended.add(key, said["expires"])
                 self.drop(key)
                 self.spawn(self._acknowledge(said["ack"]))
             case "changed":
@@ -330,7 +329,7 @@ class Conversations:
                 await self.records.remove(key)
                 return
             log.info("a session was idle too long")
-            await self._store.end_session(key, record.expires)
+            await self._ended.end(key, record.expires)
             await self._over(key, record.expires)
         except (RedisUnavailable, GatewayError) as error:
             log.warning("an idle session could not be ended: %s", error)

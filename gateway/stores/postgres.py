@@ -1,48 +1,25 @@
-"""The registry in Postgres: the truth of which servers there are and what they offer.
+"""Postgres, bounded: a pool of connections, transactions that end in time, and the schema's migrations.
 
-Every change bumps the revision in the same transaction, so that a worker reads all since its own. Raises our
-StoreUnavailable when Postgres does not answer; knows SQL and seals, nothing of upstreams or protocols.
+Raises our StoreUnavailable when Postgres does not answer. Knows no table but that of the migrations and the secret.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
 import os
-import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
-import orjson
 import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from gateway.errors import ServerSealed, StoreUnavailable, UnknownServer
-from gateway.model import names
-from gateway.model.keyring import Keyring, SealBroken
-from gateway.model.server import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, ServerSpec
+from gateway.errors import StoreUnavailable
 
-_SEAL = "server secrets"
-_SEALED_AWAY = "its headers were stored with another GATEWAY_SECRET; add that secret, or register it again"
-_SPEC_FIELDS = frozenset(each.name for each in fields(ServerSpec))
-_CLAIM = (
-    "UPDATE servers SET claim = claim + 1, claimed = true, due_again = false, "
-    "next_refresh = now() + make_interval(secs => %s)"
-)
-_NEXT = (
-    "claimed = false, due_again = false, "
-    "next_refresh = now() + CASE WHEN due_again THEN interval '1 second' ELSE make_interval(secs => %s) END"
-)
-_NAMED = b"with strict names"  # changes with how names are given, so that all are given anew
 _MIGRATION_LOCK = 0x6D63702D6777
 _TRANSACTION_SECONDS = 5.0
-_UNSTEADY = re.compile(r"\d{4,}|\d+(\.\d+)? ?(ms|s|seconds)\b|0x[0-9a-f]+|\d{1,2}:\d{2}(:\d{2})?")
 _DISCONNECTED = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -50,10 +27,6 @@ _DISCONNECTED = (
     PoolTimeout,
     OSError,
 )
-
-log = logging.getLogger("gateway.store")
-
-Change = Callable[[ServerSpec | None], ServerSpec]
 
 
 class Connection(psycopg.AsyncConnection[dict[str, Any]]):
@@ -66,42 +39,10 @@ class Connection(psycopg.AsyncConnection[dict[str, Any]]):
         self.pgconn.finish()
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a worker needs to catch up: servers changed since, and the names of all."""
+class Postgres:
+    """The database behind a pool of connections."""
 
-    revision: int
-    servers: tuple[Server, ...]
-    names: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A server whose lists this worker is to ask for; nobody else does until the claim runs out."""
-
-    spec: ServerSpec
-    number: int
-    failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class NameRules:
-    """How public names are built in this registry."""
-
-    separator: str
-    limit: int
-
-    def of(self, spec: ServerSpec) -> names.Naming:
-        prefix = spec.name if spec.prefix is None else spec.prefix
-        return names.Naming(spec.name, prefix, self.separator, self.limit)
-
-
-class Store:
-    """The registry's tables behind a pool of connections."""
-
-    def __init__(self, url: str, *, size: int = 4, runs_programs: bool = True) -> None:
-        """Without `runs_programs` servers of transport_type stdio are shown as what they are here: unreachable."""
-        self._runs_programs = runs_programs
+    def __init__(self, url: str, *, size: int = 4) -> None:
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             min_size=1,
@@ -124,17 +65,13 @@ class Store:
             open=False,
             name="registry",
         )
-        self._keyring: Keyring | None = None
         self.queries = 0
         self.migrated: list[str] = []
 
-    async def open(self, secrets: Iterable[str] = ()) -> Keyring:
-        """Connect, migrate, and return the keys. Raises StoreUnavailable."""
+    async def open(self) -> None:
+        """Connect and migrate. Raises StoreUnavailable."""
         await self._pool.open()
         self.migrated = await self.migrate()
-        secret_bytes = [secret.encode() for secret in secrets] or [await self._own_secret()]
-        self._keyring = Keyring(secret_bytes)
-        return self._keyring
 
     async def close(self) -> None:
         await self._pool.close(timeout=2)
@@ -142,7 +79,7 @@ class Store:
     async def migrate(self) -> list[str]:
         """Bring the schema up to date; return the files applied. Safe to run from many workers at once."""
         applied: list[str] = []
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
             await connection.execute(
                 "CREATE TABLE IF NOT EXISTS schema_versions "
@@ -163,173 +100,9 @@ class Store:
         """Connections that the pool holds now."""
         return self._pool.get_stats().get("pool_size", 0)
 
-    # --- reading --------------------------------------------------------------------------------------------------
-
-    async def revision(self) -> int:
-        """The registry's revision now."""
-        async with self._transaction() as connection:
-            return await _revision(connection)
-
-    async def changes_since(self, revision: int) -> Changes | None:
-        """All that changed after `revision`, or None if nothing did."""
-        async with self._transaction() as connection:
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            current = await _revision(connection)
-            if current == revision:
-                return None
-            if current < revision:  # another database stands behind the same address: begin anew
-                revision = -1
-            cursor = await connection.execute("SELECT * FROM servers WHERE revision > %s", (revision,))
-            servers = tuple([server async for row in cursor if (server := self._readable(row)) is not None])
-            rows = await (await connection.execute("SELECT name FROM servers")).fetchall()
-            return Changes(current, servers, frozenset(row["name"] for row in rows))
-
-    async def sessions_ended_since(self, number: int) -> list[tuple[int, str, float]]:
-        """Ended sessions in the order of their ending, as (number, id, expiry in seconds since the epoch)."""
-        async with self._transaction() as connection:
-            cursor = await connection.execute(
-                "SELECT number, id, expires FROM ended_sessions WHERE number > %s AND expires > now() ORDER BY number",
-                (number,),
-            )
-            return [(row["number"], row["id"], row["expires"].timestamp()) async for row in cursor]
-
-    # --- writing --------------------------------------------------------------------------------------------------
-
-    async def put(self, name: str, change: Change, claim_seconds: float) -> bool:
-        """Store what `change` makes of the stored specification; False if that is the same.
-
-        `change` gets None where there is none, and may refuse by raising. The server is claimed by the caller.
-        """
-        async with self._transaction() as connection:
-            revision = await _bump(connection)
-            row = await (await connection.execute("SELECT * FROM servers WHERE name = %s", (name,))).fetchone()
-            stored = None if row is None else self._spec(row)
-            if stored is not None and stored.sealed_away:
-                raise ServerSealed(name)
-            spec = change(stored)
-            if spec == stored:
-                await connection.rollback()
-                return False
-            values = self._row(spec, revision) | {"claim": claim_seconds}
-            await (_insert(connection, values) if stored is None else _update(connection, stored, spec, values))
-            return True
-
-    async def remove(self, name: str) -> None:
-        """Forget a server and its names. Raises UnknownServer."""
-        async with self._transaction() as connection:
-            await _bump(connection)
-            cursor = await connection.execute("DELETE FROM servers WHERE name = %s", (name,))
-            if not cursor.rowcount:
-                raise UnknownServer(name)
-
-    async def end_session(self, id: str, expires: float) -> None:
-        """Record that a session is over, for every worker to read."""
-        async with self._transaction() as connection:
-            # numbers must become visible in their order, or a reader that saw a later one misses an earlier one
-            await connection.execute("SELECT revision FROM registry FOR UPDATE")
-            await connection.execute(
-                "INSERT INTO ended_sessions (id, expires) VALUES (%s, %s)",
-                (id, datetime.fromtimestamp(expires, UTC)),
-            )
-            await connection.execute("DELETE FROM ended_sessions WHERE expires < now()")
-
-    # --- discovery ------------------------------------------------------------------------------------------------
-
-    async def claim_due(self, claim_seconds: float, limit: int = 8) -> list[Claim]:
-        """Take servers that are due; they are ours until the claim runs out."""
-        async with self._transaction() as connection:
-            cursor = await connection.execute(
-                f"{_CLAIM} WHERE name IN "
-                "(SELECT name FROM servers WHERE enabled AND next_refresh <= now() "
-                " ORDER BY next_refresh LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING *",
-                (claim_seconds, limit),
-            )
-            claims = [Claim(self._spec(row), row["claim"], row["failures"]) async for row in cursor]
-        return [claim for claim in claims if not claim.spec.sealed_away]
-
-    async def claim(self, name: str, claim_seconds: float) -> Claim:
-        """Take one server, due or not. Raises UnknownServer."""
-        async with self._transaction() as connection:
-            cursor = await connection.execute(
-                f"{_CLAIM} WHERE name = %s RETURNING *",
-                (claim_seconds, name),
-            )
-            row = await cursor.fetchone()
-        if row is None:
-            raise UnknownServer(name)
-        claim = Claim(self._spec(row), row["claim"], row["failures"])
-        if claim.spec.sealed_away:
-            raise ServerSealed(name)
-        return claim
-
-    async def make_due(self, *names: str) -> None:
-        """Ask that servers be looked at soon."""
-        async with self._transaction() as connection:
-            await connection.execute(
-                "UPDATE servers SET due_again = true, "
-                "next_refresh = CASE WHEN claimed THEN next_refresh ELSE now() END WHERE name = ANY(%s)",
-                (list(names),),
-            )
-
-    async def record_offers(self, claim: Claim, offers: Offers, rules: NameRules, next_seconds: float) -> bool:
-        """Store what a server offers and name it; True if the registry changed, so that others must read.
-
-        Does nothing when somebody claimed the server since, or changed its specification.
-        """
-        data = offers.to_bytes()
-        digest = hashlib.sha256(data + _NAMED).hexdigest()
-        async with self._transaction() as connection:
-            cursor = await connection.execute(
-                f"UPDATE servers SET discovered_at = now(), failures = 0, {_NEXT} "
-                "WHERE name = %s AND claim = %s AND digest = %s AND state = 'ready' RETURNING name",
-                (next_seconds, claim.spec.name, claim.number, digest),
-            )
-            if await cursor.fetchone():
-                return False
-            revision = await _bump(connection)
-            cursor = await connection.execute(
-                "SELECT names FROM servers WHERE name = %s AND claim = %s AND enabled FOR UPDATE",
-                (claim.spec.name, claim.number),
-            )
-            if (await cursor.fetchone()) is None:
-                await connection.rollback()
-                return False
-            assigned = await _assign(connection, rules.of(claim.spec), offers)
-            await connection.execute(
-                "UPDATE servers SET offers = %s, digest = %s, names = %s, state = 'ready', reason = NULL, "
-                "unreachable_since = NULL, discovered_at = now(), failures = 0, revision = %s, "
-                f"{_NEXT} WHERE name = %s",
-                (data, digest, orjson.dumps(assigned), revision, next_seconds, claim.spec.name),
-            )
-            return True
-
-    async def record_failure(self, claim: Claim, reason: str, next_seconds: float) -> bool:
-        """Store why a server could not be asked; True if that is news."""
-        async with self._transaction() as connection:
-            cursor = await connection.execute(
-                f"UPDATE servers SET failures = failures + 1, {_NEXT} "
-                "WHERE name = %s AND claim = %s RETURNING state, reason, enabled",
-                (next_seconds, claim.spec.name, claim.number),
-            )
-            row = await cursor.fetchone()
-            if row is None or not row["enabled"]:
-                return False
-            if row["state"] == "unreachable" and steady(row["reason"] or "") == steady(reason):
-                return False
-        async with self._transaction() as connection:
-            revision = await _bump(connection)
-            await connection.execute(
-                "UPDATE servers SET state = 'unreachable', reason = %s, "
-                "unreachable_since = coalesce(unreachable_since, now()), revision = %s "
-                "WHERE name = %s AND claim = %s",
-                (reason, revision, claim.spec.name, claim.number),
-            )
-            return True
-
-    # --- rows and values ------------------------------------------------------------------------------------------
-
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One transaction, committed at the end of the block. Raises StoreUnavailable."""
         self.queries += 1
         try:
             async with asyncio.timeout(_TRANSACTION_SECONDS), self._pool.connection() as connection:
@@ -337,173 +110,12 @@ class Store:
         except (TimeoutError, *_DISCONNECTED) as error:
             raise StoreUnavailable from error
 
-    async def _own_secret(self) -> bytes:
-        async with self._transaction() as connection:
+    async def own_secret(self) -> bytes:
+        """The secret of a gateway that was given none: made once, and kept here. Raises StoreUnavailable."""
+        async with self.transaction() as connection:
             await connection.execute(
                 "INSERT INTO secrets (secret) VALUES (%s) ON CONFLICT DO NOTHING", (os.urandom(32),)
             )
             row = await (await connection.execute("SELECT secret FROM secrets")).fetchone()
             assert row is not None, "the row was inserted or there before"  # noqa: S101
             return bytes(row["secret"])
-
-    def _row(self, spec: ServerSpec, revision: int) -> dict[str, Any]:
-        assert self._keyring is not None, "open() comes first"  # noqa: S101
-        secrets = orjson.dumps({"url": spec.url, "headers": dict(spec.headers), "env": dict(spec.env)})
-        return {
-            "name": spec.name,
-            "spec": orjson.dumps(spec.public()),
-            "sealed": self._keyring.seal(_SEAL, secrets, spec.name),
-            "revision": revision,
-            "enabled": spec.enabled,
-            "state": "starting" if spec.enabled else "disabled",
-            "reason": None,
-        }
-
-    def _spec(self, row: Mapping[str, Any]) -> ServerSpec:
-        """Read a specification; one whose secrets can't be opened comes back disabled and without them."""
-        assert self._keyring is not None, "open() comes first"  # noqa: S101
-        values = orjson.loads(row["spec"])
-        try:
-            values |= orjson.loads(self._keyring.open(_SEAL, bytes(row["sealed"]), row["name"]))
-        except SealBroken:
-            values |= {"headers": {}, "env": {}, "sealed_away": True}
-        known = {name: value for name, value in values.items() if name in _SPEC_FIELDS}
-        return ServerSpec(**known | {name: tuple(known.get(name, ())) for name in ("tags", "args")})
-
-    def _readable(self, row: Mapping[str, Any]) -> Server | None:
-        """A row as a server; one that we can't read (of a newer version, say) must not hide the others."""
-        try:
-            return self._server(row)
-        except Exception:
-            log.exception("the row of server %s can't be read", row["name"])
-            return None
-
-    def _server(self, row: Mapping[str, Any]) -> Server:
-        spec = self._spec(row)
-        if spec.sealed_away:
-            row = {**row, "state": "unreachable", "reason": _SEALED_AWAY}
-        elif spec.transport_type == STDIO and spec.enabled and not self._runs_programs:
-            row = {**row, "state": "unreachable", "reason": NO_PROGRAMS}
-        return Server(
-            spec=spec,
-            revision=row["revision"],
-            created_at=row["created_at"],
-            updated_at=row["updated_at"],
-            state=row["state"],
-            reason=row["reason"],
-            discovered_at=row["discovered_at"],
-            unreachable_since=row["unreachable_since"],
-            offers=NO_OFFERS if row["offers"] is None else Offers.from_bytes(row["offers"]),
-            names=orjson.loads(row["names"]),
-        )
-
-
-def steady(reason: str) -> str:
-    """What of a reason is the same at each failure: without process ids, times and durations."""
-    return _UNSTEADY.sub("#", reason)
-
-
-async def _revision(connection: Connection) -> int:
-    row = await (await connection.execute("SELECT revision FROM registry")).fetchone()
-    return int(row["revision"]) if row else 0
-
-
-async def _bump(connection: Connection) -> int:
-    """Count one change. The row lock puts all changes in one order, that of their revisions."""
-    cursor = await connection.execute("UPDATE registry SET revision = revision + 1 RETURNING revision")
-    row = await cursor.fetchone()
-    return int(row["revision"]) if row else 0
-
-
-async def _insert(connection: Connection, values: Mapping[str, Any]) -> None:
-    await connection.execute(
-        "INSERT INTO servers (name, spec, sealed, revision, enabled, state, reason, next_refresh) "
-        "VALUES (%(name)s, %(spec)s, %(sealed)s, %(revision)s, %(enabled)s, %(state)s, %(reason)s, "
-        "now() + make_interval(secs => %(claim)s))",
-        values,
-    )
-
-
-async def _update(connection: Connection, stored: ServerSpec, spec: ServerSpec, values: Mapping[str, Any]) -> None:
-    if stored.fingerprint != spec.fingerprint:  # another upstream: what the old one offered says nothing
-        await connection.execute(
-            "UPDATE servers SET offers = NULL, digest = '', names = '{}' WHERE name = %s", (spec.name,)
-        )
-    if stored.prefix != spec.prefix:
-        kinds = [*names.STRICT, *names.STRICT.values()]
-        await connection.execute("DELETE FROM names WHERE server = %s AND kind = ANY(%s)", (spec.name, kinds))
-        await connection.execute("UPDATE servers SET digest = '', names = '{}' WHERE name = %s", (spec.name,))
-    if _reached_as(stored) != _reached_as(spec):
-        await connection.execute(
-            "UPDATE servers SET state = %(state)s, reason = %(reason)s, unreachable_since = NULL, failures = 0 "
-            "WHERE name = %(name)s",
-            values,
-        )
-    await connection.execute(
-        "UPDATE servers SET spec = %(spec)s, sealed = %(sealed)s, revision = %(revision)s, enabled = %(enabled)s, "
-        "updated_at = now(), claim = claim + 1, claimed = true, "
-        "next_refresh = now() + make_interval(secs => %(claim)s) WHERE name = %(name)s",
-        values,
-    )
-
-
-def _reached_as(spec: ServerSpec) -> tuple[object, ...]:
-    """What decides whether a server's state still means something."""
-    return spec.fingerprint, spec.transport_type, spec.enabled
-
-
-async def _assign(connection: Connection, naming: names.Naming, offers: Offers) -> dict[str, dict[str, str]]:
-    """Name what is offered and remember it; the caller holds the revision's row lock.
-
-    Second, strict names are given to what has other characters whether or not lists show them (GATEWAY_NAME_CHARS):
-    else replicas that differ in that would rename each other's tools.
-    """
-    keys = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
-    assigned: dict[str, dict[str, str]] = {}
-    for kind, key in keys.items():
-        locals = [item[key] for item in getattr(offers, kind)]
-        assigned[kind] = await _assign_kind(connection, naming, kind, locals)
-        if kind in names.STRICT:
-            plain = assigned[kind]
-            odd = [local for local, public in plain.items() if naming.strict(local) != public]
-            assigned[names.STRICT[kind]] = await _assign_kind(connection, naming, names.STRICT[kind], odd)
-    return assigned
-
-
-async def _assign_kind(
-    connection: Connection, naming: names.Naming, kind: str, locals: Sequence[str]
-) -> dict[str, str]:
-    cursor = await connection.execute(
-        "SELECT local, public FROM names WHERE server = %s AND kind = %s", (naming.server, kind)
-    )
-    kept = {row["local"]: row["public"] async for row in cursor}
-    fresh = [local for local in locals if local not in kept]
-    wanted = [_digest(choice(local)) for local in fresh for choice in names.choices(naming, kind)]
-    cursor = await connection.execute(
-        "SELECT public FROM names WHERE kind = ANY(%s) AND digest = ANY(%s)", (_rivals(kind), wanted)
-    )
-    taken = {row["public"] async for row in cursor}
-    assigned = names.assign(naming, kind, locals, kept, taken.__contains__)
-    made = [(local, public) for local, public in assigned.items() if local not in kept]
-    await connection.execute(
-        "INSERT INTO names (kind, digest, public, server, local) "
-        "SELECT %s, digest, public, %s, local FROM unnest(%s::bytea[], %s::text[], %s::text[]) "
-        "AS made (digest, public, local)",
-        (
-            kind, naming.server, [_digest(public) for _, public in made], [public for _, public in made],
-            [local for local, _ in made],
-        ),
-    )  # fmt: skip
-    return assigned
-
-
-def _rivals(kind: str) -> list[str]:
-    """The kinds among which a name of this kind is unique: one name leads to one thing."""
-    for plain, strict in names.STRICT.items():
-        if kind in (plain, strict):
-            return [plain, strict]
-    return [kind]
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()

@@ -1,12 +1,14 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from gateway.errors import ServerExists, ServerSealed, StoreUnavailable, UnknownServer
+from gateway.model.keyring import Keyring
 from gateway.model.server import Offers, ServerSpec, parse_spec
-from gateway.stores.postgres import Changes, Claim, NameRules, Store
+from gateway.registry.servers import Changes, Claim, NameRules, ServerTable
+from gateway.stores.postgres import Postgres
 from tests.fix_proxy import Start
 
 pytestmark = pytest.mark.anyio
@@ -23,6 +25,23 @@ def always(spec: ServerSpec) -> Callable[[ServerSpec | None], ServerSpec]:
 
 def spec(name: str, **more: Any) -> ServerSpec:
     return parse_spec({"name": name, "url": f"http://{name}.test/mcp", **more})
+
+
+class Store(ServerTable):
+    """The registry's tables, on connections of their own."""
+
+    def __init__(self, url: str, *, runs_programs: bool = True) -> None:
+        self.postgres = Postgres(url)
+        self._runs = runs_programs
+
+    async def open(self, secrets: Sequence[str] = ()) -> Keyring:
+        await self.postgres.open()
+        keyring = Keyring([each.encode() for each in secrets] or [await self.postgres.own_secret()])
+        super().__init__(self.postgres, keyring, runs_programs=self._runs)
+        return keyring
+
+    async def close(self) -> None:
+        await self.postgres.close()
 
 
 @pytest.fixture
@@ -48,7 +67,7 @@ async def test_many_workers_can_migrate_at_once(database_url: str) -> None:
     keyrings = await asyncio.gather(*(store.open() for store in stores))
     sealed = keyrings[0].seal("p", b"text")
     assert {keys.open("p", sealed) for keys in keyrings} == {b"text"}
-    assert await stores[0].migrate() == []
+    assert await stores[0].postgres.migrate() == []
     await asyncio.gather(*(store.close() for store in stores))
 
 
@@ -100,7 +119,7 @@ async def test_two_at_once_under_one_name_are_put_in_order(store: Store) -> None
 async def test_no_secret_stands_in_the_database_in_clear(store: Store) -> None:
     secret = {"url": "http://a.test/mcp?token=s3cret", "headers": {"Authorization": "Bearer s3cret"}}
     await store.put("a", always(spec("a", **secret)), 30)
-    async with store._transaction() as connection:
+    async with store.postgres.transaction() as connection:
         row = await (await connection.execute("SELECT * FROM servers")).fetchone()
     assert "s3cret" not in str(row)
     [server] = (await read(store)).servers
@@ -234,24 +253,10 @@ async def test_a_change_of_a_tag_leaves_the_state_alone(store: Store) -> None:
 
 
 async def test_a_read_only_standby_is_an_unavailable_store(store: Store, database_url: str) -> None:
-    async with store._transaction() as connection:
+    async with store.postgres.transaction() as connection:
         await connection.execute("SET default_transaction_read_only = on")
     with pytest.raises(StoreUnavailable):
         await asyncio.gather(*(store.put(f"s{number}", always(spec(f"s{number}")), 30) for number in range(8)))
-
-
-async def test_no_ended_session_is_missed_however_many_end_at_once(store: Store) -> None:
-    seen: set[str] = set()
-
-    async def watch() -> None:
-        last = 0
-        while len(seen) < 60:
-            for number, id, _ in await store.sessions_ended_since(last):
-                last = number
-                seen.add(id)
-
-    async with asyncio.timeout(30):
-        await asyncio.gather(watch(), *(store.end_session(f"s{number}", 4_000_000_000) for number in range(60)))
 
 
 async def test_a_frozen_postgres_is_noticed_in_bounded_time(database_url: str, proxy: Start) -> None:
@@ -268,14 +273,6 @@ async def test_a_frozen_postgres_is_noticed_in_bounded_time(database_url: str, p
     async with asyncio.timeout(15):
         assert await store.revision() == 0
     await store.close()
-
-
-async def test_ended_sessions_are_read_in_order_until_they_expire(store: Store) -> None:
-    await store.end_session("one", 4_000_000_000)
-    await store.end_session("gone", 1)
-    [(number, id, expires)] = await store.sessions_ended_since(0)
-    assert (id, expires) == ("one", 4_000_000_000)
-    assert await store.sessions_ended_since(number) == []
 
 
 async def test_without_postgres_it_says_so_and_heals_with_the_first_request(database_url: str, proxy: Start) -> None:

@@ -74,7 +74,7 @@ async def test_a_surprise_is_masked(client: Client, monkeypatch: pytest.MonkeyPa
     async def broken(self: object, revision: int) -> None:
         raise RuntimeError("the secret is 42")
 
-    monkeypatch.setattr("gateway.stores.postgres.Store.put", broken)
+    monkeypatch.setattr("gateway.registry.servers.ServerTable.put", broken)
     error = await rpc(client, "mcp.servers.register", name="a", url="http://a.test/")
     assert error["code"] == -32603
     assert "42" not in str(error)

@@ -33,7 +33,7 @@ async def test_a_call_costs_no_round_trip_to_postgres_or_redis(open_app: Open, s
         gateway = inside(app)
         count: list[tuple[int, int, int]] = []
         for _ in range(2):
-            count.append((gateway.store.queries, gateway.bus.round_trips, gateway.redis.round_trips))
+            count.append((gateway.postgres.queries, gateway.bus.round_trips, gateway.redis.round_trips))
             for _ in range(20):
                 await ask(client, "/mcp", session, "tools/call", name="a__echo", arguments={"x": 1})
                 await client.ask("POST", "/mcp/tools/call", value={"name": "a__echo"})
@@ -104,7 +104,7 @@ async def test_without_postgres_calls_go_on_and_writes_say_why(
     def gone(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable
 
-    monkeypatch.setattr("gateway.stores.postgres.Store._transaction", gone)
+    monkeypatch.setattr("gateway.stores.postgres.Postgres.transaction", gone)
     gateway = inside(app)
     await until(lambda: gateway.sync.degraded is not None)
     assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
@@ -206,7 +206,7 @@ async def test_a_loop_that_meets_a_surprise_goes_on(
             raise RuntimeError("nobody expected this")
 
         with monkeypatch.context() as patched:
-            patched.setattr("gateway.stores.postgres.Store.claim_due", surprise)
+            patched.setattr("gateway.registry.servers.ServerTable.claim_due", surprise)
             await asyncio.sleep(1.2)
         servers["a"].down = None
         await until(lambda: inside(app).sync.catalogue.servers["a"].state == "ready")
