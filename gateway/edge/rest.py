@@ -30,7 +30,7 @@ from gateway.methods import servers as administration
 from gateway.methods.call import Call, Handler, outcome_of, wire_error
 from gateway.methods.services import Gateway
 from gateway.model.principals import Principal
-from gateway.model.server import identified
+from gateway.model.server_fields import identified
 from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
 from gateway.protocol.sse import encode_event
 from gateway.upstream.contract import Answering, Interrupted

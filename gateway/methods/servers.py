@@ -20,7 +20,8 @@ from gateway.methods.call import Call, Handler
 from gateway.model.catalogue import Catalogue
 from gateway.model.listing import ListQuery
 from gateway.model.principals import Principal, require_administrator
-from gateway.model.server import STDIO, Server, ServerSpec, identified, is_name, parse_spec, patch_spec, read_fields
+from gateway.model.server import STDIO, Server, ServerSpec
+from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
 from gateway.net.dialer import NotResolved
 from gateway.registry.servers import Change
 

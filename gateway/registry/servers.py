@@ -23,7 +23,7 @@ from gateway.stores.postgres import Connection, Postgres
 
 _SEAL = "server secrets"
 _SEALED_AWAY = "its headers were stored with another GATEWAY_SECRET; add that secret, or register it again"
-_SPEC_FIELDS = frozenset(each.name for each in fields(ServerSpec))
+_SPEC_FIELDS = frozenset(each.name for each in fields(ServerSpec) if each.init)
 _CLAIM = (
     "UPDATE servers SET claim = claim + 1, claimed = true, due_again = false, "
     "next_refresh = now() + make_interval(secs => %s)"

@@ -6,7 +6,8 @@ import pytest
 
 from gateway.errors import ServerExists, ServerSealed, StoreUnavailable, UnknownServer
 from gateway.model.keyring import Keyring
-from gateway.model.server import Offers, ServerSpec, parse_spec
+from gateway.model.server import Offers, ServerSpec
+from gateway.model.server_fields import parse_spec
 from gateway.registry.servers import Changes, Claim, NameRules, ServerTable
 from gateway.stores.postgres import Postgres
 from tests.fix_proxy import Start

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import InvalidParams
-from gateway.model.server import REDACTED, Offers, Server, ServerSpec, parse_spec, patch_spec, redact_url
+from gateway.model.server import REDACTED, Offers, Server, ServerSpec, redact_url
+from gateway.model.server_fields import parse_spec, patch_spec
 
 GOOD = {"name": "demo", "url": "https://example.org/mcp"}
 
