@@ -34,6 +34,11 @@ class GatewayError(Exception):
         self.facts: Mapping[str, Any] = {name: value for name, value in facts.items() if value is not None}
 
     @property
+    def rpc_detail(self) -> str:
+        """`detail` in the words of JSON-RPC, where it names something to do."""
+        return self.detail
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """HTTP headers that belong to this answer."""
         return {}
@@ -65,6 +70,26 @@ class InvalidRequest(GatewayError):
     def __init__(self, detail: str, id: str | int | None = None) -> None:
         super().__init__(detail)
         self.id = id
+
+
+class HeaderMismatch(GatewayError):
+    """A header of MCP contradicts the message, stands twice, or is missing (MCP 2026-07-28, versioning)."""
+
+    code = -32020
+    status = 400
+    title = "Header mismatch"
+
+
+class UnsupportedVersion(GatewayError):
+    """A revision of MCP that this gateway does not speak (MCP 2025-11-25, lifecycle, error handling)."""
+
+    code = -32022
+    status = 400
+    title = "Unsupported protocol version"
+
+    def __init__(self, requested: str, supported: Sequence[str]) -> None:
+        shown = requested[:40]
+        super().__init__(f"Unsupported protocol version {shown!r}.", supported=list(supported), requested=shown)
 
 
 class MethodNotFound(GatewayError):
@@ -119,9 +144,13 @@ class UnknownName(GatewayError):
         """Name what was probably meant; the caller may see it."""
         meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         self.detail = f"{self._said}{meant} GET /mcp/{self.kind}s {self.listing}"
-        self.rpc_detail = f"{self._said}{meant} {self.method} {self.listing}"
+        self._rpc_detail = f"{self._said}{meant} {self.method} {self.listing}"
         if near:
             self.facts = {**self.facts, "did_you_mean": list(near)}
+
+    @property
+    def rpc_detail(self) -> str:
+        return self._rpc_detail
 
 
 class UnknownTool(UnknownName):

@@ -1,7 +1,7 @@
 """The ASGI callable: one hand-routed match, the doors, the lifespan.
 
-Read from `Application.__call__` down: a request passes the doors, is routed, and ends in `endpoint`, `lists`, `admin`,
-`registry` or `health`. Works below any `root_path`.
+Read from `Application.__call__` down: a request is matched (`routes`), passes the doors, and is served by the route's
+handler. Whatever is refused on the way is raised, and answered in one place. Works below any `root_path`.
 """
 
 from __future__ import annotations
@@ -12,31 +12,16 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from urllib.parse import unquote
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from gateway.edge import health, lists, no_oauth, openapi, welcome
-from gateway.edge import http_sse as legacy
-from gateway.edge import mcp as endpoint
-from gateway.edge import registry_documents as registry
-from gateway.edge import rest as admin
-from gateway.edge.address import Address
-from gateway.edge.answers import Wire
+from gateway.edge import health, registry_documents, welcome
 from gateway.edge.assembly import open_gateway
 from gateway.edge.doors import Doors
-from gateway.edge.replies import (
-    Http,
-    accepted,
-    log_refusal,
-    request_id,
-    send_empty,
-    send_failure,
-    send_json,
-    send_problem,
-)
+from gateway.edge.request import Http, Protocol
+from gateway.edge.response import log_refusal, send_empty, send_failure, send_problem
+from gateway.edge.routes import Door, Route, match
 from gateway.errors import (
     ClientLeft,
     GatewayDisabled,
@@ -49,12 +34,12 @@ from gateway.errors import (
     StoreUnavailable,
 )
 from gateway.methods.services import Gateway
-from gateway.model.principals import Principal
 from gateway.net.dialer import Resolve, resolve
 from gateway.settings import Settings
 from gateway.upstream.factory import Connect
 
 _OPEN_AGAIN_SECONDS = 1.0
+_LET_IN = 1000  # pairs of Host and Origin that were checked, kept
 _DISCARD_BODIES = 16  # times GATEWAY_MAX_BODY: what is read of a refused body, so that the refusal arrives
 
 log = logging.getLogger("gateway.asgi")
@@ -73,7 +58,9 @@ class Application:
     ) -> None:
         settings.check()
         self._settings = settings
+        self._discard = _DISCARD_BODIES * settings.max_body
         self._doors = Doors.of(settings)
+        self._let_in: set[tuple[str | None, str | None]] = set()
         self._connect = connect
         self._resolve = resolve
         self._worker = worker
@@ -153,106 +140,84 @@ class Application:
             return self._gateway
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        id = request_id(headers)
-        discard = _DISCARD_BODIES * self._settings.max_body
-        wire = Wire(receive, self._marked(scope, send, id), discard, head=scope["method"] == "HEAD")
-        http = Http(scope, wire.receive, wire.send, headers, id)
-        path = _path(scope)
+        http = Http(scope, receive, send, discard=self._discard, draining=self.draining)
+        route, params = match(http.path)
+        if route is not None:
+            http.protocol = route.protocol
         try:
-            await self._route(http, path)
+            await self._serve(http, route, params)
         except ClientLeft:
             pass
         except GatewayError as error:
-            if not wire.started:
-                await self._refuse(http, path, error)
-                return
             log_refusal(http, error)
-            if not wire.finished:
+            if not http.started:
+                await self._refuse(http, error)
+            elif not http.finished:
                 raise  # the server cuts the connection: half an answer must not look whole
         except Exception:
             log.exception("a request failed")
-            if wire.finished:
+            if http.finished:
                 return
-            if wire.started:
+            if http.started:
                 raise
-            await self._refuse(http, path, GatewayError("The gateway failed here; its log has the cause."))
+            await self._refuse(http, GatewayError("The gateway failed here; its log has the cause."))
 
-    async def _route(self, http: Http, path: str) -> None:
-        if path == "/healthz":
-            await health.healthz(http)
+    async def _serve(self, http: Http, route: Route | None, params: tuple[str, ...]) -> None:
+        """Let a request in, and have it served. Raises GatewayError for whatever is refused."""
+        door = Door.KEY if route is None else route.door
+        if route is not None and door is Door.OPEN:
+            await route.handler(http, self._settings)
             return
-        if http.method in ("GET", "HEAD") and path in welcome.QUIET:
-            await welcome.quiet(http, path)
-            return
-        if path in no_oauth.ADDRESSES:
-            await no_oauth.serve(http)
-            return
-        gateway = await self._ready(http, path)
-        if gateway is None:
-            return
-        if path == "/metrics":
+        gateway = self._gateway
+        if gateway is None or door is Door.READY:
+            gateway = await self._ready(http, door)
+            if gateway is None:
+                return
+        if door is Door.METRICS:
             await self._metrics(gateway, http)
             return
-        self._doors.check_host(http.headers.get("host"))
-        if any(gateway.identity in passed for passed in http.headers.getlist("via")):
-            raise LoopDetected
-        if path == "/v1/mcp/registry.json" or path == "/v0.1/servers" or path.startswith("/v0.1/servers/"):
-            self._check_enabled()
-            if http.method == "OPTIONS":
-                await send_empty(http.send, 204, registry.CORS)
+        self._check_door(gateway, http)
+        if route is None:
+            self._check_nothing_here(http)
+            if http.path == "/" and "text/html" in http.accepted() and http.method in ("GET", "HEAD"):
+                await welcome.page(http, self._settings)
                 return
-            await registry.serve(gateway, http, _principal(gateway, http), path)
+        if not self._settings.enabled:
+            raise GatewayDisabled
+        if http.protocol is Protocol.REGISTRY and http.method == "OPTIONS":
+            await send_empty(http.send, 204, registry_documents.CORS)
             return
-        self._doors.check_origin(http.headers.get("origin"))
-        if path.startswith("/.well-known/"):
-            raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
-        if path == "/" and http.method in ("GET", "HEAD") and "text/html" in accepted(http.headers):
-            await welcome.page(http, self._settings)
-            return
-        self._check_enabled()
-        principal = _principal(gateway, http)
-        gateway.telemetry.in_flight.inc()
+        principal = gateway.authenticator.identify(http.headers.getlist("authorization"), http.query)
+        if route is None:
+            raise NotFound(f"There is nothing at {http.path[:200]}; the README lists the addresses.")
+        gateway.metrics.in_flight.inc()
         try:
-            with nullcontext() if http.method in ("GET", "HEAD") else gateway.admission.request(principal):
-                await self._serve(gateway, http, principal, path)
+            if http.method in ("GET", "HEAD"):
+                await route.handler(gateway, http, principal, *params)
+            else:
+                with gateway.admission.request(principal):
+                    await route.handler(gateway, http, principal, *params)
         finally:
-            gateway.telemetry.in_flight.dec()
+            gateway.metrics.in_flight.dec()
 
-    async def _serve(self, gateway: Gateway, http: Http, who: Principal, path: str) -> None:
-        match path.split("/")[1:]:
-            case ["mcp"]:
-                await endpoint.serve(gateway, http, who, Address(None))
-            case ["mcp", "servers", name, "mcp"]:
-                await endpoint.serve(gateway, http, who, Address(name))
-            case ["sse"]:
-                await legacy.serve_stream(gateway, http, who)
-            case ["messages"]:
-                await legacy.serve_message(gateway, http, who)
-            case ["mcp", "tools", "call"]:
-                await admin.tools_call(gateway, http, who)
-            case ["rpc"]:
-                if http.method != "POST":
-                    raise MethodNotAllowed(http.method, ("POST",))
-                await endpoint.rpc(gateway, http, who, "rpc")
-            case ["mcp", "servers"]:
-                await admin.servers(gateway, http, who)
-            case ["mcp", "servers", name, "refresh"]:
-                await admin.refresh(gateway, http, who, name)
-            case ["mcp", "servers", name]:
-                await admin.server(gateway, http, who, name)
-            case ["mcp", "tools" | "resources" | "prompts" as kind]:
-                await lists.serve(gateway, http, who, kind)
-            case ["mcp", "resources", "read"]:
-                await admin.resources_read(gateway, http, who)
-            case ["mcp", "prompts", "get"]:
-                await admin.prompts_get(gateway, http, who)
-            case ["openapi.json"] if http.method in ("GET", "HEAD"):
-                await send_json(http.send, openapi.document(http.base_url(self._settings.public_url)))
-            case _:
-                raise NotFound(f"There is nothing at {path[:200]}; the README lists the addresses.")
+    def _check_door(self, gateway: Gateway, http: Http) -> None:
+        """Refuse other hosts, pages of other origins, and what came from this gateway itself."""
+        host, origin = http.headers.get("host"), http.headers.get("origin")
+        if http.protocol is Protocol.REGISTRY:
+            origin = None  # its documents are for every page with a key (CORS)
+        if (host, origin) not in self._let_in:
+            self._doors.check_host(host)
+            self._doors.check_origin(origin)
+            if len(self._let_in) < _LET_IN:
+                self._let_in.add((host, origin))
+        if gateway.identity in ",".join(http.headers.getlist("via")):
+            raise LoopDetected
 
-    async def _ready(self, http: Http, path: str) -> Gateway | None:
+    def _check_nothing_here(self, http: Http) -> None:
+        if http.path.startswith("/.well-known/"):
+            raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
+
+    async def _ready(self, http: Http, door: Door) -> Gateway | None:
         """The open gateway; `/readyz` is answered here, open or not. Raises NotReady."""
         gateway, reason = self._gateway, None
         if gateway is None:
@@ -260,7 +225,7 @@ class Application:
                 gateway = await self._open()
             except (SettingsError, StoreUnavailable) as error:
                 reason = _cause(error)
-        if path == "/readyz":
+        if door is Door.READY:
             await health.readyz(gateway, http, reason, leaving=self.leaving)
             return None
         if gateway is None:
@@ -274,40 +239,15 @@ class Application:
         if http.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(http.method, ("GET", "HEAD"))
         if self._settings.metrics == "key":
-            query: bytes = http.scope.get("query_string", b"")
-            gateway.authenticator.check_metrics(http.headers.getlist("authorization"), query)
+            gateway.authenticator.check_metrics(http.headers.getlist("authorization"), http.query)
         await health.metrics(gateway, http)
 
-    def _check_enabled(self) -> None:
-        if not self._settings.enabled:
-            raise GatewayDisabled
-
-    async def _refuse(self, http: Http, path: str, error: GatewayError) -> None:
-        """Answer a refusal at the door in the protocol of the address."""
-        log_refusal(http, error)
-        cors = registry.CORS if path.startswith(("/v1/mcp/", "/v0.1/")) else ()
-        parts = path.split("/")
-        speaks_rpc = path in ("/mcp", "/rpc") or (len(parts) == 5 and path.endswith("/mcp"))
-        if speaks_rpc and not isinstance(error, GatewayDisabled):
-            await send_failure(http.send, error, headers=cors)
+    async def _refuse(self, http: Http, error: GatewayError) -> None:
+        """Answer a refusal in the protocol that the caller speaks."""
+        if http.protocol is Protocol.JSON_RPC and not isinstance(error, GatewayDisabled):
+            await send_failure(http.send, error)
         else:
-            await send_problem(http.send, error, headers=cors)
-
-    def _marked(self, scope: Scope, send: Send, id: str) -> Send:
-        """Say the request's id with the answer; on the way out ask for no further request on this connection.
-
-        Connection is a header of HTTP/1 (RFC 9113, 8.2.2 forbids it in HTTP/2).
-        """
-        added = [(b"x-request-id", id.encode())]
-        is_http_1 = scope.get("http_version", "1.1").startswith("1")
-
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                closing = [(b"connection", b"close")] if self.draining.is_set() and is_http_1 else []
-                message = {**message, "headers": [*message["headers"], *added, *closing]}
-            await send(message)
-
-        return marked
+            await send_problem(http.send, error, registry_documents.CORS if http.protocol is Protocol.REGISTRY else ())
 
 
 def create_app(settings: Settings | None = None) -> Application:
@@ -338,24 +278,6 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         return
     await application(scope, receive, send)
-
-
-def _principal(gateway: Gateway, http: Http) -> Principal:
-    query: bytes = http.scope.get("query_string", b"")
-    return gateway.authenticator.identify(http.headers.getlist("authorization"), query)
-
-
-def _path(scope: Scope) -> str:
-    """The path below the mount point, without a trailing slash; an encoded slash stays encoded."""
-    raw_path = scope.get("raw_path")
-    path: str = scope["path"]
-    if raw_path and b"%2f" in raw_path.lower():
-        encoded = raw_path.partition(b"?")[0].decode("latin-1")
-        path = "/".join(unquote(part).replace("/", "%2F") for part in encoded.split("/"))
-    root = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(root + "/")):
-        path = path[len(root) :]
-    return path.rstrip("/") or "/"
 
 
 def _cause(error: Exception) -> str:

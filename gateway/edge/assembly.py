@@ -1,4 +1,4 @@
-"""Everything one worker's gateway holds, opened and closed in one place."""
+"""The wiring: everything that one worker's gateway holds, opened and closed in one place."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ from gateway.access.limits import Admission
 from gateway.errors import SettingsError
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.services import Gateway
+from gateway.methods.table import NAMES
 from gateway.model.address_policy import Allowed
 from gateway.model.catalogue import Catalogue
 from gateway.model.keyring import Keyring
-from gateway.model.question_ids import Questions
-from gateway.model.session_ids import Sessions
+from gateway.model.question_ids import QuestionIds
+from gateway.model.session_ids import SessionIds
 from gateway.net.dialer import Dialer, Resolve, Vetting, resolve
-from gateway.observability.metrics import Telemetry
-from gateway.registry.discovery import Refresh
+from gateway.observability.call_log import CallLog
+from gateway.observability.metrics import Metrics
+from gateway.registry.discovery import Discovery
 from gateway.registry.servers import NameRules, ServerTable
 from gateway.registry.sync import Sync
 from gateway.sessions.ended import EndedSessions
+from gateway.sessions.links import Links
 from gateway.sessions.record import Records
-from gateway.sessions.sessions import Conversations
+from gateway.sessions.sessions import Sessions
 from gateway.settings import Settings
 from gateway.stores.event_log import EventLog, Retention
-from gateway.stores.hints import Bus
+from gateway.stores.hints import Hints
 from gateway.stores.inbox import Inbox
 from gateway.stores.postgres import Postgres
 from gateway.stores.redis import Redis
 from gateway.stores.streams import Streams
 from gateway.tasks import end, keep
 from gateway.upstream.factory import Connect, over_http
-from gateway.upstream.link import Bounds
+from gateway.upstream.link import CallLimits
 from gateway.upstream.pool import Pool
 from gateway.upstream.relayed import Relay
-from gateway.upstream.streamable_http import Limits
+from gateway.upstream.streamable_http import WireLimits
 
 _CONTACT_SECONDS = 1.0
 
@@ -66,43 +69,44 @@ async def open_gateway(
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL: not set; `mcp-gateway serve` runs a Redis of its own without it.")
     worker = worker or str(os.getpid())
-    telemetry = Telemetry(settings.replica_name, by_tool=settings.metrics_tools)
+    metrics = Metrics(settings.replica_name, by_tool=settings.metrics_tools)
     postgres = Postgres(settings.database_url)
-    bus = Bus(settings.redis_url)
+    hints = Hints(settings.redis_url)
     redis: Redis | None = None
     try:
         await postgres.open()
-        secrets = [secret.encode() for secret in settings.secret] or [await postgres.own_secret()]
-        keyring = Keyring(secrets)
+        keyring = Keyring([secret.encode() for secret in settings.secret] or [await postgres.own_secret()])
         servers = ServerTable(postgres, keyring, runs_programs=settings.allow_stdio)
-        ended = EndedSessions(postgres)
+        empty = Catalogue(strict=settings.name_chars == "strict")
+        sync = Sync(servers, hints, settings.poll_seconds, time.monotonic, empty)
+
         redis = Redis(settings.redis_url, keyring.identity)
         streams = Streams(redis)
         own_name = f"{worker}-{os.urandom(6).hex()}"
         event_log = EventLog(redis, streams, own_name, Retention(settings.resume_bytes, settings.resume_seconds))
         inbox = Inbox(redis, streams, settings.resume_seconds)
+
         bridge = settings.bridge if settings.allow_stdio else None
         bridge_name = None if bridge is None else f"bridge-{_digest(f'{platform.node()} {bridge}')}"
-        relay = Relay(redis, inbox, own_name, bus.tell, bridge_name)
-        empty = Catalogue(strict=settings.name_chars == "strict")
-        sync = Sync(servers, bus, settings.poll_seconds, time.monotonic, empty)
+        relay = Relay(redis, inbox, own_name, hints.broadcast, bridge_name)
         everything = settings.allow_private_upstreams
         vetting = Vetting(Allowed.read(settings.allowed_upstreams, everything=everything), resolve)
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
+        wire_limits = WireLimits(2 * settings.connect_seconds, settings.max_result)
         pool = Pool(
-            connect or over_http(dialer, Limits(2 * settings.connect_seconds, settings.max_result), relay, bridge),
-            Bounds(
+            connect or over_http(dialer, wire_limits, relay, bridge),
+            CallLimits(
                 settings.call_seconds,
                 settings.call_cap_seconds,
                 settings.max_server_calls,
                 settings.breaker_failures,
                 settings.breaker_seconds,
             ),
-            lambda server, method: changed(server, method),
-            telemetry.breaker,
-            lambda server: failed(server),
+            lambda server, method: lists_changed(server, method),
+            metrics.breaker,
+            lambda server: call_failed(server),
         )
-        refresh = Refresh(
+        discovery = Discovery(
             servers,
             sync,
             pool,
@@ -111,95 +115,97 @@ async def open_gateway(
             every_seconds=settings.refresh_seconds,
             retry_seconds=settings.retry_seconds,
         )
-        conversations = Conversations(
+        links = Links(pool, sync)
+        ended = EndedSessions(postgres)
+        sessions = Sessions(
+            ids=SessionIds(keyring, settings.session_seconds),
             records=Records(redis),
             redis=redis,
-            bus=bus,
+            hints=hints,
             ended=ended,
             sync=sync,
-            pool=pool,
-            questions=Questions(keyring),
+            links=links,
+            question_ids=QuestionIds(keyring),
             idle_seconds=settings.session_idle_seconds,
             max_sessions=settings.max_sessions,
-            dropped=telemetry.dropped.inc,
+            dropped=metrics.dropped.inc,
+            errand_stopped=relay.stopped,
         )
 
-        def changed(server: str, method: str) -> None:
-            refresh.changed(server)
-            conversations.server_changed(server, method)
+        def lists_changed(server: str, method: str) -> None:
+            discovery.changed(server)
+            sessions.server_changed(server, method)
 
-        def failed(server: str) -> None:
-            """A call found nobody where the registry says `ready`: somebody looks at once."""
+        def call_failed(server: str) -> None:
+            """A call found nobody where the registry says `ready`: some worker looks at once."""
             known = sync.catalogue.servers.get(server)
             if known is not None and known.state == "ready":
-                refresh.changed(server)
+                discovery.changed(server)
 
         arguments = ArgumentChecker()
-        sync.on_swap(pool.reconcile)
-        sync.on_swap(conversations.reconcile)
         sync.follow(ended.catch_up)
         sync.on_swap(ended.swapped)
-        ended.on_end(conversations.drop)
-        conversations.stopped = relay.stopped
+        sync.on_swap(pool.reconcile)
+        sync.on_swap(sessions.reconcile)
+        ended.on_end(sessions.drop)
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
-        sync.on_swap(lambda catalogue: telemetry.revision.set(catalogue.revision))
-        sync.on_swap(lambda catalogue: telemetry.servers.set(len(catalogue.servers)))
-        sync.on_read(lambda: _show(telemetry, postgres, bus, conversations))
+        sync.on_swap(lambda catalogue: metrics.revision.set(catalogue.revision))
+        sync.on_swap(lambda catalogue: metrics.servers.set(len(catalogue.servers)))
+        sync.on_read(lambda: _show(metrics, postgres, hints, sessions))
         await sync.catch_up()
         loops = [
-            asyncio.create_task(keep("bus", lambda: bus.listen(sync.hint, conversations.told))),
+            asyncio.create_task(keep("hints", lambda: hints.listen(sync.hint, sessions.on_broadcast))),
             asyncio.create_task(keep("sync", sync.run)),
-            asyncio.create_task(keep("refresh", refresh.run)),
-            asyncio.create_task(keep("sessions", conversations.run)),
+            asyncio.create_task(keep("discovery", discovery.run)),
+            asyncio.create_task(keep("sessions", sessions.run)),
             asyncio.create_task(keep("heartbeat", lambda: redis.keep_beating(*relay.holders))),
             asyncio.create_task(keep("event log", event_log.write)),
             asyncio.create_task(keep("streams", streams.run)),
-            asyncio.create_task(keep("relay", lambda: relay.serve(conversations.way_to))),
+            asyncio.create_task(keep("relay", lambda: relay.serve(links.upstream_for))),
         ]
         try:
-            await bus.first_contact(_CONTACT_SECONDS)
+            await hints.first_contact(_CONTACT_SECONDS)
             yield Gateway(
                 settings=settings,
                 postgres=postgres,
+                redis=redis,
+                hints=hints,
                 servers=servers,
-                ended_sessions=ended,
-                bus=bus,
                 sync=sync,
+                discovery=discovery,
                 pool=pool,
-                refresh=refresh,
                 vetting=vetting,
                 arguments=arguments,
                 identity=keyring.identity,
-                sessions=Sessions(keyring, settings.session_seconds),
-                conversations=conversations,
-                redis=redis,
+                sessions=sessions,
                 event_log=event_log,
                 inbox=inbox,
                 authenticator=Authenticator(settings.master_key, settings.metrics_key),
-                telemetry=telemetry,
                 admission=Admission(settings.max_in_flight, settings.max_streams),
+                metrics=metrics,
+                call_log=CallLog(metrics, NAMES),
                 draining=draining,
                 worker=worker,
             )
         finally:
             await end(loops)
             await sync.close()
-            await conversations.close()
+            await sessions.close()
             await pool.close()
     finally:
         if redis is not None:
             await redis.close()
-        await bus.close()
+        await hints.close()
         await postgres.close()
 
 
-def _show(telemetry: Telemetry, postgres: Postgres, bus: Bus, conversations: Conversations) -> None:
+def _show(metrics: Metrics, postgres: Postgres, hints: Hints, sessions: Sessions) -> None:
     """The figures that follow the registry's reader, every few seconds."""
-    telemetry.read_at.set_to_current_time()
-    telemetry.connections.set(postgres.connections)
-    telemetry.redis.set(int(bus.connected))
-    telemetry.known_sessions.set(len(conversations))
-    telemetry.tasks.set(len(asyncio.all_tasks()))
+    metrics.read_at.set_to_current_time()
+    metrics.connections.set(postgres.connections)
+    metrics.redis.set(int(hints.connected))
+    metrics.known_sessions.set(len(sessions))
+    metrics.tasks.set(len(asyncio.all_tasks()))
 
 
 def _digest(text: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import version
-from gateway.edge.replies import Http, send_bytes, send_json
+from gateway.edge.request import Http
+from gateway.edge.response import send_bytes, send_json
 from gateway.methods.services import Gateway
+from gateway.settings import Settings
 
 
-async def healthz(http: Http) -> None:
+async def healthz(http: Http, settings: Settings) -> None:
     """The process answers."""
     await send_json(http.send, {"status": "ok", "version": version.VERSION})
 
@@ -28,7 +30,7 @@ async def readyz(gateway: Gateway | None, http: Http, reason: str | None = None,
 def readiness(gateway: Gateway) -> dict[str, Any]:
     """Which worker this is, and how current."""
     degraded = [gateway.sync.degraded] if gateway.sync.degraded else []
-    if not gateway.bus.connected:
+    if not gateway.hints.connected:
         degraded.append("Redis does not answer; changes arrive by polling")
     lag = gateway.sync.lag
     if lag is not None and lag > max(5.0, 3 * gateway.settings.poll_seconds) and not degraded:
@@ -48,5 +50,5 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
 
 async def metrics(gateway: Gateway, http: Http) -> None:
     """The figures of all workers of this replica."""
-    body = gateway.telemetry.exposition()
+    body = gateway.metrics.exposition()
     await send_bytes(http.send, 200, body, b"text/plain; version=0.0.4; charset=utf-8")

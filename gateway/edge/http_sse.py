@@ -13,55 +13,53 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from urllib.parse import parse_qs, urlsplit
 
-from gateway.edge.answers import stream
-from gateway.edge.mcp import check_batch, check_json, refused_as, take_note
+from gateway.edge.mcp import check_batch, refused_as, take_note
 from gateway.edge.mcp_get import watched
-from gateway.edge.replies import Http, log_refusal, read_body, send_empty, send_failure
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotReady, SessionNotFound
-from gateway.methods.call import Call, outcome_of
+from gateway.edge.request import Http
+from gateway.edge.response import log_refusal, send_empty, stream
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotReady
+from gateway.methods.call import Call, failure
 from gateway.methods.services import Gateway
-from gateway.methods.table import METHODS, answered, dispatch
+from gateway.methods.table import METHODS, invoke
 from gateway.model.principals import Principal
 from gateway.protocol import versions
-from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode, encode
+from gateway.protocol.messages import Batch, Message, Notification, Request, decode, encode
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
-from gateway.sessions.session import Conversation
+from gateway.sessions.session import Session
 from gateway.stores.redis import RedisUnavailable
 from gateway.tasks import end
-from gateway.upstream.contract import Answering, Interrupted
 
 _ADDRESS = "/sse"
 
-log = logging.getLogger("gateway.legacy")
+log = logging.getLogger("gateway.http_sse")
 
 
 async def serve_stream(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`GET /sse`: open a session; its first event says where to post. Raises NotReady, TooManyRequests."""
     if http.method != "GET":
         raise MethodNotAllowed(http.method, ("GET",))
-    session = gateway.sessions.mint(principal, _ADDRESS, versions.V2024_11_05, gateway.clock())
-    conversation = await gateway.conversations.open(session, principal, None, {}, {})
-    if conversation.unwritten:
-        await conversation.let_go()
+    session = await gateway.sessions.open(principal, _ADDRESS, None, versions.V2024_11_05, {}, {})
+    if not session.local.is_shared:
+        gateway.sessions.drop(session.key)
         raise NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Use /mcp, or try again.")
-    gateway.telemetry.sessions.inc()
+    gateway.metrics.sessions.inc()
     base = urlsplit(http.base_url(gateway.settings.public_url)).path
-    endpoint = f"{base}/messages?session_id={session.id}"
+    endpoint = f"{base}/messages?session_id={session.id.text}"
     try:
-        with gateway.admission.stream(principal), gateway.telemetry.streams.track_inprogress():
-            await stream(http, lambda: _frames(gateway, principal, conversation, endpoint))
+        with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
+            await stream(http, lambda: _frames(gateway, principal, session, endpoint))
     finally:
         try:
-            await gateway.conversations.end(session)
+            await gateway.sessions.end(session.id)
         except GatewayError as error:
             log.warning("a session could not be ended: %s", error)
 
 
 async def _frames(
-    gateway: Gateway, principal: Principal, conversation: Conversation, endpoint: str
+    gateway: Gateway, principal: Principal, session: Session, endpoint: str
 ) -> AsyncGenerator[bytes, None]:
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue(2)
-    name = _stream(conversation)
+    name = _stream(session)
 
     async def answers() -> None:
         try:
@@ -73,11 +71,11 @@ async def _frames(
             await waiting.put(None)
 
     async def heard() -> None:
-        async with watched(gateway, conversation, principal) as listening:
-            while not listening.closed:
-                payload = await listening.next(gateway.settings.keepalive_seconds)
+        async with watched(gateway, session, principal) as own_stream:
+            while not own_stream.closed:
+                payload = await own_stream.next(gateway.settings.keepalive_seconds)
                 if payload is None:
-                    listening.look()
+                    own_stream.look()
                 else:
                     await waiting.put(payload)
         await waiting.put(None)
@@ -85,7 +83,7 @@ async def _frames(
     yield encode_event(endpoint.encode(), name="endpoint")
     tasks = [asyncio.create_task(answers()), asyncio.create_task(heard())]
     try:
-        while not conversation.ended:
+        while not session.ended:
             try:
                 async with asyncio.timeout(gateway.settings.keepalive_seconds):
                     payload = await waiting.get()
@@ -101,91 +99,80 @@ async def _frames(
 
 async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`POST /messages?session_id=…`: take a message, say 202, carry it out; the answer goes on the stream."""
-    try:
-        if http.method != "POST":
-            raise MethodNotAllowed(http.method, ("POST",))
-        check_json(http)
-        conversation = await _conversation(gateway, http, principal)
-        message = decode(await read_body(http, gateway.settings.max_body, gateway.settings.body_seconds))
-        with refused_as(message):
-            if not await gateway.redis.answers():
-                raise NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Try again.")
-        if isinstance(message, Batch):
-            if conversation.session.version not in versions.HAS_BATCHES:
-                raise InvalidRequest(f"Batches do not exist in MCP {conversation.session.version}.")
-            check_batch(message, gateway.settings.max_batch)
-    except GatewayError as error:
-        log_refusal(http, error)
-        await send_failure(http.send, error)
-        return
+    if http.method != "POST":
+        raise MethodNotAllowed(http.method, ("POST",))
+    http.check_json()
+    query = parse_qs(http.query.decode("latin-1"))
+    [id] = query.get("session_id", query.get("sessionId", [""]))[:1]
+    session = await gateway.sessions.find(id, principal, _ADDRESS, None)
+    message = decode(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
+    with refused_as(message):
+        if not await gateway.redis.answers():
+            raise NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Try again.")
+    if isinstance(message, Batch):
+        if session.version not in versions.HAS_BATCHES:
+            raise InvalidRequest(f"Batches do not exist in MCP {session.version}.")
+        check_batch(message, gateway.settings.max_batch)
     await send_empty(http.send, 202)
     entries = message.entries if isinstance(message, Batch) else (message,)
-    await asyncio.gather(*(_carry_out(gateway, http, principal, conversation, entry) for entry in entries))
-
-
-async def _conversation(gateway: Gateway, http: Http, principal: Principal) -> Conversation:
-    query = parse_qs(http.scope.get("query_string", b"").decode("latin-1"))
-    [id] = query.get("session_id", query.get("sessionId", [""]))[:1]
-    session = gateway.sessions.read(id, principal, _ADDRESS, gateway.clock())
-    if session.key in gateway.ended_sessions:
-        raise SessionNotFound
-    return await gateway.conversations.find(session, None)
+    await asyncio.gather(*(_carry_out(gateway, http, principal, session, entry) for entry in entries))
 
 
 async def _carry_out(
-    gateway: Gateway, http: Http, principal: Principal, conversation: Conversation, message: Message | InvalidRequest
+    gateway: Gateway, http: Http, principal: Principal, session: Session, message: Message | InvalidRequest
 ) -> None:
     if isinstance(message, InvalidRequest):
-        await _say(gateway, conversation, encode(Failure(message.id, message.code, message.detail)))
+        await _say(gateway, session, encode(failure(message, message.id)))
         return
     if not isinstance(message, Request):
         try:
-            await take_note(conversation, message)
+            await take_note(session, message)
         except GatewayError as error:  # it was answered with 202 already
             log_refusal(http, error)
         return
-
-    async def tell(said: Answering | Interrupted | Notification | Request) -> None:
-        if isinstance(said, Notification | Request):
-            await _say(gateway, conversation, encode(said))
-
     call = Call(
         gateway,
         principal,
         gateway.sync.catalogue,
         message,
-        version=conversation.session.version,
-        conversation=conversation,
-        reaches=True,
-        tell=tell,
+        version=session.version,
+        session=session,
+        can_ask=True,
+        events=_Events(gateway, session),
         request_id=http.request_id,
     )
-    if message.method == "initialize":
-        payload = await _initialize(call, conversation)
-    else:
-        payload = await answered(METHODS["aggregate"], call)
-    await _say(gateway, conversation, payload)
+    outcome, payload = await invoke(METHODS["aggregate"], call)
+    if message.method == "initialize" and outcome.reply is not None:  # the session's stream came first
+        await session.introduce(outcome.reply.result["protocolVersion"], message.params)
+    await _say(gateway, session, payload)
 
 
-async def _initialize(call: Call, conversation: Conversation) -> bytes:
-    """The session's stream came first: here the client says what it is."""
-    answer = await dispatch(METHODS["aggregate"], call)
-    if isinstance(answer, Reply):
-        await conversation.introduce(answer.result["protocolVersion"], call.request.params)
-    payload = encode(answer)
-    call.done(outcome_of(answer), len(payload))
-    return payload
+class _Events:
+    """Puts what comes before the answer on the client's stream."""
+
+    def __init__(self, gateway: Gateway, session: Session) -> None:
+        self._gateway = gateway
+        self._session = session
+
+    async def on_stream(self) -> None:
+        pass
+
+    async def on_interruption(self) -> None:
+        pass
+
+    async def on_message(self, message: Notification | Request) -> None:
+        await _say(self._gateway, self._session, encode(message))
 
 
-async def _say(gateway: Gateway, conversation: Conversation, payload: bytes) -> None:
+async def _say(gateway: Gateway, session: Session, payload: bytes) -> None:
     """Put a message on the client's stream; a client that does not read loses its session, not a message."""
     try:
-        if not await gateway.inbox.append(_stream(conversation), payload):
+        if not await gateway.inbox.append(_stream(session), payload):
             log.warning("a client does not read its stream, which is cut")
-            await gateway.conversations.end(conversation.session)
+            await gateway.sessions.end(session.id)
     except (RedisUnavailable, GatewayError) as error:
         log.warning("a message for a client of the old transport is lost: %s", error)
 
 
-def _stream(conversation: Conversation) -> str:
-    return f"sse-{conversation.key}"
+def _stream(session: Session) -> str:
+    return f"sse-{session.key}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from gateway.edge.answers import stream
-from gateway.edge.replies import Http, ListAs, list_as, send_bytes, to_bytes
+from gateway.edge.request import Http, ListAs
+from gateway.edge.response import send_bytes, stream, to_bytes
 from gateway.errors import MethodNotAllowed
 from gateway.methods.servers import listed
 from gateway.methods.services import Gateway
@@ -23,9 +23,8 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
     """Answer GET or HEAD of one list. Raises MethodNotAllowed, NotAcceptable or BadQuery."""
     if http.method not in ("GET", "HEAD"):
         raise MethodNotAllowed(http.method, ("GET", "HEAD"))
-    how = list_as(http.headers)
-    asked: bytes = http.scope.get("query_string", b"")
-    query = ListQuery.from_query_string(asked, is_stream=how is not ListAs.DOCUMENT)
+    how = http.list_as()
+    query = ListQuery.from_query_string(http.query, is_stream=how is not ListAs.DOCUMENT)
     if how is ListAs.DOCUMENT:
         document = listed(kind, gateway.sync.catalogue, principal, query)
         await send_bytes(http.send, 200, to_bytes(document), headers=[(b"cache-control", b"no-cache")])
@@ -45,7 +44,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
             if {**before, "revision": 0} != {**document, "revision": 0}:
                 yield _event(kind, document)
 
-    with gateway.admission.stream(principal), gateway.telemetry.streams.track_inprogress():
+    with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
         await stream(http, frames)
 
 

@@ -1,6 +1,6 @@
 """GET at an MCP address: the client's own stream, and streams that were cut and are taken up again.
 
-Source: MCP 2025-11-25, basic, transports, listening for messages and resumability.
+Source: MCP 2025-11-25, basic, transports, own_stream for messages and resumability.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
-from gateway.edge.address import Address
-from gateway.edge.answers import RETRY_MS, stream
-from gateway.edge.replies import Http, accepted
-from gateway.errors import EventUnknown, MethodNotAllowed, NotReady
+from gateway.edge.request import Http
+from gateway.edge.response import RETRY_MS, stream
+from gateway.errors import EventUnknown, NotReady
 from gateway.methods.services import Gateway
 from gateway.model.catalogue import Catalogue
 from gateway.model.principals import Principal, may_see
 from gateway.protocol import versions
 from gateway.protocol.messages import Failure, encode
-from gateway.protocol.placement import Inbound
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
-from gateway.sessions.get_stream import Listening
-from gateway.sessions.session import Conversation
+from gateway.sessions.get_stream import GetStream
+from gateway.sessions.session import Session
 from gateway.stores.event_log import StoredStream
 from gateway.stores.redis import RedisUnavailable
 from gateway.tasks import end
@@ -31,37 +29,33 @@ _SETTLE_SECONDS = 1.0
 _LISTS = {"tools": "tools", "prompts": "prompts", "resources": "resources", "templates": "resources"}
 
 
-async def serve(gateway: Gateway, http: Http, principal: Principal, address: Address, inbound: Inbound) -> None:
+async def serve(gateway: Gateway, http: Http, principal: Principal, session: Session) -> None:
     """Open the client's own stream, or resume the one that Last-Event-ID is of."""
-    types = accepted(http.headers)
-    if types and not types & {"text/event-stream", "text/*", "*/*"}:
-        raise MethodNotAllowed("GET without 'Accept: text/event-stream'", ("POST", "DELETE"))
-    conversation = await address.conversation(gateway, inbound, principal)
     last = http.headers.get("last-event-id")
-    found = await _find(gateway, conversation, last) if last else None
+    found = await _find(gateway, session, last) if last else None
 
     async def frames() -> AsyncGenerator[bytes, None]:
         if found is not None and not found.own:
-            async with aclosing(_resumed(gateway, conversation, found)) as resumed:
+            async with aclosing(_resumed(gateway, session, found)) as resumed:
                 async for frame in resumed:
                     yield frame
         else:
-            async with aclosing(_own(gateway, principal, conversation, found)) as own:
+            async with aclosing(_own(gateway, principal, session, found)) as own:
                 async for frame in own:
                     yield frame
 
-    with gateway.admission.stream(principal), gateway.telemetry.streams.track_inprogress():
+    with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
         await stream(http, frames)
 
 
-async def _find(gateway: Gateway, conversation: Conversation, last: str) -> StoredStream:
+async def _find(gateway: Gateway, session: Session, last: str) -> StoredStream:
     try:
-        return await gateway.event_log.find(conversation.key, last)
+        return await gateway.event_log.find(session.key, last)
     except RedisUnavailable:
         raise NotReady("Streams can't be resumed now: Redis does not answer. Try again.") from None
 
 
-async def _resumed(gateway: Gateway, conversation: Conversation, found: StoredStream) -> AsyncGenerator[bytes, None]:
+async def _resumed(gateway: Gateway, session: Session, found: StoredStream) -> AsyncGenerator[bytes, None]:
     """What the stream of a POST brought since, and what it brings yet."""
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue(2)
 
@@ -79,7 +73,7 @@ async def _resumed(gateway: Gateway, conversation: Conversation, found: StoredSt
     reading = asyncio.create_task(read())
     try:
         yield KEEP_ALIVE
-        while not conversation.ended:
+        while not session.ended:
             try:
                 async with asyncio.timeout(gateway.settings.keepalive_seconds):
                     frame = await waiting.get()
@@ -94,25 +88,25 @@ async def _resumed(gateway: Gateway, conversation: Conversation, found: StoredSt
 
 
 async def _own(
-    gateway: Gateway, principal: Principal, conversation: Conversation, found: StoredStream | None
+    gateway: Gateway, principal: Principal, session: Session, found: StoredStream | None
 ) -> AsyncGenerator[bytes, None]:
     """What the session's upstreams say by themselves, and that lists changed; first what an older stream did not."""
-    recording = gateway.event_log.begin(conversation.key, own=True)
+    recording = gateway.event_log.begin(session.key, own=True)
     try:
-        async with watched(gateway, conversation, principal) as listening:
-            if conversation.session.version in versions.HAS_PRIMING:
+        async with watched(gateway, session, principal) as own_stream:
+            if session.version in versions.HAS_PRIMING:
                 yield encode_event(b"", id=recording.first, retry=RETRY_MS)
             yield KEEP_ALIVE  # so that the client sees the stream open
             if found is not None:
                 for missed in await _missed(gateway, found):
                     yield encode_event(missed, name="message", id=recording.event(missed))
             pause = _SECOND_SECONDS  # a buffering proxy lets the first comment pass with the head: `check` awaits two
-            while not listening.closed:
-                payload = await listening.next(pause)
+            while not own_stream.closed:
+                payload = await own_stream.next(pause)
                 if payload is None:
                     yield KEEP_ALIVE
                     pause = gateway.settings.keepalive_seconds
-                    listening.look()
+                    own_stream.look()
                     continue
                 yield encode_event(payload, name="message", id=recording.event(payload))
     finally:
@@ -120,18 +114,18 @@ async def _own(
 
 
 @asynccontextmanager
-async def watched(gateway: Gateway, conversation: Conversation, principal: Principal) -> AsyncIterator[Listening]:
+async def watched(gateway: Gateway, session: Session, principal: Principal) -> AsyncIterator[GetStream]:
     """Listen for a client for the time of the block; it is over when the worker drains."""
-    listening = await gateway.conversations.listen(conversation, lambda server: may_see(principal, server))
-    watching = asyncio.create_task(_watch(gateway, principal, conversation.server, listening))
-    leaving = asyncio.create_task(_close_on_drain(gateway, listening))
+    own_stream = await gateway.sessions.listen(session, lambda server: may_see(principal, server))
+    watching = asyncio.create_task(_watch(gateway, principal, session.server, own_stream))
+    leaving = asyncio.create_task(_close_on_drain(gateway, own_stream))
     try:
-        yield listening
+        yield own_stream
     finally:
-        if conversation.listening is listening:
-            conversation.listening = None
+        if session.get_stream is own_stream:
+            session.get_stream = None
         await end([watching, leaving])
-        await listening.end()
+        await own_stream.end()
 
 
 async def _missed(gateway: Gateway, found: StoredStream) -> list[bytes]:
@@ -146,19 +140,19 @@ async def _missed(gateway: Gateway, found: StoredStream) -> list[bytes]:
     return missed
 
 
-async def _watch(gateway: Gateway, principal: Principal, server: str | None, listening: Listening) -> None:
+async def _watch(gateway: Gateway, principal: Principal, server: str | None, own_stream: GetStream) -> None:
     """Tell the stream which lists changed in the catalogue."""
     catalogue = gateway.sync.catalogue
     while True:
         after = await gateway.sync.changed_since(catalogue)
         for kind in _changed(catalogue, after, principal, server):
-            listening.catalogue_changed(f"notifications/{kind}/list_changed")
+            own_stream.catalogue_changed(f"notifications/{kind}/list_changed")
         catalogue = after
 
 
-async def _close_on_drain(gateway: Gateway, listening: Listening) -> None:
+async def _close_on_drain(gateway: Gateway, own_stream: GetStream) -> None:
     await gateway.draining.wait()
-    listening.close()
+    own_stream.close()
 
 
 def _changed(before: Catalogue, after: Catalogue, principal: Principal, server: str | None) -> list[str]:

@@ -7,9 +7,9 @@ error that names the key ends them, and they show its text. Sources: RFC 7591, 3
 
 from __future__ import annotations
 
-from gateway.edge.replies import Http, send_json
-
-ADDRESSES = frozenset({"/register", "/authorize", "/token"})
+from gateway.edge.request import Http
+from gateway.edge.response import send_json
+from gateway.settings import Settings
 
 _ANSWER = {
     "error": "access_denied",
@@ -20,6 +20,6 @@ _ANSWER = {
 }
 
 
-async def serve(http: Http) -> None:
+async def serve(http: Http, settings: Settings) -> None:
     """Refuse a sign-in, whatever was sent. No word of it may be one that clients take for a challenge (401)."""
     await send_json(http.send, _ANSWER, 403, [(b"cache-control", b"no-store")])

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import version
+from gateway.edge.request import Http
+from gateway.edge.response import send_json
+from gateway.errors import MethodNotAllowed
+from gateway.methods.services import Gateway
+from gateway.model.principals import Principal
 
 Json = dict[str, Any]
 
@@ -199,3 +204,10 @@ def _operation(
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     return operation
+
+
+async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """Answer `GET /openapi.json`."""
+    if http.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed(http.method, ("GET", "HEAD"))
+    await send_json(http.send, document(http.base_url(gateway.settings.public_url)))

@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gateway import version
-from gateway.edge.replies import Http, send_json
+from gateway.edge.request import Http
+from gateway.edge.response import send_json
 from gateway.errors import InvalidParams, MethodNotAllowed, NotFound
 from gateway.methods.services import Gateway
 from gateway.model.principals import Principal
@@ -33,15 +34,15 @@ _MAX_PAGE = 100
 Entry = dict[str, Any]
 
 
-async def serve(gateway: Gateway, http: Http, principal: Principal, path: str) -> None:
+async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
     """Answer a registry path. Raises NotFound, InvalidParams or MethodNotAllowed."""
     if http.method not in ("GET", "HEAD"):
         raise MethodNotAllowed(http.method, ("GET", "HEAD", "OPTIONS"))
-    entries = _entries(gateway, http, principal)
+    entries, path = _entries(gateway, http, principal), http.path
     if path == "/v1/mcp/registry.json":
         found: Any = _listed(entries, None)
     elif path == "/v0.1/servers":
-        found = _page(entries, http.scope.get("query_string", b"").decode("latin-1"))
+        found = _page(entries, http.query.decode("latin-1"))
     else:
         found = _versions(entries, path.removeprefix("/v0.1/servers/"))
     await send_json(http.send, found, headers=CORS)

@@ -1,45 +1,38 @@
 """The REST faces: servers, tool calls, resources, prompts. A JSON-RPC body at the same address works too.
 
-Each face reads a plain JSON object, calls the same handler as JSON-RPC does, and answers with a document or a problem.
+Each face reads a plain JSON object, invokes the same method as JSON-RPC does, and shows its outcome as a document or
+as a problem.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from gateway.edge import lists
-from gateway.edge import mcp as endpoint
-from gateway.edge.answers import Answer
-from gateway.edge.replies import (
-    Accepts,
-    Http,
-    accepts,
-    problem,
-    read_body,
-    send_bytes,
-    send_problem,
-    to_bytes,
-)
-from gateway.errors import ClientLeft, GatewayError, InvalidParams, MethodNotAllowed
-from gateway.methods import all_servers as aggregate
-from gateway.methods import servers as administration
-from gateway.methods.call import Call, Handler, outcome_of, wire_error
+from gateway.edge import lists, rpc
+from gateway.edge.request import Accepts, Http
+from gateway.edge.response import Response, problem, send_bytes, send_problem, to_bytes
+from gateway.errors import InvalidParams, MethodNotAllowed
+from gateway.methods.call import Call, Outcome
 from gateway.methods.services import Gateway
+from gateway.methods.table import METHODS, Present, invoke
 from gateway.model.principals import Principal
 from gateway.model.server_fields import identified
-from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
+from gateway.protocol.messages import Notification, Request, parse
 from gateway.protocol.sse import encode_event
-from gateway.upstream.contract import Answering, Interrupted
-
-Document = tuple[Reply, Any]
-"""What a call gave, and how it is shown."""
 
 _ID = "rest"  # REST has no request ids; upstream ids are the gateway's own
 _EVENTS = {"notifications/progress": "progress", "notifications/message": "log"}
+_SERVER_METHODS = {
+    "GET": "mcp.servers.get",
+    "HEAD": "mcp.servers.get",
+    "PUT": "mcp.servers.replace",
+    "PATCH": "mcp.servers.update",
+    "DELETE": "mcp.servers.remove",
+}
 
 
 async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -51,50 +44,35 @@ async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
         return
     fields = await _fields(gateway, http, principal, "servers")
     if fields is not None:
-        call = _call(gateway, http, principal, "mcp.servers.register", fields)
-        await _managed(http, call, administration.register_server)
+        await _manage(gateway, http, principal, "mcp.servers.register", fields)
 
 
 async def server(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """`/mcp/servers/{name}`: show, create or replace, change, remove."""
-    handlers: Mapping[str, tuple[str, Handler]] = {
-        "GET": ("mcp.servers.get", administration.get_server),
-        "HEAD": ("mcp.servers.get", administration.get_server),
-        "PUT": ("mcp.servers.replace", administration.replace_server),
-        "PATCH": ("mcp.servers.update", administration.update_server),
-        "DELETE": ("mcp.servers.remove", administration.remove_server),
-    }
-    if http.method not in handlers:
-        raise MethodNotAllowed(http.method, tuple(handlers))
-    accepts(http.headers)
+    if http.method not in _SERVER_METHODS:
+        raise MethodNotAllowed(http.method, tuple(_SERVER_METHODS))
+    http.accepts()
     fields: dict[str, Any] = {}
     if http.method in ("PUT", "PATCH"):
-        fields = _object(await _body(gateway, http))
-    fields = dict(identified(fields))
+        fields = dict(identified(_object(parse(await _body(gateway, http)))))
     if fields.pop("name", name) != name or fields.pop("server_id", name) != name:
         raise InvalidParams("The name in the body is not the one in the address.", "name")
     fields["name"] = name
-    method, handler = handlers[http.method]
-    await _managed(http, _call(gateway, http, principal, method, fields), handler)
+    await _manage(gateway, http, principal, _SERVER_METHODS[http.method], fields)
 
 
 async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """`/mcp/servers/{name}/refresh`: ask the upstream now."""
     _only_post(http)
-    await _managed(
-        http, _call(gateway, http, principal, "mcp.servers.refresh", {"name": name}), administration.refresh_server
-    )
+    await _manage(gateway, http, principal, "mcp.servers.refresh", {"name": name})
 
 
-async def _managed(http: Http, call: Call, handler: Handler) -> None:
+async def _manage(gateway: Gateway, http: Http, principal: Principal, method: str, fields: Mapping[str, Any]) -> None:
     """Carry out one change or question about the registry, and answer with its document."""
-    try:
-        body = to_bytes(await handler(call, **call.request.params))
-    except GatewayError as error:
-        call.done(outcome_of(Failure(None, *wire_error(error))), 0)
-        error.logged = True
-        raise
-    call.done("ok", len(body))
+    outcome, body = await invoke(METHODS["rest"], _call(gateway, http, principal, method, fields), _result)
+    if outcome.error is not None:
+        outcome.error.logged = True
+        raise outcome.error
     await send_bytes(http.send, 200, body)
 
 
@@ -104,89 +82,96 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
     fields = await _fields(gateway, http, principal, "tools/call")
     if fields is None:
         return
-    params = _tool_params(fields)
 
-    async def carry_out(call: Call) -> Document:
-        target = await aggregate.find_tool(call, params["name"], params.get("arguments"))
-        reply = await aggregate.call_tool(call, target)
-        public = call.catalogue.public_name("tools", target.server, target.local)
-        return reply, {"server": target.server.name, "tool": public, "result": _json(reply)}
+    def present(outcome: Outcome) -> bytes:
+        if outcome.reply is None:
+            return _result(outcome)
+        found = gateway.sync.catalogue.servers.get(outcome.reached.server or "")
+        local = outcome.reached.tool or ""
+        public = gateway.sync.catalogue.public_name("tools", found, local) if found else local
+        return to_bytes({"server": outcome.reached.server, "tool": public, "result": _json(outcome)})
 
-    await _answer(gateway, http, _call(gateway, http, principal, "tools/call", params), carry_out)
+    await _answer(gateway, http, _call(gateway, http, principal, "tools/call", _tool_params(fields)), present)
 
 
 async def resources_read(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`/mcp/resources/read`: `{"uri"}` gives MCP's result."""
-    await _plain(gateway, http, principal, "resources/read", aggregate.resources_read, "uri")
+    await _plain(gateway, http, principal, "resources/read", "uri")
 
 
 async def prompts_get(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`/mcp/prompts/get`: `{"name", "arguments"}` gives MCP's result."""
-    await _plain(gateway, http, principal, "prompts/get", aggregate.prompts_get, "name")
+    await _plain(gateway, http, principal, "prompts/get", "name")
 
 
-async def _plain(
-    gateway: Gateway, http: Http, principal: Principal, method: str, handler: Handler, required: str
-) -> None:
+async def _plain(gateway: Gateway, http: Http, principal: Principal, method: str, required: str) -> None:
     _only_post(http)
     fields = await _fields(gateway, http, principal, method)
     if fields is None:
         return
     if required not in fields:
         raise InvalidParams(f"The field {required!r} is required.", required)
-
-    async def carry_out(call: Call) -> Document:
-        reply = await handler(call, **fields)
-        return reply, _json(reply)
-
-    await _answer(gateway, http, _call(gateway, http, principal, method, fields), carry_out)
+    await _answer(gateway, http, _call(gateway, http, principal, method, fields), _result)
 
 
-async def _answer(gateway: Gateway, http: Http, call: Call, carry_out: Callable[[Call], Awaitable[Document]]) -> None:
+async def _answer(gateway: Gateway, http: Http, call: Call, present: Present) -> None:
     """Answer a call as one document, or as events: `progress` and `log`, then `result` or `error`."""
-    how = accepts(http.headers)
-    call.wants_progress = how is not Accepts.JSON
-    async with Answer(http, how, gateway.settings.keepalive_seconds, cancels=True) as answer:
-
-        async def tell(message: Answering | Interrupted | Notification | Request) -> None:
-            if isinstance(message, Notification) and message.method in _EVENTS:
-                await answer.event(encode_event(to_bytes(message.params), name=_EVENTS[message.method]))
-
-        call.tell = tell
-        try:
-            reply, document = await carry_out(call)
-            body = to_bytes(document)
-            call.done(outcome_of(reply), len(body))
-        except (asyncio.CancelledError, ClientLeft):
-            call.done("cancelled", 0)
-            raise
-        except GatewayError as error:
-            shown = error
-            call.done(outcome_of(Failure(None, *wire_error(error))), 0)
-            await answer.finish(
-                lambda: encode_event(to_bytes(problem(shown)), name="error"), lambda: send_problem(http.send, shown)
-            )
+    how = http.accepts()
+    async with Response(http, how, gateway.settings.keepalive_seconds, cancels=True) as response:
+        call = replace(call, wants_progress=how is not Accepts.JSON, events=_Events(response))
+        outcome, body = await invoke(METHODS["rest"], call, present)
+        if (error := outcome.error) is not None:
+            await response.finish_as("error", body, lambda: send_problem(http.send, error))
         else:
-            await answer.finish(lambda: encode_event(body, name="result"), lambda: send_bytes(http.send, 200, body))
+            await response.finish_as("result", body, lambda: send_bytes(http.send, 200, body))
+
+
+class _Events:
+    """Shows progress and log messages as events of their own names."""
+
+    __slots__ = ("_response",)
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    async def on_stream(self) -> None:
+        pass
+
+    async def on_interruption(self) -> None:
+        pass
+
+    async def on_message(self, message: Notification | Request) -> None:
+        if isinstance(message, Notification) and message.method in _EVENTS:
+            await self._response.event(encode_event(to_bytes(message.params), name=_EVENTS[message.method]))
+
+
+def _result(outcome: Outcome) -> bytes:
+    """The presenter of REST: the result's document, or the problem."""
+    return to_bytes(problem(outcome.error) if outcome.error is not None else _json(outcome))
+
+
+def _json(outcome: Outcome) -> Any:
+    reply = outcome.reply
+    if reply is None:
+        return None
+    return reply.result if reply.raw is None else orjson.Fragment(reply.raw)
 
 
 async def _fields(gateway: Gateway, http: Http, principal: Principal, table: str) -> dict[str, Any] | None:
     """The REST body's fields, or None after a JSON-RPC body was answered as such."""
-    body = await _body(gateway, http)
-    value = parse(body)
+    value = parse(await _body(gateway, http))
     if isinstance(value, list) or (isinstance(value, dict) and "jsonrpc" in value):
-        await endpoint.rpc(gateway, http, principal, table, body)
+        await rpc.take(gateway, http, principal, table, value)
         return None
-    accepts(http.headers)
+    http.accepts()
     return _object(value)
 
 
-async def _body(gateway: Gateway, http: Http) -> Any:
-    return await read_body(http, gateway.settings.max_body, gateway.settings.body_seconds)
+async def _body(gateway: Gateway, http: Http) -> bytes:
+    return await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
 
 
-def _object(body: Any) -> dict[str, Any]:
-    value = parse(body) if isinstance(body, bytes) else body
+def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidParams("The body must be a JSON object.")
     return value
@@ -202,10 +187,6 @@ def _tool_params(fields: dict[str, Any]) -> dict[str, Any]:
     if name is not None and fields.setdefault("name", name) != name:
         raise InvalidParams("'tool_name' is an alias of 'name', and the two differ.", "tool_name")
     return fields
-
-
-def _json(reply: Reply) -> Any:
-    return reply.result if reply.raw is None else orjson.Fragment(reply.raw)
 
 
 def _call(gateway: Gateway, http: Http, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from html import escape
 
 from gateway import version
-from gateway.edge.replies import Http, send_bytes, send_empty
+from gateway.edge.request import Http
+from gateway.edge.response import send_bytes, send_empty
+from gateway.errors import MethodNotAllowed
 from gateway.settings import Settings
-
-QUIET = frozenset({"/favicon.ico", "/robots.txt"})
-"""What browsers and crawlers ask for by themselves: neither a refusal nor a line in the log."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>MCP gateway</title>
@@ -41,9 +40,11 @@ async def page(http: Http, settings: Settings) -> None:
     await send_bytes(http.send, 200, text.encode(), b"text/html; charset=utf-8", headers)
 
 
-async def quiet(http: Http, path: str) -> None:
-    """Answer what is asked for by itself: there is no icon, and nothing here is for crawlers."""
-    if path == "/robots.txt":
+async def quiet(http: Http, settings: Settings) -> None:
+    """Answer what browsers and crawlers ask for by themselves, without a line in the log: nothing here is for them."""
+    if http.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed(http.method, ("GET", "HEAD"))
+    if http.path == "/robots.txt":
         await send_bytes(http.send, 200, b"User-agent: *\nDisallow: /\n", b"text/plain; charset=utf-8")
     else:
         await send_empty(http.send, 204)

@@ -10,9 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway import version
-from gateway.errors import (
-    InvalidParams,
-)
+from gateway.errors import InvalidParams
 from gateway.methods.call import Call, Handler
 from gateway.model.catalogue import Target
 from gateway.model.listing import ListQuery, cursor_after, read_cursor
@@ -122,7 +120,7 @@ async def call_tool(call: Call, target: Target) -> Reply:
     """Send a tool call to where it leads, if its arguments pass where the server wants them checked."""
     if (refused := check_arguments(call, target)) is not None:
         return refused
-    call.tool = target.local
+    call.reached.tool = target.local
     return _linked(call, target, await call.forward(target.server, _renamed_params(call, target)), "content")
 
 
@@ -141,10 +139,10 @@ def _block(call: Call, server: str, block: Any) -> Any:
     """One content block, or one message of a prompt around it; a link must lead somewhere, a copy need not."""
     match block:
         case {"type": "resource_link", "uri": str(uri)}:
-            public = call.catalogue.public_uri(server, uri)
+            public = call.gateway.sync.catalogue.public_uri(server, uri)
             return block if public == uri else {**block, "uri": public}
         case {"type": "resource", "resource": {"uri": str(uri), **rest}}:
-            public = call.catalogue.renamed_uris(server).get(uri, uri)
+            public = call.gateway.sync.catalogue.renamed_uris(server).get(uri, uri)
             return block if public == uri else {**block, "resource": {"uri": public, **rest}}
         case {"role": _, "content": content}:
             changed = _block(call, server, content)
@@ -219,21 +217,21 @@ async def completion_complete(call: Call, /, ref: Any, argument: Any = None, **_
 
 async def set_level(call: Call, /, level: Any = None, **_: Any) -> Mapping[str, Any]:
     """Set how much every server of the session logs."""
-    conversation = call.in_session()
+    session = call.in_session()
     if level not in versions.LOG_LEVELS:
         raise InvalidParams(f"'level' must be one of {', '.join(versions.LOG_LEVELS)}.", "level")
-    await conversation.set_level(level)
+    await session.set_level(level)
     return {}
 
 
 def _subscribing(*, to: bool) -> Handler:
     async def subscribe(call: Call, /, uri: Any = None, **_: Any) -> Reply:
-        conversation = call.in_session()
+        session = call.in_session()
         if not isinstance(uri, str):
             raise InvalidParams("'uri' must be a string.", "uri")
         target = await call.find(lambda catalogue: catalogue.resource(uri, call.principal))
         reply = await call.forward(target.server, {**call.request.params, "uri": target.local})
-        await conversation.subscribed(target.server.name, target.local, to=to)
+        await session.subscribed(target.server.name, target.local, to=to)
         return reply
 
     return subscribe

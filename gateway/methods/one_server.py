@@ -56,25 +56,25 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     if isinstance(name, str) and (refused := check_arguments(call, Target(server, name))) is not None:
         return refused
     if any(tool["name"] == name for tool in server.offers.tools):  # a name that a caller makes up makes no figure
-        call.tool = name
+        call.reached.tool = name
     return await call.forward(server, call.request.params)
 
 
 async def set_level(call: Call, /, level: Any = None, **params: Any) -> Reply:
     """Pass a log level on, and remember it for upstream sessions to come."""
-    conversation = call.in_session()
+    session = call.in_session()
     reply = await call.forward(await _addressed(call), call.request.params)
     if isinstance(level, str):
-        await conversation.remember_level(level)
+        await session.remember_level(level)
     return reply
 
 
 def _subscribing(*, to: bool) -> Handler:
     async def subscribe(call: Call, /, uri: Any = None, **params: Any) -> Reply:
-        conversation, server = call.in_session(), await _addressed(call)
+        session, server = call.in_session(), await _addressed(call)
         reply = await call.forward(server, call.request.params)
         if isinstance(uri, str):
-            await conversation.subscribed(server.name, uri, to=to)
+            await session.subscribed(server.name, uri, to=to)
         return reply
 
     return subscribe

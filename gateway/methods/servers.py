@@ -70,7 +70,7 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     if await call.gateway.servers.put(name, change, _CLAIM_SECONDS):
         await call.gateway.sync.announce()
         if (await _current(call, name)).spec.enabled:
-            await call.gateway.refresh.discover(name, _REGISTRATION_SECONDS)
+            await call.gateway.discovery.discover(name, _REGISTRATION_SECONDS)
     return (await _current(call, name)).public()
 
 
@@ -103,7 +103,7 @@ async def refresh_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     require_administrator(call.principal)
     name = _only_name(fields)
     server = await call.find(lambda catalogue: catalogue.enabled_server(name, call.principal))
-    await call.gateway.refresh.discover(server.name, 4 * _REGISTRATION_SECONDS)
+    await call.gateway.discovery.discover(server.name, 4 * _REGISTRATION_SECONDS)
     return (await _current(call, name)).public()
 
 
@@ -160,8 +160,7 @@ async def _vet(call: Call, fields: Mapping[str, Any]) -> None:
 async def _current(call: Call, name: str) -> Server:
     """The server as the registry has it now."""
     await call.gateway.sync.catch_up()
-    call.catalogue = call.gateway.sync.catalogue
-    return call.catalogue.server(name, call.principal)
+    return call.gateway.sync.catalogue.server(name, call.principal)
 
 
 def _server_name(fields: Mapping[str, Any]) -> str:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.access.authenticator import Authenticator
 from gateway.access.limits import Admission
 from gateway.methods.arguments import ArgumentChecker
-from gateway.model.session_ids import Sessions
 from gateway.net.dialer import Vetting
-from gateway.observability.metrics import Telemetry
-from gateway.registry.discovery import Refresh
+from gateway.observability.call_log import CallLog
+from gateway.observability.metrics import Metrics
+from gateway.registry.discovery import Discovery
 from gateway.registry.servers import ServerTable
 from gateway.registry.sync import Sync
-from gateway.sessions.ended import EndedSessions
-from gateway.sessions.sessions import Conversations
+from gateway.sessions.sessions import Sessions
 from gateway.settings import Settings
 from gateway.stores.event_log import EventLog
-from gateway.stores.hints import Bus
+from gateway.stores.hints import Hints
 from gateway.stores.inbox import Inbox
 from gateway.stores.postgres import Postgres
 from gateway.stores.redis import Redis
@@ -33,23 +30,22 @@ class Gateway:
 
     settings: Settings
     postgres: Postgres
+    redis: Redis
+    hints: Hints
     servers: ServerTable
-    ended_sessions: EndedSessions
-    bus: Bus
     sync: Sync
+    discovery: Discovery
     pool: Pool
-    refresh: Refresh
     vetting: Vetting
     arguments: ArgumentChecker
     identity: str
+    """What this gateway calls itself in `Via`, so that it knows a request that comes back to it."""
     sessions: Sessions
-    conversations: Conversations
-    redis: Redis
     event_log: EventLog
     inbox: Inbox
     authenticator: Authenticator
-    telemetry: Telemetry
     admission: Admission
+    metrics: Metrics
+    call_log: CallLog
     draining: asyncio.Event
     worker: str
-    clock: Callable[[], float] = time.time

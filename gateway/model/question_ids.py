@@ -30,7 +30,7 @@ class UnknownQuestion(ValueError):
     """An id that was not given out here, or not to this session."""
 
 
-class Questions:
+class QuestionIds:
     """Writes and reads the ids."""
 
     def __init__(self, keyring: Keyring) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.errors import SessionNotFound
 from gateway.model.keyring import Keyring, SealBroken
@@ -26,20 +26,20 @@ _PURPOSE = "session"
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """One client's conversation at one address; `expires` is in seconds since the epoch."""
+class SessionId:
+    """The id of one client's session at one address; `expires` is in seconds since the epoch."""
 
-    id: str
+    text: str
     version: str
     expires: int
+    key: str = field(init=False)
+    """What names the session's record: not the id itself, which whoever reads Redis could use."""
 
-    @property
-    def key(self) -> str:
-        """What names the session's record: not the id itself, which whoever reads Redis could use."""
-        return hashlib.sha256(self.id.encode()).hexdigest()[:32]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", hashlib.sha256(self.text.encode()).hexdigest()[:32])
 
 
-class Sessions:
+class SessionIds:
     """Mint session ids and read them back."""
 
     def __init__(self, keyring: Keyring, seconds: int, random: Callable[[int], bytes] = os.urandom) -> None:
@@ -47,14 +47,14 @@ class Sessions:
         self._seconds = seconds
         self._random = random
 
-    def mint(self, principal: Principal, address: str, version: str, now: float) -> Session:
+    def mint(self, principal: Principal, address: str, version: str, now: float) -> SessionId:
         """Open a session of `principal` at `address`."""
         expires = int(now) + self._seconds
         text = _LAYOUT.pack(_FORMAT, _REVISIONS.index(version), _owner(principal, address), self._random(16), expires)
         signed = self._keyring.sign(_PURPOSE, text)
-        return Session(_encode(signed), version, expires)
+        return SessionId(_encode(signed), version, expires)
 
-    def read(self, id: str, principal: Principal, address: str, now: float) -> Session:
+    def read(self, id: str, principal: Principal, address: str, now: float) -> SessionId:
         """Check an id. Raises SessionNotFound, whatever is wrong with it."""
         try:
             signed = base64.b64decode(id + "=" * (-len(id) % 4), altchars=b"-_", validate=True)
@@ -66,7 +66,7 @@ class Sessions:
             raise SessionNotFound
         if form != _FORMAT or owner != _owner(principal, address) or expires <= now:
             raise SessionNotFound
-        return Session(id, _REVISIONS[revision], expires)
+        return SessionId(id, _REVISIONS[revision], expires)
 
 
 def _encode(signed: bytes) -> str:

@@ -15,7 +15,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
-class Telemetry:
+class Metrics:
     """The figures; every one is labelled with the replica."""
 
     def __init__(self, replica: str, *, by_tool: bool = False) -> None:

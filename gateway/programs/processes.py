@@ -25,7 +25,7 @@ from gateway.protocol import exchange
 from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
 from gateway.system import privileges
 from gateway.tasks import end
-from gateway.upstream.multiplexer import ChannelClosed, Duplex
+from gateway.upstream.multiplexer import ChannelClosed, Multiplexer
 
 _HANDSHAKE_SECONDS = 30.0
 _END_SECONDS = 2.0
@@ -117,7 +117,7 @@ class Child:
         self._process = process
         self._limit = limit
         self._writing = asyncio.Lock()
-        self.duplex = Duplex(self._write, shared=shared)
+        self.duplex = Multiplexer(self._write, shared=shared)
         self.errors = _Lines(program.name, "stderr", level)
         self._garbage = _Lines(program.name, "stdout, which is no MCP", level)
         self.started = time.monotonic()

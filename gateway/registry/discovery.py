@@ -40,10 +40,10 @@ _LISTS = (
     ("templates", "resources", "resources/templates/list", "resourceTemplates", "uriTemplate"),
 )
 
-log = logging.getLogger("gateway.refresh")
+log = logging.getLogger("gateway.discovery")
 
 
-class Refresh:
+class Discovery:
     """The loop that claims due servers, and the way to ask for one at once."""
 
     def __init__(
@@ -122,12 +122,12 @@ class Refresh:
                 yield server.name
 
     def _start(self, claim: Claim) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._refresh(claim))
+        task = asyncio.create_task(self._discover(claim))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _refresh(self, claim: Claim) -> None:
+    async def _discover(self, claim: Claim) -> None:
         seconds = _PROGRAM_SECONDS if claim.spec.transport_type == STDIO else _DISCOVERY_SECONDS
         try:
             try:
@@ -150,7 +150,7 @@ class Refresh:
         except StoreUnavailable:
             log.warning("what server %s offers could not be stored; its claim runs out", claim.spec.name)
         except Exception:
-            log.exception("refresh of server %s failed", claim.spec.name)
+            log.exception("discovery of server %s failed", claim.spec.name)
 
     async def _failed(self, claim: Claim, reason: str, *, leads_back: bool = False) -> None:
         """Store why a server could not be asked. One that leads back here will not change by itself: it can wait."""

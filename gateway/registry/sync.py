@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from gateway.errors import StoreUnavailable
 from gateway.model.catalogue import Catalogue
 from gateway.registry.servers import ServerTable
-from gateway.stores.hints import Bus
+from gateway.stores.hints import Hints
 from gateway.tasks import end
 
 _LOOK_AT_MOST_EVERY = 0.25  # seconds, for looks that callers with unknown names cause
@@ -28,13 +28,13 @@ class Sync:
     def __init__(
         self,
         servers: ServerTable,
-        bus: Bus,
+        hints: Hints,
         poll_seconds: float,
         clock: Callable[[], float],
         empty: Catalogue = Catalogue(),  # noqa: B008  # a frozen value
     ) -> None:
         self._servers = servers
-        self._bus = bus
+        self._hints = hints
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -122,7 +122,7 @@ class Sync:
 
     async def announce(self) -> None:
         """After a write of our own: tell the others, and read it."""
-        telling = asyncio.create_task(self._bus.publish())  # a frozen Redis must not hold up the writer
+        telling = asyncio.create_task(self._hints.publish())  # a frozen Redis must not hold up the writer
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
         try:

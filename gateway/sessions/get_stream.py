@@ -13,46 +13,48 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
 from gateway.model.catalogue import Catalogue
 from gateway.protocol import versions
 from gateway.protocol.exchange import Answer, Ask, Changed, Emit, asked, told
 from gateway.protocol.messages import Failure, Message, Notification, Request, encode
-from gateway.sessions.record import UpstreamSession
+from gateway.sessions.links import Links
+from gateway.sessions.record import UpstreamRecord
+from gateway.sessions.translation import Translation
+from gateway.sessions.upstream_sessions import UpstreamSessions
 from gateway.tasks import end
-from gateway.upstream.contract import Link, NoStream, SessionExpired
-
-if TYPE_CHECKING:
-    from gateway.sessions.session import Conversation
-    from gateway.sessions.sessions import Conversations
+from gateway.upstream.contract import NoStream, SessionExpired
 
 _MAX_WAITING = 1000  # messages, and
 _MAX_BYTES = 8 << 20  # bytes of them, that a client has not read
 _AGAIN_SECONDS = 0.25
 _MAX_AGAIN_SECONDS = 30.0
 _MAX_ASKED = 100  # questions of one server that wait in the stream at once
+_SAY_EVERY = 0.5  # seconds between two notifications that the same list changed
+_FOLLOWS_WITHIN = 5.0  # seconds in which the catalogue shows what a server said of its lists
+_AGGREGATE_WAITS = 3.0  # seconds for the catalogue to show it, before the client is told all the same
 
-_SAY_EVERY = 0.5
-_FOLLOWS_WITHIN = 5.0
-_AGGREGATE_WAITS = 3.0
-
-log = logging.getLogger("gateway.listening")
+log = logging.getLogger("gateway.get_stream")
 
 
-class Listening:
-    """What one client hears on its own stream; ask `next` for it until it returns None."""
+class GetStream:
+    """What one client gets on its own stream; ask `next` for it until it is `closed`."""
 
     def __init__(
         self,
-        home: Conversations,
-        conversation: Conversation,
+        server: str | None,
+        translation: Callable[[], Translation],
+        upstream: UpstreamSessions,
+        links: Links,
         sees: Callable[[str], bool],
         dropped: Callable[[], None],
     ) -> None:
-        self._home = home
-        self._conversation = conversation
+        """`server` is set at one server's own address; `sees` tells which servers the client may hear of."""
+        self._server = server
+        self._translation = translation
+        self._sessions = upstream
+        self._links = links
         self._sees = sees
         self._dropped = dropped
         self._waiting: deque[tuple[bytes, bool]] = deque()  # what to send, and whether it is a question
@@ -61,7 +63,7 @@ class Listening:
         self._silent: set[str] = set()
         self._announced = False
         self._changed = asyncio.Event()
-        self._upstream: dict[str, tuple[UpstreamSession, asyncio.Task[None]]] = {}
+        self._upstream: dict[str, tuple[UpstreamRecord, asyncio.Task[None]]] = {}
         self._places: dict[str, str] = {}
         self._looking: asyncio.Task[None] | None = None
         self._said: dict[str, float] = {}
@@ -69,6 +71,7 @@ class Listening:
         self._saying: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
         self.token = os.urandom(8).hex()
+        upstream.watch(self.look)
 
     # --- for the client's stream --------------------------------------------------------------------------------
 
@@ -97,7 +100,7 @@ class Listening:
         self._closed = True
         self._changed.set()
 
-    def heard_of(self, token: str) -> None:
+    def opened_elsewhere(self, token: str) -> None:
         """A stream of this session was opened somewhere: who is announced after us takes over."""
         if token == self.token:
             self._announced = True
@@ -107,6 +110,7 @@ class Listening:
     async def end(self) -> None:
         """Let go of everything."""
         self.close()
+        self._sessions.unwatch(self.look)
         for timer in self._saying.values():
             timer.cancel()
         tasks = [task for _, task in self._upstream.values()]
@@ -123,9 +127,9 @@ class Listening:
         if not self._sees(server) or method not in versions.LIST_CHANGES:
             return
         now = time.monotonic()
-        if self._conversation.server is None:
+        if self._server is None:
             self._say_at(method, now + _AGGREGATE_WAITS)
-        elif self._conversation.server == server:
+        elif self._server == server:
             self._said_by_server[method] = now
             self._say_soon(method)
 
@@ -186,7 +190,7 @@ class Listening:
 
     async def _look(self) -> None:
         try:
-            upstream = await self._conversation.all_upstream()
+            upstream = await self._sessions.all()
         except GatewayError:
             return
         for server, session in upstream.items():
@@ -199,20 +203,19 @@ class Listening:
                 self._places.pop(server, None)
             self._upstream[server] = session, asyncio.create_task(self._listen(server, session))
 
-    async def _listen(self, server: str, upstream: UpstreamSession) -> None:
+    async def _listen(self, server: str, upstream: UpstreamRecord) -> None:
         pause = _AGAIN_SECONDS
         while not self._closed:
-            live = self._home.live(server)
-            if live is None or live.spec.fingerprint != upstream.fingerprint:
+            link = self._links.of(server, upstream)
+            if link is None:
                 return
             began = time.monotonic()
             try:
-                link = Link(upstream.handshake, upstream.session_id, upstream.holder)
-                async with aclosing(live.listen(link, self._places.get(server))) as stream:
+                async with aclosing(link.listen(upstream.session, self._places.get(server))) as stream:
                     async for heard in stream:
                         if heard.event_id is not None:
                             self._places[server] = heard.event_id
-                        await self._hear(server, upstream, link, heard.message)
+                        await self._hear(server, upstream, heard.message)
             except NoStream:
                 self._silent.add(upstream.handle)
                 return
@@ -223,27 +226,25 @@ class Listening:
             pause = _AGAIN_SECONDS if time.monotonic() - began > pause else min(2 * pause, _MAX_AGAIN_SECONDS)
             await asyncio.sleep(pause)
 
-    async def _hear(self, server: str, upstream: UpstreamSession, link: Link, message: Message) -> None:
-        live = self._home.live(server)
-        if live is None or live.spec.fingerprint != upstream.fingerprint:
-            return
-        if not isinstance(message, Request | Notification):
+    async def _hear(self, server: str, upstream: UpstreamRecord, message: Message) -> None:
+        link = self._links.of(server, upstream)
+        if link is None or not isinstance(message, Request | Notification):
             return
         match asked(message) if isinstance(message, Request) else told(message):
             case Answer(answer):
-                await live.post(link, answer)
+                await link.post(upstream.session, answer)
             case Ask(request):
                 question = (
-                    self._conversation.question(server, upstream, request)
+                    self._translation().question(server, upstream, request)
                     if self._questions < _MAX_ASKED
                     else Failure(request.id, -32000, "The client has too many requests waiting.")
                 )
                 if isinstance(question, Failure):
-                    await live.post(link, question)
+                    await link.post(upstream.session, question)
                 else:
                     self.put(question)
             case Changed(notification):
-                live.said_changed(notification.method)  # which comes back to us, as to everybody
+                link.lists_changed(notification.method)  # which comes back to us, as to everybody
             case Emit(notification):
-                if (passed := self._conversation.outward(server, upstream, notification)) is not None:
+                if (passed := self._translation().outward(server, upstream, notification)) is not None:
                     self.put(passed)

@@ -9,15 +9,16 @@ decides which holds. A sorted set (`live`) has the deadline of each session, ano
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from gateway.errors import TooManyRequests
+from gateway.errors import SessionNotFound, TooManyRequests
 from gateway.protocol.exchange import Handshake
-from gateway.stores.redis import Redis
+from gateway.stores.redis import Redis, RedisUnavailable
+from gateway.upstream.contract import UpstreamSession
 
 _CLAIM_SECONDS = 60
 
@@ -58,35 +59,32 @@ return 1
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamSession:
+class UpstreamRecord:
     """A client session's own session with one server.
 
-    `handle` names it without revealing its id, `fingerprint` is that of the specification it was opened with, and
-    `holder` the worker that alone can carry its messages, where there is one.
+    `handle` names it without revealing its id, `fingerprint` is that of the specification it was opened with.
     """
 
     handle: str
-    session_id: str | None
-    handshake: Handshake
+    session: UpstreamSession
     fingerprint: str
-    holder: str | None = None
 
     def to_bytes(self) -> bytes:
-        shake = self.handshake
+        shake = self.session.handshake
         return orjson.dumps(
             [
                 self.handle,
-                self.session_id,
+                self.session.session_id,
                 [shake.version, shake.capabilities, shake.server_info, shake.instructions],
                 self.fingerprint,
-                self.holder,
+                self.session.holder,
             ]
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> UpstreamSession:
+    def from_bytes(cls, data: bytes) -> UpstreamRecord:
         handle, session_id, shake, fingerprint, holder = orjson.loads(data)
-        return cls(handle, session_id, Handshake(*shake), fingerprint, holder)
+        return cls(handle, UpstreamSession(Handshake(*shake), session_id, holder), fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +97,12 @@ class Record:
     capabilities: Mapping[str, Any] = field(default_factory=dict)
     client_info: Mapping[str, Any] = field(default_factory=dict)
     level: str | None = None
-    upstream: Mapping[str, UpstreamSession] = field(default_factory=dict)
+    upstream: Mapping[str, UpstreamRecord] = field(default_factory=dict)
     subscriptions: frozenset[tuple[str, str]] = frozenset()
 
 
 class Records:
-    """The records of all client sessions, by the key that `Session.key` is."""
+    """The records of all client sessions, by the key that `SessionId.key` is."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -136,8 +134,8 @@ class Records:
         return _record(values) if b"version" in values else None
 
     async def compare_and_set(
-        self, key: str, server: str, made: UpstreamSession, before: UpstreamSession | None
-    ) -> UpstreamSession | None:
+        self, key: str, server: str, made: UpstreamRecord, before: UpstreamRecord | None
+    ) -> UpstreamRecord | None:
         """Keep the session made with a server unless another worker was first; return the one that holds.
 
         None if the client session has ended. Raises RedisUnavailable.
@@ -146,7 +144,7 @@ class Records:
         value: bytes | None = await self._redis.do(
             lambda _: self._compare_and_set(keys=[self._redis.key("session", key)], args=arguments)
         )
-        return UpstreamSession.from_bytes(value) if value else None
+        return UpstreamRecord.from_bytes(value) if value else None
 
     async def change(self, key: str, fields: Mapping[str, str]) -> bool:
         """Set fields of a record; False if the session has ended. Raises RedisUnavailable."""
@@ -192,6 +190,74 @@ class Records:
         return int(await self._redis.do(lambda store: store.zcard(self._redis.key("live"))))
 
 
+class LocalRecord:
+    """The record of one session as one worker knows it, and whether Redis knows it too.
+
+    *shared*: Redis had it when this worker last looked. *unwritten*: the session was opened here while Redis did not
+    answer. *offline*: it was opened elsewhere, and Redis did not answer when it came here, so that nothing is known of
+    what its client declared. Unwritten and offline ones are settled when Redis answers again (`Sessions.find`).
+    """
+
+    def __init__(self, records: Records, key: str, record: Record, gone: Callable[[str], None]) -> None:
+        """`gone` is told of the key when Redis turns out to have no record (any more): the session is over."""
+        self._records = records
+        self._gone = gone
+        self.key = key
+        self.record = record
+        self.unwritten = False
+        self.offline = False
+
+    @property
+    def is_shared(self) -> bool:
+        return not (self.offline or self.unwritten)
+
+    async def refresh(self) -> Record | None:
+        """Read the record; None where Redis does not have it or does not answer. Raises SessionNotFound."""
+        if not self.is_shared:
+            return None
+        try:
+            record = await self._records.read(self.key)
+        except RedisUnavailable:
+            return None
+        if record is None:
+            raise self._over()
+        self.record = record
+        return record
+
+    async def change(self, fields: Mapping[str, str]) -> bool:
+        """Set fields of the record; False where Redis does not have it or does not answer. Raises SessionNotFound."""
+        if not self.is_shared:
+            return True
+        try:
+            if await self._records.change(self.key, fields):
+                return True
+        except RedisUnavailable:
+            return False
+        raise self._over()
+
+    async def forget(self, field: str) -> None:
+        """Drop a field of the record."""
+        try:
+            await self._records.forget(self.key, field)
+        except RedisUnavailable:
+            pass
+
+    async def compare_and_set(
+        self, server: str, made: UpstreamRecord, before: UpstreamRecord | None
+    ) -> UpstreamRecord | None:
+        """Put an upstream session on record unless another worker was first; return the one that holds.
+
+        None if the session has ended. Raises RedisUnavailable, also where Redis does not have the record.
+        """
+        if not self.is_shared:
+            raise RedisUnavailable
+        return await self._records.compare_and_set(self.key, server, made, before)
+
+    def _over(self) -> SessionNotFound:
+        self._gone(self.key)
+        return SessionNotFound()
+
+
 def _record(values: Mapping[bytes, bytes]) -> Record:
     named = {name.decode(): value for name, value in values.items()}
     return Record(
@@ -201,7 +267,7 @@ def _record(values: Mapping[bytes, bytes]) -> Record:
         capabilities=orjson.loads(named["capabilities"]),
         client_info=orjson.loads(named["client"]),
         level=named["level"].decode() if "level" in named else None,
-        upstream={name[3:]: UpstreamSession.from_bytes(value) for name, value in _starting(named, "up:")},
+        upstream={name[3:]: UpstreamRecord.from_bytes(value) for name, value in _starting(named, "up:")},
         subscriptions=frozenset(
             (server, uri) for name, _ in _starting(named, "sub:") for server, _, uri in [name[4:].partition("\n")]
         ),

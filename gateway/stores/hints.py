@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from gateway.stores.words import Word, from_bytes, to_bytes
 from gateway.tasks import end
 
 _CHANNEL = "mcp-gateway:registry"
@@ -25,10 +26,10 @@ _SILENCE_SECONDS = 3.0
 _TELL_SECONDS = 1.0
 _PAUSE_SECONDS = (0.1, 0.2, 0.5, 1.0)
 
-log = logging.getLogger("gateway.bus")
+log = logging.getLogger("gateway.hints")
 
 
-class Bus:
+class Hints:
     """One connection that listens, a few that publish."""
 
     def __init__(self, url: str) -> None:
@@ -71,24 +72,24 @@ class Bus:
             return False
         return True
 
-    async def tell(self, word: bytes) -> int:
-        """Say something about a session to every worker; return how many hear it (0 without Redis)."""
+    async def broadcast(self, word: Word) -> int:
+        """Tell every worker, this one too; return how many hear it (0 without Redis)."""
         self.round_trips += 1
         try:
             async with asyncio.timeout(_TELL_SECONDS), self._gate:
-                return int(await self._redis.publish(_SESSIONS, word))
+                return int(await self._redis.publish(_SESSIONS, to_bytes(word)))
         except (TimeoutError, RedisError, OSError):
             return 0
 
-    async def listen(self, hint: Callable[[], None], told: Callable[[bytes], None] = lambda _: None) -> None:
-        """Call `hint` whenever somebody published, or may have, and `told` with what is said of sessions.
+    async def listen(self, hint: Callable[[], None], on_broadcast: Callable[[Word], None] = lambda _: None) -> None:
+        """Call `hint` whenever somebody published, or may have, and `on_broadcast` with each word of a worker.
 
         Runs until it is cancelled.
         """
         failures = 0
         while True:
             try:
-                await self._listen(hint, told)
+                await self._listen(hint, on_broadcast)
             except (TimeoutError, RedisError, OSError) as error:
                 if self.connected or not failures:
                     log.warning("Redis lost, polling meanwhile: %s", type(error).__name__)
@@ -96,14 +97,14 @@ class Bus:
             self.connected = False
             await asyncio.sleep(_PAUSE_SECONDS[min(failures, len(_PAUSE_SECONDS) - 1)])
 
-    async def _listen(self, hint: Callable[[], None], told: Callable[[bytes], None]) -> None:
+    async def _listen(self, hint: Callable[[], None], on_broadcast: Callable[[Word], None]) -> None:
         pubsub = self._redis.pubsub()
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 await pubsub.subscribe(_CHANNEL, _SESSIONS)
             pinging = asyncio.create_task(self._ping(pubsub))
             try:
-                await self._read(pubsub, hint, told)
+                await self._read(pubsub, hint, on_broadcast)
             finally:
                 await end([pinging])
         finally:
@@ -123,7 +124,9 @@ class Bus:
         except (TimeoutError, RedisError, OSError):
             pass  # the reader hears nothing any more, and says so
 
-    async def _read(self, pubsub: redis.client.PubSub, hint: Callable[[], None], told: Callable[[bytes], None]) -> None:
+    async def _read(
+        self, pubsub: redis.client.PubSub, hint: Callable[[], None], on_broadcast: Callable[[Word], None]
+    ) -> None:
         while True:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 message = await pubsub.get_message(timeout=None)
@@ -132,6 +135,9 @@ class Bus:
             self.connected = True
             self._heard.set()
             if message["type"] == "message" and message["channel"] == _SESSIONS.encode():
-                told(message["data"])
+                try:
+                    on_broadcast(from_bytes(message["data"]))
+                except Exception:  # of another version, say: the listener goes on
+                    log.exception("what another worker said can't be taken in")
             else:
                 hint()

@@ -1,6 +1,6 @@
 """Finds out what a server speaks: streamable HTTP first, then the old SSE transport, then the plain REST face.
 
-A refused connection, 401, 403 and silence are no verdict; they are what they are. Each link remembers its way. Where
+A refused connection, 401, 403 and silence are no verdict; they are what they are. Each session remembers its way. Where
 nothing is found at a URL without a path, `/mcp` below it is tried, so that the error can name the right address; it is
 not used by itself, since the address that is registered is the one that is called.
 """
@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator
 
 from gateway.errors import UpstreamError, UpstreamProtocolError
 from gateway.protocol.exchange import Hello
-from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
-from gateway.upstream.contract import Answering, Heard, Interrupted, Link, Upstream
+from gateway.protocol.messages import Failure, Notification, Reply, Request
+from gateway.upstream.contract import Heard, MessageStream, Upstream, UpstreamSession
 from gateway.upstream.rest import VERSION
 
 
@@ -26,14 +26,14 @@ class Guess:
     async def speaks_mcp(self, hello: Hello) -> bool:
         """Shake hands there and end the session again."""
         try:
-            link = await self._upstream.open(hello)
+            session = await self._upstream.open(hello)
         except UpstreamError:
             return False
-        await self._upstream.end(link)
+        await self._upstream.end(session)
         return True
 
 
-class ProbingUpstream:
+class DetectingUpstream:
     """One server, spoken to as MCP if it is that, else by its REST face."""
 
     def __init__(self, mcp: Upstream, sse: Upstream, rest: Upstream, guess: Guess | None = None) -> None:
@@ -42,7 +42,7 @@ class ProbingUpstream:
         self._sse = sse
         self._rest = rest
 
-    async def open(self, hello: Hello) -> Link:
+    async def open(self, hello: Hello) -> UpstreamSession:
         try:
             return await self._mcp.open(hello)
         except UpstreamProtocolError as no_mcp:
@@ -59,24 +59,24 @@ class ProbingUpstream:
                 ) from None
             raise no_mcp from None
 
-    def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
-        return self._way(link).send(link, request)
+    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
+        return await self._way(session).call(session, request)
 
-    def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
-        return self._way(link).listen(link, after)
+    def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
+        return self._way(session).listen(session, after)
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
-        await self._way(link).post(link, message)
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
+        await self._way(session).post(session, message)
 
-    async def end(self, link: Link) -> None:
-        await self._way(link).end(link)
+    async def end(self, session: UpstreamSession) -> None:
+        await self._way(session).end(session)
 
     async def close(self) -> None:
         await self._mcp.close()
         await self._sse.close()
         await self._rest.close()
 
-    def _way(self, link: Link) -> Upstream:
-        if link.holder is not None:
+    def _way(self, session: UpstreamSession) -> Upstream:
+        if session.holder is not None:
             return self._sse
-        return self._rest if link.handshake.version == VERSION else self._mcp
+        return self._rest if session.handshake.version == VERSION else self._mcp

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit, urlunsplit
 from gateway.model.server import STDIO, ServerSpec, redact_url
 from gateway.net.dialer import Dialer
 from gateway.upstream.contract import Upstream
-from gateway.upstream.detect import Guess, ProbingUpstream
-from gateway.upstream.http_sse import LegacySseUpstream
+from gateway.upstream.detect import DetectingUpstream, Guess
+from gateway.upstream.http_sse import HttpSseUpstream
 from gateway.upstream.relayed import HeldUpstream, Relay
 from gateway.upstream.rest import RestUpstream
 from gateway.upstream.stdio import NoBridge, StdioUpstream
-from gateway.upstream.streamable_http import HttpUpstream, Limits
+from gateway.upstream.streamable_http import StreamableHttpUpstream, WireLimits
 
 Connect = Callable[[ServerSpec], Upstream]
 
@@ -21,7 +21,7 @@ _PROGRAM_SECONDS = 35.0  # for a program to start and shake hands: some are inst
 _MAX_STREAMS = 1000  # of one server, that stay open, at one worker
 
 
-def over_http(dialer: Dialer, limits: Limits, relay: Relay, bridge: str | None = None) -> Connect:
+def over_http(dialer: Dialer, limits: WireLimits, relay: Relay, bridge: str | None = None) -> Connect:
     """Connect to servers by HTTP, in whichever of its transports is named, or is found to be theirs.
 
     `bridge` is the socket of the process that runs stdio servers.
@@ -39,7 +39,7 @@ def over_http(dialer: Dialer, limits: Limits, relay: Relay, bridge: str | None =
                 "cwd": spec.cwd,
             }
             over_socket = dialer.local(bridge, _MAX_STREAMS)
-            limits_of_programs = Limits(_PROGRAM_SECONDS, limits.max_result)
+            limits_of_programs = WireLimits(_PROGRAM_SECONDS, limits.max_result)
             key = f"{spec.name}-{spec.fingerprint}"
             stdio = StdioUpstream(spec.name, key, program, over_socket, limits_of_programs, relay.bridge)
             return HeldUpstream(spec.name, stdio, relay)
@@ -47,15 +47,15 @@ def over_http(dialer: Dialer, limits: Limits, relay: Relay, bridge: str | None =
         if spec.transport_type == "rest":
             return RestUpstream(spec.name, spec.url, client, limits)
         streams = dialer.client(spec.headers, _MAX_STREAMS)
-        sse = LegacySseUpstream(spec.name, spec.url, streams, limits, relay.worker)
+        sse = HttpSseUpstream(spec.name, spec.url, streams, limits, relay.worker)
         if spec.transport_type == "sse":
             return HeldUpstream(spec.name, sse, relay)
-        mcp = HttpUpstream(spec.name, spec.url, client, limits, streams)
+        mcp = StreamableHttpUpstream(spec.name, spec.url, client, limits, streams)
         rest = RestUpstream(spec.name, spec.url, client, limits)
         guess = None
         if urlsplit(spec.url).path in ("", "/"):
             url = urlunsplit(urlsplit(spec.url)._replace(path="/mcp"))
-            guess = Guess(redact_url(url), HttpUpstream(spec.name, url, client, limits, streams))
-        return ProbingUpstream(mcp, HeldUpstream(spec.name, sse, relay), rest, guess)
+            guess = Guess(redact_url(url), StreamableHttpUpstream(spec.name, url, client, limits, streams))
+        return DetectingUpstream(mcp, HeldUpstream(spec.name, sse, relay), rest, guess)
 
     return connect

@@ -1,6 +1,6 @@
-"""The old HTTP+SSE transport, from the client's side: one stream per session, requests posted beside it.
+"""The old HTTP+SSE transport, from the client's side: one stream per stream, requests posted beside it.
 
-The session lives and ends with its stream, so it is bound to the worker that holds it. Source: MCP 2024-11-05, basic,
+The stream lives and ends with its stream, so it is bound to the worker that holds it. Source: MCP 2024-11-05, basic,
 transports, HTTP with SSE.
 """
 
@@ -27,9 +27,9 @@ from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
 from gateway.protocol.sse import EventTooLarge, SseDecoder
 from gateway.tasks import end
-from gateway.upstream.contract import Answering, Heard, Interrupted, Link, SessionExpired
-from gateway.upstream.multiplexer import ChannelClosed, Duplex
-from gateway.upstream.streamable_http import Limits, foreign, too_large
+from gateway.upstream.contract import Heard, MessageStream, SessionExpired, StreamOpened, UpstreamSession
+from gateway.upstream.multiplexer import ChannelClosed, Multiplexer
+from gateway.upstream.streamable_http import WireLimits, foreign, too_large
 
 _REST_SECONDS = 0.5
 _REST_BYTES = 64 << 10
@@ -40,41 +40,41 @@ _STREAM = {"accept": "text/event-stream"}
 log = logging.getLogger("gateway.legacy_sse")
 
 
-class _Session:
+class _Stream:
     """One stream, and the address that the server named on it."""
 
-    def __init__(self, upstream: LegacySseUpstream, *, shared: bool) -> None:
+    def __init__(self, upstream: HttpSseUpstream, *, shared: bool) -> None:
         self.id = os.urandom(12).hex()
         self.endpoint: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.duplex = Duplex(lambda message: upstream.write(self, message), shared=shared)
+        self.multiplexer = Multiplexer(lambda message: upstream.write(self, message), shared=shared)
         self.reading: asyncio.Task[None] | None = None
 
 
-class LegacySseUpstream:
+class HttpSseUpstream:
     """One server behind the URL of its stream; `holder` names the worker that all this happens in."""
 
-    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: Limits, holder: str) -> None:
+    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: WireLimits, holder: str) -> None:
         self._server = server
         self._url = url
         self._client = client
         self._limits = limits
         self._holder = holder
-        self._sessions: dict[str, _Session] = {}
+        self._streams: dict[str, _Stream] = {}
 
-    async def open(self, hello: Hello) -> Link:
-        session = _Session(self, shared=hello.shared)
-        session.reading = asyncio.create_task(self._read(session))
+    async def open(self, hello: Hello) -> UpstreamSession:
+        stream = _Stream(self, shared=hello.shared)
+        stream.reading = asyncio.create_task(self._read(stream))
         seconds = self._limits.handshake_seconds
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.shield(session.endpoint)
-                async with aclosing(session.duplex.request(exchange.initialize(hello))) as messages:
+                await asyncio.shield(stream.endpoint)
+                async with aclosing(stream.multiplexer.request(exchange.initialize(hello))) as messages:
                     async for message in messages:
                         if isinstance(message, Reply | Failure):
                             handshake = exchange.accept(message)
-                await session.duplex.post(exchange.INITIALIZED)
-            self._sessions[session.id] = session
-            return Link(handshake, session.id, self._holder)
+                await stream.multiplexer.post(exchange.INITIALIZED)
+            self._streams[stream.id] = stream
+            return UpstreamSession(handshake, stream.id, self._holder)
         except exchange.HandshakeRefused as error:
             raise UpstreamProtocolError(self._server, f"Server {self._server!r} is no MCP server: {error}.") from None
         except ChannelClosed as error:
@@ -84,16 +84,18 @@ class LegacySseUpstream:
                 self._server, f"Server {self._server!r} did not finish the handshake in {seconds:g} s."
             ) from None
         finally:
-            if session.id not in self._sessions:
-                await end([session.reading])
-                if session.endpoint.done() and not session.endpoint.cancelled():
-                    session.endpoint.exception()  # seen
+            if stream.id not in self._streams:
+                await end([stream.reading])
+                if stream.endpoint.done() and not stream.endpoint.cancelled():
+                    stream.endpoint.exception()  # seen
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
-        session = self._session(link)
-        yield Answering(streaming=True)
+    async def call(self, session: UpstreamSession, request: Request) -> MessageStream:
+        return self._messages(self._stream(session), request)
+
+    async def _messages(self, stream: _Stream, request: Request) -> MessageStream:
+        yield StreamOpened()
         try:
-            async with aclosing(session.duplex.request(request)) as messages:
+            async with aclosing(stream.multiplexer.request(request)) as messages:
                 async for message in messages:
                     yield message
         except ChannelClosed as error:
@@ -103,33 +105,33 @@ class LegacySseUpstream:
                 "the request.",
             ) from None
 
-    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
-        async with aclosing(self._session(link).duplex.listen()) as messages:
+    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
+        async with aclosing(self._stream(session).multiplexer.listen()) as messages:
             async for message in messages:
                 yield Heard(message, None)
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
         try:
-            duplex = self._session(link).duplex
-            await duplex.post(message)
-            duplex.cancelled(message)
+            multiplexer = self._stream(session).multiplexer
+            await multiplexer.post(message)
+            multiplexer.cancelled(message)
         except (ChannelClosed, SessionExpired):
-            pass  # with its stream the session is over
+            pass  # with its stream the stream is over
 
-    async def end(self, link: Link) -> None:
-        session = self._sessions.pop(link.session_id or "", None)
-        if session is not None and session.reading is not None:
-            await end([session.reading])
+    async def end(self, session: UpstreamSession) -> None:
+        stream = self._streams.pop(session.session_id or "", None)
+        if stream is not None and stream.reading is not None:
+            await end([stream.reading])
 
     async def close(self) -> None:
-        await end([each.reading for each in self._sessions.values() if each.reading is not None])
+        await end([each.reading for each in self._streams.values() if each.reading is not None])
         await self._client.aclose()
 
-    async def write(self, session: _Session, message: Message) -> None:
+    async def write(self, stream: _Stream, message: Message) -> None:
         """Post a message where the server said. Raises UpstreamError."""
         with foreign(self._server):
             request = self._client.build_request(
-                "POST", session.endpoint.result(), content=encode(message), headers=_JSON
+                "POST", stream.endpoint.result(), content=encode(message), headers=_JSON
             )
             answer = await self._client.send(request, stream=True)
             try:  # what it says belongs on the stream; a few bytes are read so that the connection serves on
@@ -149,30 +151,30 @@ class LegacySseUpstream:
                 upstream_status=answer.status_code,
             )
 
-    def _session(self, link: Link) -> _Session:
-        session = self._sessions.get(link.session_id or "")
-        if session is None or session.duplex.closed is not None:
+    def _stream(self, session: UpstreamSession) -> _Stream:
+        stream = self._streams.get(session.session_id or "")
+        if stream is None or stream.multiplexer.closed is not None:
             raise SessionExpired("its stream is gone")
-        return session
+        return stream
 
-    async def _read(self, session: _Session) -> None:
+    async def _read(self, stream: _Stream) -> None:
         reason = "the server ended it"
         try:
             with foreign(self._server):
                 async with self._client.stream("GET", self._url, headers=_STREAM) as response:
                     self._check(response)
-                    await self._feed(session, response)
+                    await self._feed(stream, response)
         except GatewayError as error:
             reason = error.detail
-            if not session.endpoint.done():
-                session.endpoint.set_exception(error)
+            if not stream.endpoint.done():
+                stream.endpoint.set_exception(error)
         finally:
-            if not session.endpoint.done():
-                session.endpoint.set_exception(
+            if not stream.endpoint.done():
+                stream.endpoint.set_exception(
                     UpstreamProtocolError(self._server, f"Server {self._server!r} ended its stream at once.")
                 )
-            session.duplex.close(reason)
-            self._sessions.pop(session.id, None)
+            stream.multiplexer.close(reason)
+            self._streams.pop(stream.id, None)
 
     def _check(self, response: httpx.Response) -> None:
         if response.status_code in (401, 403):
@@ -190,19 +192,19 @@ class LegacySseUpstream:
                 upstream_status=response.status_code,
             )
 
-    async def _feed(self, session: _Session, response: httpx.Response) -> None:
+    async def _feed(self, stream: _Stream, response: httpx.Response) -> None:
         decoder = SseDecoder(self._limits.max_result)
         try:
             async for chunk in response.aiter_raw():
                 for event in decoder.feed(chunk):
-                    if event.name == "endpoint" and not session.endpoint.done():
-                        session.endpoint.set_result(self._endpoint(event.data))
+                    if event.name == "endpoint" and not stream.endpoint.done():
+                        stream.endpoint.set_result(self._endpoint(event.data))
                     elif event.name == "message" and event.data:
-                        self._hear(session, event.data)
+                        self._hear(stream, event.data)
         except EventTooLarge:
             raise too_large(self._server, self._limits.max_result) from None
 
-    def _hear(self, session: _Session, data: bytes) -> None:
+    def _hear(self, stream: _Stream, data: bytes) -> None:
         """One message of the stream; what is none is left out, the others are nobody's fault."""
         try:
             message = decode_answer(data)
@@ -211,7 +213,7 @@ class LegacySseUpstream:
             return
         for each in message.entries if isinstance(message, Batch) else (message,):
             if not isinstance(each, GatewayError):
-                session.duplex.feed(each, len(data))
+                stream.multiplexer.feed(each, len(data))
 
     def _endpoint(self, data: bytes) -> str:
         """Where to post; only at the server's own origin. Raises UpstreamProtocolError."""

@@ -1,6 +1,20 @@
 """The link to one server: its shared session, its share of this worker, its circuit breaker.
 
-What happens to one server never touches another: each has its own client, its own link and its own tasks.
+What happens to one server never touches another: each has its own client, its own link and its own tasks. All calls
+of a worker to a server, of whichever client, pass `call` (on a session of the client's own) or `call_shared`.
+
+The breaker (`model/breaker`) is *closed*: calls pass. Failures in a row open it: no connection, no answer in time, a
+connection lost. An answer of any kind closes it, also an error, since somebody is there. While it is *open*, calls
+fail at once with the reason and the seconds left. After a pause it is *half-open*: one call passes as a trial; its
+failure opens it for twice as long, its answer closes it. A caller that leaves during a trial says nothing of the
+server, so the next call is the trial. Each worker has a breaker of its own; discovery's probes pass beside it and
+close it when the server answers.
+
+A link is *live* until the registry drops or changes its server, then *retired*: calls under way and streams go on,
+and after the last one the upstream is closed. A later call gets the new link from the pool.
+
+The shared session is opened by whoever comes first; others wait for the same attempt, and a failed attempt is not
+kept. An upstream that forgot it (SessionExpired, before anything was carried out) gets the call again, once.
 """
 
 from __future__ import annotations
@@ -8,10 +22,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol
 
 from gateway import version
 from gateway.errors import (
@@ -41,11 +56,20 @@ from gateway.protocol.exchange import (
 )
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.tasks import end
-from gateway.upstream.contract import Answering, Heard, Interrupted, Link, SessionExpired, Upstream
+from gateway.upstream.contract import (
+    NO_EVENTS,
+    Events,
+    Heard,
+    Interrupted,
+    MessageStream,
+    SessionExpired,
+    StreamOpened,
+    Upstream,
+    UpstreamSession,
+)
 
-Tell = Callable[[Answering | Interrupted | Notification | Request], Awaitable[None]]
-AskClient = Callable[[Request, Callable[[], None]], Awaitable[Reply | Failure | None]]
-"""Passes on what a server asks; None if the answer comes later, by itself, else what to answer at once.
+AskClient = Callable[[Request, Callable[[], None]], Awaitable[Failure | None]]
+"""Passes on what a server asks; None if the answer comes later, by itself, else why it can't be asked.
 
 The second argument is called when the client has answered, if this worker hears of it.
 """
@@ -57,8 +81,6 @@ class ShowBreaker(Protocol):
     def __call__(self, server: str, *, is_open: bool) -> None: ...
 
 
-Judged = TypeVar("Judged")
-
 FAREWELL_SECONDS = 2.0
 _POST_SECONDS = 10.0
 _END_SECONDS = 8.0  # a program is given time to end
@@ -68,7 +90,7 @@ log = logging.getLogger("gateway.link")
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class CallLimits:
     """How long a call may take, in seconds (without progress, and at all), and what one server may take of a worker."""
 
     call_seconds: float
@@ -78,154 +100,233 @@ class Bounds:
     breaker_seconds: float = 30.0
 
 
-async def tell_nobody(_: Answering | Interrupted | Notification | Request) -> None:
-    """The `tell` of those who only want the answer."""
-
-
-async def ask_nobody(request: Request, answered: Callable[[], None]) -> Reply | Failure:
-    """The `ask` of those who declared no capability."""
-    return answer_for_nobody(request)
-
-
 OURSELVES = Hello(versions.LATEST_HANDSHAKE, {}, {"name": version.NAME, "version": version.VERSION}, shared=True)
 """What the gateway says of itself where it speaks for nobody in particular."""
 
 
-class Live:
+class ServerLink:
     """The link to one server, shared by all callers of this worker."""
 
     def __init__(
         self,
         spec: ServerSpec,
         upstream: Upstream,
-        bounds: Bounds,
+        limits: CallLimits,
         changed: Callable[[str, str], None],
         show_breaker: ShowBreaker,
         failed: Callable[[str], None] = lambda server: None,
     ) -> None:
         self.spec = spec
         self._upstream = upstream
-        self._bounds = bounds
+        self._limits = limits
         self._changed = changed
         self._ids = itertools.count(1)
-        self._link: Link | None = None
-        self._opening: asyncio.Task[Link] | None = None
+        self._session: UpstreamSession | None = None
+        self._opening: asyncio.Task[UpstreamSession] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._calls = 0
         self._listening = 0
         self._retired = False
-        self._breaker = Breaker(bounds.breaker_failures, bounds.breaker_seconds)
+        self._breaker = Breaker(limits.breaker_failures, limits.breaker_seconds)
         self._show_breaker = show_breaker
         self._failed = failed
         self._shown_open = False
 
-    async def request(self, request: Request, tell: Tell, *, wants_progress: bool = False) -> Reply | Failure:
-        """Carry one request over the shared session, telling what comes before its answer. Raises UpstreamError."""
-        return await self._judged(lambda: self._carry(request, tell, wants_progress))
+    # --- calls --------------------------------------------------------------------------------------------------
 
-    async def converse(self, link: Link, talk: Talk, tell: Tell, ask: AskClient) -> Reply | Failure:
-        """Carry one request over a session of somebody's own. Raises SessionExpired or UpstreamError."""
-        return await self._judged(lambda: self._talk(link, talk, tell, ask))
+    async def call(
+        self, session: UpstreamSession, exchange: Talk, events: Events = NO_EVENTS, ask: AskClient | None = None
+    ) -> Reply | Failure:
+        """Carry one request over a session; what comes before its answer goes to `events`.
 
-    async def open(self, hello: Hello) -> Link:
+        Raises SessionExpired or UpstreamError. Without `ask` a server that asks is told that nobody can be asked.
+        """
+        with _Judged(self):
+            return await self.carry(session, exchange, events, ask)
+
+    async def call_shared(
+        self, request: Request, events: Events = NO_EVENTS, *, wants_progress: bool = False
+    ) -> Reply | Failure:
+        """Carry one request over the session that all callers share. Raises UpstreamError."""
+        with _Judged(self):
+            reason = ""
+            for _ in range(2):
+                session = self._session or await self._open()
+                try:
+                    exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
+                    return await self.carry(session, exchange, events, None)
+                except SessionExpired as error:
+                    reason = str(error)
+                    if self._session is session:
+                        self._session = None
+                        self._spawn(self._upstream.end(session))
+            raise UpstreamProtocolError(
+                self.spec.name, f"Server {self.spec.name!r} does not know the session that it just made: {reason}."
+            )
+
+    async def carry(
+        self,
+        session: UpstreamSession,
+        exchange: Talk,
+        events: Events = NO_EVENTS,
+        ask: AskClient | None = None,
+    ) -> Reply | Failure:
+        """The same beside the server's share and its breaker, as discovery's probes are."""
+        seconds = self.spec.timeout_seconds or self._limits.call_seconds
+        deadline = asyncio.timeout(seconds)
+        try:
+            async with deadline:
+                answer = await self._upstream.call(session, exchange.outgoing())
+                if not isinstance(answer, Reply | Failure):
+                    return await self._follow(
+                        answer, session, exchange, events, ask, _Deadline(deadline, self._limits, seconds)
+                    )
+                done = exchange.receive(answer)
+                if isinstance(done, Done):
+                    return done.answer
+        except TimeoutError:
+            self._spawn(self._upstream.post(session, exchange.cancelled("deadline exceeded")))
+            raise UpstreamTimeout(
+                self.spec.name, f"Server {self.spec.name!r} did not answer within {seconds:g} s."
+            ) from None
+        except (asyncio.CancelledError, ClientLeft):
+            self._spawn(self._upstream.post(session, exchange.cancelled("the caller left")))
+            raise
+        raise self._no_result()
+
+    async def _follow(
+        self,
+        stream: MessageStream,
+        session: UpstreamSession,
+        exchange: Talk,
+        events: Events,
+        ask: AskClient | None,
+        deadline: _Deadline,
+    ) -> Reply | Failure:
+        """Pass on what comes on a stream, until the answer does."""
+        asked = 0
+        async with aclosing(stream):
+            async for message in stream:
+                if isinstance(message, StreamOpened):
+                    await events.on_stream()
+                    continue
+                if isinstance(message, Interrupted):
+                    await events.on_interruption()
+                    continue
+                match exchange.receive(message):
+                    case Done(answer):
+                        return answer
+                    case Emit(notification):
+                        await events.on_message(notification)
+                        deadline.extend()
+                    case Changed(notification, passes):
+                        if not exchange.outgoing().method.endswith("/list"):
+                            self._changed(self.spec.name, notification.method)
+                        if passes:
+                            await events.on_message(notification)
+                    case Answer(answer):
+                        asked = self._counted(asked)
+                        await self._upstream.post(session, answer)
+                    case Ask(question):
+                        asked = self._counted(asked)
+                        if ask is None:
+                            await self._upstream.post(session, answer_for_nobody(question))
+                            continue
+                        deadline.wait_for_client()
+                        if (refused := await ask(question, deadline.client_answered)) is not None:
+                            deadline.client_answered()
+                            await self._upstream.post(session, refused)
+        raise self._no_result()
+
+    def _no_result(self) -> UpstreamProtocolError:
+        return UpstreamProtocolError(self.spec.name, f"Server {self.spec.name!r} ended its answer without a result.")
+
+    def _counted(self, asked: int) -> int:
+        """Count a server's requests during one call. Raises UpstreamProtocolError when they are too many."""
+        if asked >= _MAX_ASKED:
+            raise UpstreamProtocolError(
+                self.spec.name,
+                f"Server {self.spec.name!r} sent more than {_MAX_ASKED} requests during one call.",
+            )
+        return asked + 1
+
+    # --- sessions -----------------------------------------------------------------------------------------------
+
+    async def open(self, hello: Hello) -> UpstreamSession:
         """Open a session for somebody. Raises UpstreamError."""
-        return await self._judged(lambda: self._upstream.open(hello))
+        with _Judged(self):
+            return await self._upstream.open(hello)
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+    async def handshake(self) -> Handshake:
+        """What the server says of itself. Raises UpstreamError."""
+        with _Held(self):
+            return (self._session or await self._open()).handshake
+
+    @asynccontextmanager
+    async def probe(self) -> AsyncIterator[Probe]:
+        """A session of its own for the time of the block, as discovery wants it. Raises UpstreamError."""
+        with _Held(self):
+            session = await self._upstream.open(OURSELVES)
+            self.revive()
+            try:
+                yield Probe(self, session)
+            finally:
+                await self._upstream.end(session)
+
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
         """Send what needs no answer. Raises UpstreamError."""
-        with self._held():
+        with _Held(self):
             try:
                 async with asyncio.timeout(_POST_SECONDS):
-                    await self._upstream.post(link, message)
+                    await self._upstream.post(session, message)
             except TimeoutError:
                 raise UpstreamTimeout(
                     self.spec.name, f"Server {self.spec.name!r} did not take a message within {_POST_SECONDS:g} s."
                 ) from None
 
-    async def end(self, link: Link) -> None:
+    async def end(self, session: UpstreamSession) -> None:
         """End somebody's session upstream; never raises, never takes long."""
-        with self._held():
+        with _Held(self):
             try:
                 async with asyncio.timeout(_END_SECONDS):
-                    await self._upstream.end(link)
+                    await self._upstream.end(session)
             except TimeoutError:
                 log.warning("server %s did not take the end of a session", self.spec.name)
 
-    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         """Listen to what the server says by itself. Raises NoStream, SessionExpired or UpstreamError."""
         self._listening += 1
         try:
-            async with aclosing(self._upstream.listen(link, after)) as heard:
+            async with aclosing(self._upstream.listen(session, after)) as heard:
                 async for each in heard:
                     yield each
         finally:
             self._listening -= 1
             self._end_if_retired()
 
-    def said_changed(self, method: str) -> None:
+    def lists_changed(self, method: str) -> None:
         """The server said on somebody's stream that one of its lists changed."""
         self._changed(self.spec.name, method)
 
-    async def _judged(self, work: Callable[[], Awaitable[Judged]]) -> Judged:
-        """Do one piece of work within the server's share, and let its outcome move the breaker."""
-        self._admit()
-        with self._held():
-            try:
-                answer = await work()
-            except (UpstreamUnreachable, UpstreamTimeout, OutcomeUnknown) as error:
-                self._breaker.failed(_now(), error.detail)
-                self._show()
-                if not isinstance(error, UpstreamTimeout):
-                    self._failed(self.spec.name)
-                raise
-            except (GatewayError, SessionExpired):
-                self.revive()  # somebody is there
-                raise
-            except BaseException:  # the caller left, or a fault of ours: nothing is known of the server
-                self._breaker.left()
-                raise
-            self.revive()
-            return answer
-
-    async def handshake(self) -> Handshake:
-        """What the server says of itself. Raises UpstreamError."""
-        with self._held():
-            return (await self._open()).handshake
-
-    @asynccontextmanager
-    async def probe(self) -> AsyncIterator[Probe]:
-        """A link of its own for the time of the block, as discovery wants it. Raises UpstreamError."""
-        with self._held():
-            link = await self._upstream.open(OURSELVES)
-            self.revive()
-            try:
-                yield Probe(self, link)
-            finally:
-                await self._upstream.end(link)
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Count a use of the connections: a retired link closes after the last one."""
-        self._calls += 1
+    async def _open(self) -> UpstreamSession:
+        """Open the shared session; whoever comes meanwhile waits for the same attempt."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._shake())
+            self._opening.add_done_callback(_retrieve)  # its waiters may all have left
         try:
-            yield
-        finally:
-            self._calls -= 1
-            self._end_if_retired()
+            return await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            if self._opening.cancelled():  # the upstream was closed, not the caller
+                raise UpstreamProtocolError(
+                    self.spec.name, f"Server {self.spec.name!r} was removed or changed meanwhile."
+                ) from None
+            raise
 
-    def _end_if_retired(self) -> None:
-        if self._retired and not self.in_use:
-            self._spawn(self._end())
+    async def _shake(self) -> UpstreamSession:
+        self._session = await self._upstream.open(OURSELVES)
+        return self._session
 
-    @property
-    def in_use(self) -> bool:
-        """Whether a call is under way, or somebody listens."""
-        return bool(self._calls or self._listening)
-
-    @property
-    def upstream(self) -> Upstream:
-        """The way to the server, for who carries out another worker's errand."""
-        return self._upstream
+    # --- the breaker --------------------------------------------------------------------------------------------
 
     def breaker(self) -> str:
         """`closed`, `open` or `half-open`."""
@@ -242,28 +343,52 @@ class Live:
             self._shown_open = is_open
             self._show_breaker(self.spec.name, is_open=is_open)
 
-    def _admit(self) -> None:
-        """Keep to the server's share, and leave a failing one alone. Raises ServerBusy or UpstreamSuspended."""
-        if self._calls >= self._bounds.max_calls:
-            raise ServerBusy(self.spec.name, self._bounds.max_calls)
+    def admit(self) -> None:
+        """Count one more call, within the server's share. Raises ServerBusy or UpstreamSuspended."""
+        if self._calls >= self._limits.max_calls:
+            raise ServerBusy(self.spec.name, self._limits.max_calls)
         if (wait := self._breaker.wait(_now())) is not None:
             raise UpstreamSuspended(self.spec.name, self._breaker.failures, self._breaker.reason, wait)
+        self._calls += 1
 
-    async def _carry(self, request: Request, tell: Tell, wants_progress: bool) -> Reply | Failure:
-        reason = ""
-        for _ in range(2):
-            link = await self._open()
-            try:
-                exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
-                return await self._talk(link, exchange, tell, ask_nobody)
-            except SessionExpired as error:
-                reason = str(error)
-                if self._link is link:
-                    self._link = None
-                    self._spawn(self._upstream.end(link))
-        raise UpstreamProtocolError(
-            self.spec.name, f"Server {self.spec.name!r} does not know the session that it just made: {reason}."
-        )
+    def judge(self, error: BaseException | None) -> None:
+        """Let the outcome of a call move the breaker."""
+        self.let_go()
+        if isinstance(error, UpstreamUnreachable | UpstreamTimeout | OutcomeUnknown):
+            self._breaker.failed(_now(), error.detail)
+            self._show()
+            if not isinstance(error, UpstreamTimeout):
+                self._failed(self.spec.name)
+        elif error is None or isinstance(error, GatewayError | SessionExpired):  # somebody is there
+            if self._breaker.failures or self._shown_open:
+                self.revive()
+        else:  # the caller left, or a fault of ours: nothing is known of the server
+            self._breaker.left()
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Count one more use of the connections: a retired link closes after the last one."""
+        self._calls += 1
+
+    def let_go(self) -> None:
+        """One use is over."""
+        self._calls -= 1
+        self._end_if_retired()
+
+    def _end_if_retired(self) -> None:
+        if self._retired and not self.in_use:
+            self._spawn(self._end())
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a call is under way, or somebody listens."""
+        return bool(self._calls or self._listening)
+
+    @property
+    def upstream(self) -> Upstream:
+        """The way to the server, for who carries out another worker's errand."""
+        return self._upstream
 
     def retire(self) -> None:
         """Close once the last call has ended."""
@@ -278,93 +403,6 @@ class Live:
         await self._end()
         tasks = [task for task in self._background if task is not asyncio.current_task()]
         await end(tasks)
-
-    async def _open(self) -> Link:
-        """The shared link; whoever comes while it is being opened waits for the same attempt."""
-        if self._link is None:
-            if self._opening is None or self._opening.done():
-                self._opening = asyncio.create_task(self._shake())
-                self._opening.add_done_callback(_retrieve)  # its waiters may all have left
-            try:
-                return await asyncio.shield(self._opening)
-            except asyncio.CancelledError:
-                if self._opening.cancelled():  # the upstream was closed, not the caller
-                    raise UpstreamProtocolError(
-                        self.spec.name, f"Server {self.spec.name!r} was removed or changed meanwhile."
-                    ) from None
-                raise
-        return self._link
-
-    async def _shake(self) -> Link:
-        self._link = await self._upstream.open(OURSELVES)
-        return self._link
-
-    async def _talk(self, link: Link, talk: Talk, tell: Tell, ask: AskClient) -> Reply | Failure:
-        asked = waiting = 0
-        seconds = self.spec.timeout_seconds or self._bounds.call_seconds
-        cap = _now() + max(seconds, self._bounds.cap_seconds)
-        request = talk.outgoing()
-        deadline = asyncio.timeout(seconds)
-
-        def answered() -> None:
-            """The client answered: from the last answer on, the server has its usual time again."""
-            nonlocal waiting
-            waiting -= 1
-            if not waiting:
-                try:
-                    deadline.reschedule(min(_now() + seconds, cap))
-                except RuntimeError:
-                    pass  # the call has ended meanwhile
-
-        try:
-            async with (
-                deadline,
-                aclosing(self._upstream.send(link, request)) as messages,
-            ):
-                async for message in messages:
-                    if isinstance(message, Answering | Interrupted):
-                        await tell(message)
-                        continue
-                    match talk.receive(message):
-                        case Done(answer):
-                            return answer
-                        case Emit(notification):
-                            await tell(notification)
-                            deadline.reschedule(max(deadline.when() or 0.0, min(_now() + seconds, cap)))
-                        case Changed(notification, passes):
-                            if not request.method.endswith("/list"):
-                                self._changed(self.spec.name, notification.method)
-                            if passes:
-                                await tell(notification)
-                        case Answer(answer):
-                            asked = self._counted(asked)
-                            await self._upstream.post(link, answer)
-                        case Ask(question):
-                            asked = self._counted(asked)
-                            waiting += 1
-                            if (at_once := await ask(question, answered)) is not None:
-                                waiting -= 1
-                                await self._upstream.post(link, at_once)
-                            elif waiting:
-                                deadline.reschedule(cap)  # waiting for a human: only the overall cap applies
-        except TimeoutError:
-            self._spawn(self._upstream.post(link, talk.cancelled("deadline exceeded")))
-            raise UpstreamTimeout(
-                self.spec.name, f"Server {self.spec.name!r} did not answer within {seconds:g} s."
-            ) from None
-        except (asyncio.CancelledError, ClientLeft):
-            self._spawn(self._upstream.post(link, talk.cancelled("the caller left")))
-            raise
-        raise UpstreamProtocolError(self.spec.name, f"Server {self.spec.name!r} ended its answer without a result.")
-
-    def _counted(self, asked: int) -> int:
-        """Count a server's requests during one call. Raises UpstreamProtocolError when they are too many."""
-        if asked >= _MAX_ASKED:
-            raise UpstreamProtocolError(
-                self.spec.name,
-                f"Server {self.spec.name!r} sent more than {_MAX_ASKED} requests during one call.",
-            )
-        return asked + 1
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._quietly(work))
@@ -381,34 +419,93 @@ class Live:
     async def _end(self) -> None:
         if self._opening is not None and not self._opening.done():
             await end([self._opening])
-        link, self._link = self._link, None
-        if link is not None:
-            await self._upstream.end(link)
+        session, self._session = self._session, None
+        if session is not None:
+            await self._upstream.end(session)
         await self._upstream.close()
+
+
+class _Judged:
+    """One call within the server's share: admitted at the beginning, judged at the end."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, link: ServerLink) -> None:
+        self._link = link
+
+    def __enter__(self) -> None:
+        self._link.admit()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._link.judge(error)
+
+
+class _Held:
+    """One use of the connections that says nothing of the server."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, link: ServerLink) -> None:
+        self._link = link
+
+    def __enter__(self) -> None:
+        self._link.hold()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._link.let_go()
+
+
+class _Deadline:
+    """A call's time: progress extends it, and while a client is asked only the overall cap holds."""
+
+    def __init__(self, deadline: asyncio.Timeout, limits: CallLimits, seconds: float) -> None:
+        self._deadline = deadline
+        self._seconds = seconds
+        self._cap = _now() + max(seconds, limits.cap_seconds)
+        self._waiting = 0
+
+    def extend(self) -> None:
+        """Something came: the server has its usual time again."""
+        at = min(_now() + self._seconds, self._cap)
+        self._deadline.reschedule(max(self._deadline.when() or 0.0, at))
+
+    def wait_for_client(self) -> None:
+        """The client was asked, a human perhaps."""
+        self._waiting += 1
+        self._deadline.reschedule(self._cap)
+
+    def client_answered(self) -> None:
+        """From the last answer on, the server has its usual time again."""
+        self._waiting -= 1
+        if not self._waiting:
+            try:
+                self._deadline.reschedule(min(_now() + self._seconds, self._cap))
+            except RuntimeError:
+                pass  # the call has ended meanwhile
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _retrieve(task: asyncio.Task[Link]) -> None:
+def _retrieve(task: asyncio.Task[UpstreamSession]) -> None:
     if not task.cancelled():
         task.exception()
 
 
 class Probe:
-    """A link of one's own to a server, for asking what it offers."""
+    """A session of discovery's own, for asking what a server offers."""
 
-    def __init__(self, live: Live, link: Link) -> None:
-        self._live = live
+    def __init__(self, link: ServerLink, session: UpstreamSession) -> None:
         self._link = link
-        self.handshake = link.handshake
+        self._session = session
+        self._ids = itertools.count(1)
+        self.handshake = session.handshake
 
     async def request(self, request: Request) -> Reply | Failure:
-        """Carry one request upstream on this link. Raises UpstreamError."""
+        """Carry one request upstream on this session. Raises UpstreamError."""
         try:
-            exchange = Exchange(request, next(self._live._ids))
-            return await self._live._talk(self._link, exchange, tell_nobody, ask_nobody)
+            return await self._link.carry(self._session, Exchange(request, next(self._ids)))
         except SessionExpired:
-            name = self._live.spec.name
+            name = self._link.spec.name
             raise UpstreamProtocolError(name, f"Server {name!r} forgot its session at once.") from None

@@ -15,7 +15,8 @@ from gateway.errors import UpstreamUnreachable
 from gateway.protocol import versions
 from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
-from gateway.upstream.contract import Answering, Heard, Interrupted, Link, SessionExpired
+from gateway.tasks import end
+from gateway.upstream.contract import Heard, MessageStream, SessionExpired, UpstreamSession
 
 Emit = Callable[[Message], Awaitable[None]]
 Tool = Callable[[Request, Emit], Awaitable[Any]]
@@ -88,59 +89,67 @@ class MemoryServer:
 
 
 class MemoryUpstream:
-    """Talks to a MemoryServer as `HttpUpstream` does to one behind a URL."""
+    """Talks to a MemoryServer as `StreamableHttpUpstream` does to one behind a URL."""
 
     def __init__(self, name: str, server: MemoryServer) -> None:
         self._name = name
         self._server = server
         self._numbers = itertools.count(1)
+        self._number = id(self)
 
-    async def open(self, hello: Hello) -> Link:
+    async def open(self, hello: Hello) -> UpstreamSession:
         self._check()
         self._server.opened += 1
         self._server.hellos.append(hello)
-        session = f"{self._name}-{id(self)}-{next(self._numbers)}"
-        self._server.sessions.add(session)
+        id = f"{self._name}-{self._number}-{next(self._numbers)}"
+        self._server.sessions.add(id)
         info = {"name": self._name, "version": "1.0.0"}
-        return Link(Handshake(versions.negotiate(hello.version), self._server.capabilities, info, None), session)
+        return UpstreamSession(Handshake(versions.negotiate(hello.version), self._server.capabilities, info, None), id)
 
-    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         self._check()
-        session = link.session_id or ""
-        if session not in self._server.sessions:
+        id = session.session_id or ""
+        if id not in self._server.sessions:
             raise SessionExpired
-        stream = self._server.streams[session] = asyncio.Queue()
+        stream = self._server.streams[id] = asyncio.Queue()
         try:
             while True:
                 yield Heard(await stream.get(), None)
         finally:
-            del self._server.streams[session]
+            del self._server.streams[id]
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
+    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
         self._check()
-        if link.session_id not in self._server.sessions:
+        if session.session_id not in self._server.sessions:
             raise SessionExpired
-        yield Answering(streaming=False)
         said: asyncio.Queue[Message] = asyncio.Queue()
         work = asyncio.create_task(self._work(request, said))
         try:
+            first = await said.get()
+        except BaseException:
+            await end([work])
+            raise
+        return first if isinstance(first, Reply | Failure) else self._stream(first, said, work)
+
+    async def _stream(self, first: Message, said: asyncio.Queue[Message], work: asyncio.Task[None]) -> MessageStream:
+        try:
+            yield first
             while True:
                 message = await said.get()
                 yield message
                 if isinstance(message, Reply | Failure):
                     return
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await end([work])
 
     async def _work(self, request: Request, said: asyncio.Queue[Message]) -> None:
         await said.put(await self._server.answer(request, said.put))
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
         self._server.posted.append(message)
 
-    async def end(self, link: Link) -> None:
-        self._server.sessions.discard(link.session_id or "")
+    async def end(self, session: UpstreamSession) -> None:
+        self._server.sessions.discard(session.session_id or "")
 
     async def close(self) -> None:
         """There is nothing to let go of."""

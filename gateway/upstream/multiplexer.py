@@ -60,7 +60,7 @@ class _Box:
         return message
 
 
-class Duplex:
+class Multiplexer:
     """The requests under way over one channel; `write` sends a message, `feed` takes one that came."""
 
     def __init__(self, write: Callable[[Message], Awaitable[None]], *, shared: bool) -> None:

@@ -9,70 +9,70 @@ from collections.abc import Callable
 from gateway.model.catalogue import Catalogue
 from gateway.model.server import Server, ServerSpec
 from gateway.upstream.factory import Connect
-from gateway.upstream.link import FAREWELL_SECONDS, Bounds, Live, ShowBreaker
+from gateway.upstream.link import FAREWELL_SECONDS, CallLimits, ServerLink, ShowBreaker
 
 log = logging.getLogger("gateway.pool")
 
 
 class Pool:
-    """The live links of this worker, one per server, made on first use."""
+    """The links of this worker, by the server's name."""
 
     def __init__(
         self,
         connect: Connect,
-        bounds: Bounds,
+        limits: CallLimits,
         changed: Callable[[str, str], None],
         show_breaker: ShowBreaker,
         failed: Callable[[str], None] = lambda server: None,
     ) -> None:
         """`changed` is told of a server whose lists changed, `failed` of one whose connection failed during a call."""
         self._connect = connect
-        self._bounds = bounds
+        self._limits = limits
         self._changed = changed
         self._show_breaker = show_breaker
         self._failed = failed
-        self._live: dict[str, Live] = {}
-        self._retired: set[Live] = set()
+        self._links: dict[str, ServerLink] = {}
+        self._retired: set[ServerLink] = set()
         self._unreachable: set[str] = set()
 
-    def __getitem__(self, server: Server | ServerSpec) -> Live:
+    def __getitem__(self, server: Server | ServerSpec) -> ServerLink:
         spec = server.spec if isinstance(server, Server) else server
-        live = self._live.get(spec.name)
-        if live is not None and (live.spec is spec or live.spec == spec):
-            return live
-        if live is not None:
-            self._retire(live)
-        live = self._live[spec.name] = Live(
-            spec, self._connect(spec), self._bounds, self._changed, self._show_breaker, self._failed
+        link = self._links.get(spec.name)
+        if link is not None and (link.spec is spec or link.spec == spec):
+            return link
+        if link is not None:
+            self._retire(link)
+        link = self._links[spec.name] = ServerLink(
+            spec, self._connect(spec), self._limits, self._changed, self._show_breaker, self._failed
         )
-        return live
+        return link
 
     def reconcile(self, catalogue: Catalogue) -> None:
         """Let go of what is no longer registered, or is registered otherwise."""
-        for name, live in list(self._live.items()):
+        for name, link in list(self._links.items()):
             server = catalogue.servers.get(name)
             if server is not None and server.state == "ready" and name in self._unreachable:
-                live.revive()
-            if server is None or not server.spec.enabled or server.spec != live.spec:
-                self._retire(self._live.pop(name))
+                link.revive()
+            if server is None or not server.spec.enabled or server.spec != link.spec:
+                self._retire(self._links.pop(name))
         self._unreachable = {name for name, server in catalogue.servers.items() if server.state == "unreachable"}
 
     def breakers(self) -> dict[str, str]:
-        """The state of each live server's circuit breaker, at this worker."""
-        return {name: live.breaker() for name, live in self._live.items()}
+        """The state of each server's circuit breaker, at this worker."""
+        return {name: link.breaker() for name, link in self._links.items()}
 
     async def close(self) -> None:
         """Say goodbye to every upstream, side by side, within a bound."""
-        everyone = [*self._live.values(), *self._retired]
-        self._live.clear()
+        everyone = [*self._links.values(), *self._retired]
+        self._links.clear()
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
-                for failure in await asyncio.gather(*(live.close() for live in everyone), return_exceptions=True):
+                for failure in await asyncio.gather(*(link.close() for link in everyone), return_exceptions=True):
                     if failure is not None:
                         log.error("an upstream could not be closed", exc_info=failure)
         except TimeoutError:
             log.warning("gave up on saying goodbye to some upstreams")
 
-    def _retire(self, live: Live) -> None:
-        self._retired = {each for each in self._retired if each.in_use} | {live}
-        live.retire()
+    def _retire(self, link: ServerLink) -> None:
+        self._retired = {each for each in self._retired if each.in_use} | {link}
+        link.retire()

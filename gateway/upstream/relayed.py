@@ -21,8 +21,18 @@ from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
 from gateway.stores.inbox import Inbox
 from gateway.stores.redis import Redis, RedisUnavailable
+from gateway.stores.words import ErrandStopped, Word
 from gateway.tasks import end, keep
-from gateway.upstream.contract import Answering, Heard, Interrupted, Link, NoStream, SessionExpired, Upstream
+from gateway.upstream.contract import (
+    Heard,
+    Interrupted,
+    MessageStream,
+    NoStream,
+    SessionExpired,
+    StreamOpened,
+    Upstream,
+    UpstreamSession,
+)
 
 _BEAT_AGAIN_SECONDS = 2.0
 _LOOK_SECONDS = 10.0
@@ -38,7 +48,7 @@ class Relay:
         redis: Redis,
         inbox: Inbox,
         worker: str,
-        broadcast: Callable[[bytes], Awaitable[int]],
+        broadcast: Callable[[Word], Awaitable[int]],
         bridge: str | None = None,
     ) -> None:
         """`broadcast` reaches every worker; `bridge` names the process beside this one that runs stdio servers."""
@@ -78,7 +88,7 @@ class Relay:
                     yield fields
         finally:
             if not whole:  # whichever worker took the errand
-                await asyncio.shield(self._broadcast(orjson.dumps({"what": "stop", "key": stream})))
+                await asyncio.shield(self._broadcast(ErrandStopped(stream)))
 
     async def _lives(self, worker: str) -> bool:
         """Tell whether a worker is there; a heartbeat that went with a restart of Redis comes back."""
@@ -156,24 +166,28 @@ class Relay:
     async def _do(self, errand: Errand, upstream: Upstream) -> None:
         match errand.kind, errand.message:
             case "send", Request() as request:
-                async with aclosing(upstream.send(errand.link, request)) as messages:
+                answer = await upstream.call(errand.session, request)
+                if isinstance(answer, Reply | Failure):
+                    await self._say(errand.reply, answer)
+                    return
+                async with aclosing(answer) as messages:
                     async for message in messages:
                         await self._say(errand.reply, message)
             case "listen", None:
-                async with aclosing(upstream.listen(errand.link, errand.after)) as heard:
+                async with aclosing(upstream.listen(errand.session, errand.after)) as heard:
                     async for each in heard:
                         await self._say(errand.reply, each.message)
             case "post", Notification() | Reply() | Failure() as note:
-                await upstream.post(errand.link, note)
+                await upstream.post(errand.session, note)
             case "end", None:
-                await upstream.end(errand.link)
+                await upstream.end(errand.session)
             case kind, _:
                 raise InvalidRequest(f"There is no errand {kind[:40]!r} with this message.")
 
-    async def _say(self, stream: str, message: Message | Answering | Interrupted) -> None:
+    async def _say(self, stream: str, message: Message | StreamOpened | Interrupted) -> None:
         match message:
-            case Answering(streaming):
-                kept = await self._inbox.append(stream, b"1" if streaming else b"", b"a")
+            case StreamOpened():
+                kept = await self._inbox.append(stream, b"1", b"a")
             case Interrupted():
                 kept = await self._inbox.append(stream, b"", b"i")
             case _:
@@ -190,11 +204,11 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What a holder is to do: `send`, `listen`, `post` or `end` on its link; what comes back goes to `reply`."""
+    """What a holder is to do: `send`, `listen`, `post` or `end` on its session; what comes back goes to `reply`."""
 
     kind: str
     server: str
-    link: Link
+    session: UpstreamSession
     reply: str
     asker: str
     message: Message | None
@@ -208,11 +222,11 @@ class Errand:
         if isinstance(message, Batch):
             raise TypeError("a batch")
         known, session_id, holder = value["link"]
-        link = Link(Handshake(*known), session_id, holder)
+        session = UpstreamSession(Handshake(*known), session_id, holder)
         kind, server, reply, after = value["kind"], value["server"], value["reply"], value.get("after")
         if not all(isinstance(each, str) for each in (kind, server, reply)) or not isinstance(after, str | None):
             raise TypeError("a field of the wrong type")
-        return cls(kind, server, link, reply, str(value.get("asker", "")), message, after)
+        return cls(kind, server, session, reply, str(value.get("asker", "")), message, after)
 
 
 class HolderLost(Exception):
@@ -227,75 +241,85 @@ class HeldUpstream:
         self.own = own
         self._relay = relay
 
-    async def open(self, hello: Hello) -> Link:
+    async def open(self, hello: Hello) -> UpstreamSession:
         return await self.own.open(hello)
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
-        if self._is_ours(link):
-            async with aclosing(self.own.send(link, request)) as messages:
-                async for message in messages:
-                    yield message
-            return
-        errand = self._errand("send", link, message=encode(request).decode())
-        async with aclosing(self._told(link, errand)) as answers:
-            async for answer in answers:
-                yield answer
-                if isinstance(answer, Reply | Failure):
-                    return
+    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
+        if self._is_ours(session):
+            return await self.own.call(session, request)
+        answers = self._told(session, self._errand("send", session, message=encode(request).decode()))
+        try:
+            first = await anext(answers, None)
+        except BaseException:
+            await answers.aclose()
+            raise
+        if isinstance(first, Reply | Failure):
+            await answers.aclose()
+            return first
+        return self._messages(first, answers)
+
+    async def _messages(
+        self, first: StreamOpened | Interrupted | Message | None, answers: MessageStream
+    ) -> MessageStream:
+        async with aclosing(answers):
+            if first is not None:
+                yield first
+                async for answer in answers:
+                    yield answer
+                    if isinstance(answer, Reply | Failure):
+                        return
         raise OutcomeUnknown(self._server, f"Server {self._server!r} ended its answer without a result.")
 
-    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
-        if self._is_ours(link):
-            async with aclosing(self.own.listen(link, after)) as heard:
+    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
+        if self._is_ours(session):
+            async with aclosing(self.own.listen(session, after)) as heard:
                 async for each in heard:
                     yield each
             return
-        async with aclosing(self._told(link, self._errand("listen", link, after=after))) as messages:
+        async with aclosing(self._told(session, self._errand("listen", session, after=after))) as messages:
             async for message in messages:
-                if not isinstance(message, Answering | Interrupted):
+                if not isinstance(message, StreamOpened | Interrupted):
                     yield Heard(message, None)
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
-        if self._is_ours(link):
-            await self.own.post(link, message)
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
+        if self._is_ours(session):
+            await self.own.post(session, message)
         else:
-            await self._done(link, self._errand("post", link, message=encode(message).decode()))
+            await self._done(session, self._errand("post", session, message=encode(message).decode()))
 
-    async def end(self, link: Link) -> None:
-        if self._is_ours(link):
-            await self.own.end(link)
+    async def end(self, session: UpstreamSession) -> None:
+        if self._is_ours(session):
+            await self.own.end(session)
             return
         try:
-            await self._done(link, self._errand("end", link))
+            await self._done(session, self._errand("end", session))
         except (UpstreamError, SessionExpired):
             pass  # it went with its holder
 
     async def close(self) -> None:
         await self.own.close()
 
-    def _is_ours(self, link: Link) -> bool:
-        return link.holder is None or link.holder in self._relay.holders
+    def _is_ours(self, session: UpstreamSession) -> bool:
+        return session.holder is None or session.holder in self._relay.holders
 
-    def _errand(self, kind: str, link: Link, **more: Any) -> dict[str, Any]:
-        shake = link.handshake
+    def _errand(self, kind: str, session: UpstreamSession, **more: Any) -> dict[str, Any]:
+        shake = session.handshake
         known = [shake.version, shake.capabilities, shake.server_info, shake.instructions]
-        return {"kind": kind, "server": self._server, "link": [known, link.session_id, link.holder], **more}
+        return {"kind": kind, "server": self._server, "link": [known, session.session_id, session.holder], **more}
 
-    async def _done(self, link: Link, errand: dict[str, Any]) -> None:
-        async with aclosing(self._told(link, errand)) as answers:
+    async def _done(self, session: UpstreamSession, errand: dict[str, Any]) -> None:
+        async with aclosing(self._told(session, errand)) as answers:
             async for _ in answers:
                 pass
 
-    async def _told(
-        self, link: Link, errand: dict[str, Any]
-    ) -> AsyncGenerator[Answering | Interrupted | Message, None]:
+    async def _told(self, session: UpstreamSession, errand: dict[str, Any]) -> MessageStream:
         try:
-            async with aclosing(self._relay.ask(link.holder or "", errand)) as entries:
+            async with aclosing(self._relay.ask(session.holder or "", errand)) as entries:
                 async for fields in entries:
                     if b"x" in fields:
                         self._raise(*orjson.loads(fields[b"x"]))
                     elif b"a" in fields:
-                        yield Answering(fields[b"a"] == b"1")
+                        yield StreamOpened()
                     elif b"i" in fields:
                         yield Interrupted()
                     else:

@@ -15,9 +15,9 @@ import orjson
 
 from gateway.errors import ParseError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 from gateway.protocol.exchange import Handshake, Hello
-from gateway.protocol.messages import Failure, Message, Notification, Reply, Request, parse
-from gateway.upstream.contract import Answering, Heard, Interrupted, Link, NoStream
-from gateway.upstream.streamable_http import Limits, foreign, read_bounded
+from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
+from gateway.upstream.contract import Heard, NoStream, UpstreamSession
+from gateway.upstream.streamable_http import WireLimits, foreign, read_bounded
 
 VERSION = "rest"
 """What stands for a protocol version with a server that has none."""
@@ -26,13 +26,13 @@ VERSION = "rest"
 class RestUpstream:
     """One server with a plain REST face."""
 
-    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: Limits) -> None:
+    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: WireLimits) -> None:
         self._server = server
         self._url = url.rstrip("/")
         self._client = client
         self._limits = limits
 
-    async def open(self, hello: Hello) -> Link:
+    async def open(self, hello: Hello) -> UpstreamSession:
         """See whether the face is there."""
         seconds = self._limits.handshake_seconds
         try:
@@ -43,9 +43,11 @@ class RestUpstream:
                 self._server, f"Server {self._server!r} did not list its tools in {seconds:g} s."
             ) from None
         capabilities: dict[str, Any] = {"tools": {}, "resources": {}}
-        return Link(Handshake(VERSION, capabilities, {"name": self._server, "version": "unknown"}, None), None)
+        return UpstreamSession(
+            Handshake(VERSION, capabilities, {"name": self._server, "version": "unknown"}, None), None
+        )
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
+    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure:
         match request.method:
             case "tools/list":
                 result: dict[str, Any] = {"tools": await self._tools()}
@@ -54,21 +56,19 @@ class RestUpstream:
             case "tools/call":
                 result = await self._call(request.params)
             case method:
-                yield Failure(request.id, -32601, f"Server {self._server!r} has a REST face only, without {method}.")
-                return
-        yield Answering(streaming=False)
-        yield Reply(request.id, result)
+                return Failure(request.id, -32601, f"Server {self._server!r} has a REST face only, without {method}.")
+        return Reply(request.id, result)
 
-    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         nothing: tuple[Heard, ...] = ()
         for heard in nothing:
             yield heard  # a generator, as the contract has it
         raise NoStream
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
         """There is nobody to tell."""
 
-    async def end(self, link: Link) -> None:
+    async def end(self, session: UpstreamSession) -> None:
         """There is no session."""
 
     async def close(self) -> None:

@@ -15,9 +15,9 @@ import orjson
 from gateway.errors import UpstreamProtocolError, UpstreamUnreachable
 from gateway.model.server import NO_PROGRAMS
 from gateway.protocol.exchange import Hello
-from gateway.protocol.messages import Failure, Message, Notification, Reply, Request
-from gateway.upstream.contract import Answering, Heard, Interrupted, Link
-from gateway.upstream.streamable_http import HttpUpstream, Limits, foreign
+from gateway.protocol.messages import Failure, Notification, Reply, Request
+from gateway.upstream.contract import Heard, MessageStream, UpstreamSession
+from gateway.upstream.streamable_http import StreamableHttpUpstream, WireLimits, foreign
 
 _NOTHING: tuple[Any, ...] = ()
 _SHARED = {"mcp-gateway-shared": "1"}
@@ -27,41 +27,41 @@ class StdioUpstream:
     """One server that the bridge runs; `program` is what it is told to run, `holder` names the bridge."""
 
     def __init__(
-        self, server: str, key: str, program: dict[str, Any], client: httpx.AsyncClient, limits: Limits, holder: str
+        self, server: str, key: str, program: dict[str, Any], client: httpx.AsyncClient, limits: WireLimits, holder: str
     ) -> None:
         self._server = server
         self._place = f"http://bridge/{key}"
         self._program = orjson.dumps(program)
         self._client = client
-        self._mcp = HttpUpstream(server, f"{self._place}/mcp", client, limits)
+        self._mcp = StreamableHttpUpstream(server, f"{self._place}/mcp", client, limits)
         self._holder = holder
 
-    async def open(self, hello: Hello) -> Link:
+    async def open(self, hello: Hello) -> UpstreamSession:
         with foreign(self._server):
             answer = await self._client.put(self._place, content=self._program)
         if answer.status_code != 204:
             raise UpstreamUnreachable(self._server, f"The bridge did not take server {self._server!r}.")
         try:
-            link = await self._mcp.open(hello, _SHARED if hello.shared else {})
+            session = await self._mcp.open(hello, _SHARED if hello.shared else {})
         except UpstreamProtocolError as error:
             if error.facts.get("upstream_status") == 503:
                 raise UpstreamUnreachable(
                     self._server, error.detail.replace("answered HTTP 503", "does not run")
                 ) from None
             raise
-        return replace(link, holder=self._holder)
+        return replace(session, holder=self._holder)
 
-    def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
-        return self._mcp.send(link, request)
+    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
+        return await self._mcp.call(session, request)
 
-    def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
-        return self._mcp.listen(link, after)
+    def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
+        return self._mcp.listen(session, after)
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
-        await self._mcp.post(link, message)
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
+        await self._mcp.post(session, message)
 
-    async def end(self, link: Link) -> None:
-        await self._mcp.end(link)
+    async def end(self, session: UpstreamSession) -> None:
+        await self._mcp.end(session)
 
     async def close(self) -> None:
         await self._mcp.close()
@@ -76,23 +76,21 @@ class NoBridge:
     def _why(self) -> UpstreamUnreachable:
         return UpstreamUnreachable(self._server, NO_PROGRAMS.replace("It", f"Server {self._server!r}", 1))
 
-    async def open(self, hello: Hello) -> Link:
+    async def open(self, hello: Hello) -> UpstreamSession:
         raise self._why()
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
+    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
+        raise self._why()
+
+    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         for nothing in _NOTHING:
             yield nothing
         raise self._why()
 
-    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
-        for nothing in _NOTHING:
-            yield nothing
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
         raise self._why()
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
-        raise self._why()
-
-    async def end(self, link: Link) -> None:
+    async def end(self, session: UpstreamSession) -> None:
         """There is nothing to end."""
 
     async def close(self) -> None:

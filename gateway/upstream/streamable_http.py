@@ -42,7 +42,15 @@ from gateway.protocol.messages import (
 )
 from gateway.protocol.sse import EventTooLarge, ServerSentEvent, SseDecoder
 from gateway.tasks import end
-from gateway.upstream.contract import Answering, Heard, Interrupted, Link, NoStream, SessionExpired
+from gateway.upstream.contract import (
+    Heard,
+    Interrupted,
+    MessageStream,
+    NoStream,
+    SessionExpired,
+    StreamOpened,
+    UpstreamSession,
+)
 
 _END_SECONDS = 1.0
 _DRAIN_SECONDS = 0.5
@@ -59,7 +67,7 @@ log = logging.getLogger("gateway.upstream")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WireLimits:
     """Bounds of one upstream's wire; times in seconds, sizes in bytes."""
 
     handshake_seconds: float = 10.0
@@ -80,11 +88,16 @@ class _Place:
             self.retry_seconds = min(event.retry / 1000, _MAX_RETRY_SECONDS)
 
 
-class HttpUpstream:
+class StreamableHttpUpstream:
     """One server behind one URL; its connections are pooled and kept alive."""
 
     def __init__(
-        self, server: str, url: str, client: httpx.AsyncClient, limits: Limits, streams: httpx.AsyncClient | None = None
+        self,
+        server: str,
+        url: str,
+        client: httpx.AsyncClient,
+        limits: WireLimits,
+        streams: httpx.AsyncClient | None = None,
     ) -> None:
         """`streams` carries what stays open, so that it takes no connection from calls."""
         self._server = server
@@ -94,7 +107,7 @@ class HttpUpstream:
         self._limits = limits
         self._draining: set[asyncio.Task[None]] = set()
 
-    async def open(self, hello: Hello, headers: Mapping[str, str] = MappingProxyType({})) -> Link:
+    async def open(self, hello: Hello, headers: Mapping[str, str] = MappingProxyType({})) -> UpstreamSession:
         request = exchange.initialize(hello)
         try:
             async with asyncio.timeout(self._limits.handshake_seconds):
@@ -102,9 +115,9 @@ class HttpUpstream:
                     await self._check(response, session=False)
                     session_id = response.headers.get("mcp-session-id")
                     handshake = exchange.accept(await self._first_answer(response))
-                link = Link(handshake, session_id)
-                await self.post(link, exchange.INITIALIZED)
-                return link
+                session = UpstreamSession(handshake, session_id)
+                await self.post(session, exchange.INITIALIZED)
+                return session
         except exchange.HandshakeRefused as error:
             raise UpstreamProtocolError(self._server, f"Server {self._server!r} is no MCP server: {error}.") from None
         except TimeoutError:
@@ -113,13 +126,35 @@ class HttpUpstream:
                 f"Server {self._server!r} did not finish the handshake in {self._limits.handshake_seconds:g} s.",
             ) from None
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Interrupted | Message, None]:
-        response = await self._sent(request, _headers(link))
+    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
+        response = await self._sent(request, _headers(session))
+        try:
+            await self._check(response, session=session.session_id is not None)
+            if _media_type(response) == "text/event-stream":
+                return self._stream(session, request, response)
+            with foreign(self._server):
+                messages = [each async for each in self._messages(response, response.aiter_raw(), _Place())]
+        except BaseException:
+            await self._let_go(response, None)
+            raise
+        await self._let_go(response, None)
+        answer = messages[0] if len(messages) == 1 else None
+        if isinstance(answer, Reply | Failure) and answer.id == request.id:
+            return answer
+        return self._told(messages)
+
+    async def _told(self, messages: list[Message]) -> MessageStream:
+        """What a server sent beside its answer, or instead of it, in one body."""
+        for message in messages:
+            yield message
+        raise self._lost()
+
+    async def _stream(self, session: UpstreamSession, request: Request, response: httpx.Response) -> MessageStream:
+        """The messages of an event stream, which is taken up again where it ends before the answer."""
         place, failed = _Place(), 0
         try:
-            await self._check(response, session=link.session_id is not None)
-            yield Answering(_media_type(response) == "text/event-stream")
-        except BaseException:  # also who leaves at the yield
+            yield StreamOpened()
+        except BaseException:  # who leaves at the yield
             await self._let_go(response, None)
             raise
         while True:
@@ -139,15 +174,15 @@ class HttpUpstream:
             if place.event_id is None or failed > _RESUMES:
                 break
             yield Interrupted()
-            response = await self._resumed(link, place)
+            response = await self._resumed(session, place)
         raise self._lost()
 
-    async def _resumed(self, link: Link, place: _Place) -> httpx.Response:
+    async def _resumed(self, session: UpstreamSession, place: _Place) -> httpx.Response:
         """Take up a call's stream where it ended, by GET; the call was sent, so whatever fails leaves it unknown."""
         for _ in range(_RESUMES):
             await asyncio.sleep(place.retry_seconds)
             try:
-                response = await self._got(self._client, link, place.event_id)
+                response = await self._got(self._client, session, place.event_id)
             except UpstreamUnreachable:
                 continue
             except UpstreamError:
@@ -163,11 +198,11 @@ class HttpUpstream:
             self._server, f"Server {self._server!r} ended its answer without a result; it may have carried it out."
         )
 
-    async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
-        response = await self._got(self._streams, link, after)
+    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
+        response = await self._got(self._streams, session, after)
         try:
             with foreign(self._server):
-                if response.status_code == 404 and link.session_id is not None:
+                if response.status_code == 404 and session.session_id is not None:
                     raise SessionExpired("it answered 404")
                 is_stream = _media_type(response) == "text/event-stream"
                 if response.status_code == 405 or (response.status_code == 200 and not is_stream):
@@ -183,28 +218,28 @@ class HttpUpstream:
         finally:
             await response.aclose()
 
-    async def _got(self, client: httpx.AsyncClient, link: Link, after: str | None) -> httpx.Response:
+    async def _got(self, client: httpx.AsyncClient, session: UpstreamSession, after: str | None) -> httpx.Response:
         """Open the server's stream, after an event where one is known; the response head is here."""
-        headers = {**_GET, **_headers(link)}
+        headers = {**_GET, **_headers(session)}
         if after is not None:
             headers["last-event-id"] = after
         with foreign(self._server):
             return await client.send(client.build_request("GET", self._url, headers=headers), stream=True)
 
-    async def post(self, link: Link, message: Notification | Reply | Failure) -> None:
-        async with self._post(message, _headers(link)) as response:
+    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
+        async with self._post(message, _headers(session)) as response:
             if response.status_code in (401, 403):
                 await self._check(response, session=False)
             elif response.status_code >= 400:
                 what = message.method if isinstance(message, Notification) else "an answer to its request"
                 log.warning("server %s answered HTTP %d to %s", self._server, response.status_code, what)
 
-    async def end(self, link: Link) -> None:
-        if link.session_id is None:
+    async def end(self, session: UpstreamSession) -> None:
+        if session.session_id is None:
             return
         try:
             async with asyncio.timeout(_END_SECONDS):
-                await self._client.delete(self._url, headers=_headers(link))
+                await self._client.delete(self._url, headers=_headers(session))
         except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, AddressRefused, RuntimeError):
             pass  # it expires upstream by itself
 
@@ -400,10 +435,10 @@ def _redirection(url: str, response: httpx.Response) -> str:
     return f" It redirects to {shown}, which is not followed: if that is its MCP endpoint, register that URL."
 
 
-def _headers(link: Link) -> dict[str, str]:
-    headers = {"mcp-protocol-version": link.handshake.version}
-    if link.session_id is not None:
-        headers["mcp-session-id"] = link.session_id
+def _headers(session: UpstreamSession) -> dict[str, str]:
+    headers = {"mcp-protocol-version": session.handshake.version}
+    if session.session_id is not None:
+        headers["mcp-session-id"] = session.session_id
     return headers
 
 

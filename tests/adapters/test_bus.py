@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from gateway.stores.hints import Bus
+from gateway.stores.hints import Hints
 from tests.fix_proxy import Start
 from tests.waiting import until
 
@@ -28,7 +28,7 @@ class Ear:
 
 
 @asynccontextmanager
-async def listening(bus: Bus) -> AsyncIterator[Ear]:
+async def listening(bus: Hints) -> AsyncIterator[Ear]:
     ear = Ear()
     task = asyncio.create_task(bus.listen(ear))
     try:
@@ -40,8 +40,8 @@ async def listening(bus: Bus) -> AsyncIterator[Ear]:
 
 
 async def test_a_subscription_counts_as_a_hint_and_a_publication_is_one(redis_url: str) -> None:
-    speaker = Bus(redis_url)
-    async with listening(Bus(redis_url)) as ear:
+    speaker = Hints(redis_url)
+    async with listening(Hints(redis_url)) as ear:
         await ear.hint()
         assert await speaker.publish()
         await ear.hint()
@@ -50,7 +50,7 @@ async def test_a_subscription_counts_as_a_hint_and_a_publication_is_one(redis_ur
 
 async def test_a_cut_connection_is_made_anew_and_hints(redis_url: str, proxy: Start) -> None:
     link = await proxy(unquote(redis_url.removeprefix("unix://")))
-    bus = Bus(f"redis://127.0.0.1:{link.port}/0")
+    bus = Hints(f"redis://127.0.0.1:{link.port}/0")
     async with listening(bus) as ear:
         await ear.hint()
         await link.cut()
@@ -62,7 +62,7 @@ async def test_a_cut_connection_is_made_anew_and_hints(redis_url: str, proxy: St
 
 async def test_a_frozen_server_is_noticed(redis_url: str, proxy: Start) -> None:
     link = await proxy(unquote(redis_url.removeprefix("unix://")))
-    bus = Bus(f"redis://127.0.0.1:{link.port}/0")
+    bus = Hints(f"redis://127.0.0.1:{link.port}/0")
     async with listening(bus) as ear:
         await ear.hint()
         link.stall()
@@ -73,7 +73,7 @@ async def test_a_frozen_server_is_noticed(redis_url: str, proxy: Start) -> None:
 
 async def test_closing_does_not_wait_for_a_frozen_server(redis_url: str, proxy: Start) -> None:
     link = await proxy(unquote(redis_url.removeprefix("unix://")))
-    bus = Bus(f"redis://127.0.0.1:{link.port}/0")
+    bus = Hints(f"redis://127.0.0.1:{link.port}/0")
     assert await bus.publish()
     link.stall()
     async with asyncio.timeout(20):

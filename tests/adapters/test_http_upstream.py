@@ -23,9 +23,10 @@ from gateway.model.address_policy import Allowed
 from gateway.model.server import ServerSpec
 from gateway.net.dialer import Dialer, Vetting
 from gateway.protocol.messages import Failure, Notification, Reply, Request
-from gateway.upstream.contract import Answering, Link, SessionExpired
-from gateway.upstream.link import OURSELVES, Bounds, Live, tell_nobody
-from gateway.upstream.streamable_http import HttpUpstream, Limits
+from gateway.upstream.contract import SessionExpired, StreamOpened, UpstreamSession
+from gateway.upstream.link import OURSELVES, CallLimits, ServerLink
+from gateway.upstream.streamable_http import StreamableHttpUpstream, WireLimits
+from tests.calls import messages_of
 
 pytestmark = pytest.mark.anyio
 CALL = Request(1, "tools/call", {"name": "t"})
@@ -97,9 +98,9 @@ async def wire() -> AsyncIterator[Wire]:
 
 
 @asynccontextmanager
-async def upstream(url: str, **limits: Any) -> AsyncIterator[HttpUpstream]:
+async def upstream(url: str, **limits: Any) -> AsyncIterator[StreamableHttpUpstream]:
     dialer = Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="us")
-    one = HttpUpstream("s", url, dialer.client({"x-key": "v"}), Limits(**limits))
+    one = StreamableHttpUpstream("s", url, dialer.client({"x-key": "v"}), WireLimits(**limits))
     try:
         yield one
     finally:
@@ -112,7 +113,7 @@ async def talk(wire: Wire, answer: bytes | None, **limits: Any) -> list[object]:
     async with upstream(wire.url, **limits) as one, asyncio.timeout(10):
         link = await one.open(OURSELVES)
         found: list[object] = []
-        async for message in one.send(link, CALL):
+        async for message in messages_of(one, link, CALL):
             found.append(message)
             if isinstance(message, Reply | Failure):
                 return found
@@ -121,7 +122,7 @@ async def talk(wire: Wire, answer: bytes | None, **limits: Any) -> list[object]:
 
 async def test_the_handshake_is_made_and_repeated_in_headers(wire: Wire) -> None:
     assert await talk(wire, http(200, "application/json", reply(1, {"ok": 1}))) == [
-        Answering(streaming=False), Reply(1, {"ok": 1}, b'{"ok": 1}')
+        Reply(1, {"ok": 1}, b'{"ok": 1}')
     ]  # fmt: skip
     methods = [message.get("method") for _, _, message in wire.seen]
     assert methods == ["initialize", "notifications/initialized", "tools/call"]
@@ -137,7 +138,7 @@ async def test_the_handshake_is_made_and_repeated_in_headers(wire: Wire) -> None
 async def test_an_event_stream_is_told_as_it_comes(wire: Wire) -> None:
     body = b": hi\n\nid: 1\ndata:\n\n" + event(PROGRESS) + event(reply(1, {"ok": 1}))
     found = await talk(wire, http(200, "text/event-stream; charset=utf-8", body, length=False))
-    assert found[0] == Answering(streaming=True)
+    assert found[0] == StreamOpened()
     assert isinstance(found[1], Notification)
     assert isinstance(found[2], Reply)
 
@@ -202,7 +203,7 @@ async def test_a_stream_that_ended_with_the_answer_leaves_its_connection_usable(
     async with upstream(wire.url) as one, asyncio.timeout(10):
         link = await one.open(OURSELVES)
         for _ in range(10):
-            async with aclosing(one.send(link, CALL)) as messages:
+            async with aclosing(messages_of(one, link, CALL)) as messages:
                 async for message in messages:
                     if isinstance(message, Reply):
                         break
@@ -216,7 +217,7 @@ async def test_cookies_are_not_kept(wire: Wire) -> None:
     async with upstream(wire.url) as one:
         link = await one.open(OURSELVES)
         for _ in range(2):
-            async for message in one.send(link, CALL):
+            async for message in messages_of(one, link, CALL):
                 if isinstance(message, Reply):
                     break
     assert "cookie" not in wire.seen[-1][1]
@@ -262,7 +263,7 @@ async def test_the_session_is_ended_upstream(wire: Wire) -> None:
     async with upstream(wire.url) as one:
         link = await one.open(OURSELVES)
         await one.end(link)
-        await one.end(Link(link.handshake, None))
+        await one.end(UpstreamSession(link.handshake, None))
     assert [verb for verb, _, _ in wire.seen].count("DELETE") == 1
 
 
@@ -311,9 +312,9 @@ async def test_a_certificate_that_does_not_fit_is_named(tmp_path: Path) -> None:
 async def test_a_call_that_is_answered_under_another_id_ends_with_outcome_unknown(wire: Wire) -> None:
     wire.answers["tools/call"] = http(200, "application/json", reply("not yours", {"x": 1}))
     async with upstream(wire.url) as one, asyncio.timeout(10):
-        live = Live(ServerSpec("s", wire.url), one, Bounds(5, 5), lambda *_: None, _no_breaker)
+        live = ServerLink(ServerSpec("s", wire.url), one, CallLimits(5, 5), lambda *_: None, _no_breaker)
         with pytest.raises(OutcomeUnknown):
-            await live.request(CALL, tell_nobody)
+            await live.call_shared(CALL)
         await live.close()
 
 
@@ -322,13 +323,13 @@ def _no_breaker(server: str, *, is_open: bool) -> None:
 
 
 async def test_who_leaves_at_the_response_head_leaves_no_connection_behind(wire: Wire) -> None:
-    wire.answers["tools/call"] = http(200, "application/json", reply(1, {"ok": 1}))
+    wire.answers["tools/call"] = http(200, "text/event-stream", event(reply(1, {"ok": 1})))
     async with upstream(wire.url) as one, asyncio.timeout(20):
         link = await one.open(OURSELVES)
         for _ in range(3):
-            sending = one.send(link, CALL)
-            assert isinstance(await anext(sending), Answering)
-            await sending.aclose()
+            messages = messages_of(one, link, CALL)
+            assert isinstance(await anext(messages), StreamOpened)
+            await messages.aclose()
         pool = one._client._transport._pool  # type: ignore[attr-defined]  # httpx has no other way to ask
         assert not [each for each in pool.connections if not (each.is_idle() or each.is_closed())]
 
@@ -355,7 +356,7 @@ async def test_a_connection_that_breaks_in_whatever_way_after_sending_leaves_the
         link = await one.open(OURSELVES)
         monkeypatch.setattr("httpx.Response.aiter_raw", broken)
         with pytest.raises(OutcomeUnknown):
-            async for _ in one.send(link, CALL):
+            async for _ in messages_of(one, link, CALL):
                 pass
 
 
@@ -364,7 +365,7 @@ async def test_a_client_that_was_closed_has_sent_nothing(wire: Wire) -> None:
         link = await one.open(OURSELVES)
         await one.close()
         with pytest.raises(UpstreamUnreachable, match="was not sent"):
-            async for _ in one.send(link, CALL):
+            async for _ in messages_of(one, link, CALL):
                 pass
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -11,14 +11,16 @@ import pytest
 
 from gateway.errors import OutcomeUnknown
 from gateway.protocol.exchange import Handshake
-from gateway.protocol.messages import Message, Reply, Request
+from gateway.protocol.messages import Reply, Request
 from gateway.stores.inbox import Inbox
 from gateway.stores.redis import Redis
 from gateway.stores.streams import Streams
+from gateway.stores.words import Word
 from gateway.upstream import relayed as relay_module
-from gateway.upstream.contract import Answering, Link
+from gateway.upstream.contract import UpstreamSession
 from gateway.upstream.memory import MemoryServer, MemoryUpstream
 from gateway.upstream.relayed import HeldUpstream, Relay
+from tests.calls import messages_of
 
 pytestmark = pytest.mark.anyio
 CALL = Request(1, "tools/call", {"name": "echo"})
@@ -33,7 +35,7 @@ class Worker:
         self.inbox = Inbox(self.redis, self.streams, 60)
         self.relay = Relay(self.redis, self.inbox, name, self._tell)
 
-    async def _tell(self, _: bytes) -> int:
+    async def _tell(self, _: Word) -> int:
         return 0
 
 
@@ -64,10 +66,10 @@ class Slow(MemoryUpstream):
         self.begun = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+    async def call(self, session: UpstreamSession, request: Request) -> Reply:
         self.begun.set()
         await self.go.wait()
-        yield Reply(request.id, {"done": True})
+        return Reply(request.id, {"done": True})
 
 
 class Broken(MemoryUpstream):
@@ -76,19 +78,17 @@ class Broken(MemoryUpstream):
     def __init__(self) -> None:
         super().__init__("demo", MemoryServer())
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
-        for _ in range(1):
-            raise ZeroDivisionError
-        yield Reply(request.id, {})
+    async def call(self, session: UpstreamSession, request: Request) -> Reply:
+        raise ZeroDivisionError
 
 
-def link_to(holder: str) -> Link:
-    return Link(Handshake("2025-11-25", {}, {}, None), "s", holder)
+def session_of(holder: str) -> UpstreamSession:
+    return UpstreamSession(Handshake("2025-11-25", {}, {}, None), "s", holder)
 
 
 async def carried(asker: Worker, holder: str) -> list[Any]:
     upstream = HeldUpstream("demo", MemoryUpstream("demo", MemoryServer()), asker.relay)
-    async with asyncio.timeout(10), aclosing(upstream.send(link_to(holder), CALL)) as messages:
+    async with asyncio.timeout(10), aclosing(messages_of(upstream, session_of(holder), CALL)) as messages:
         return [each async for each in messages]
 
 

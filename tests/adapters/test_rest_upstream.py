@@ -13,15 +13,15 @@ from gateway.model.address_policy import Allowed
 from gateway.model.server import ServerSpec
 from gateway.net.dialer import Dialer, Vetting
 from gateway.protocol.messages import Failure, Reply, Request
-from gateway.stores.hints import Bus
+from gateway.stores.hints import Hints
 from gateway.stores.inbox import Inbox
 from gateway.stores.redis import Redis
 from gateway.stores.streams import Streams
-from gateway.upstream.contract import Answering, Upstream
+from gateway.upstream.contract import Upstream
 from gateway.upstream.factory import over_http
 from gateway.upstream.link import OURSELVES
 from gateway.upstream.relayed import Relay
-from gateway.upstream.streamable_http import Limits
+from gateway.upstream.streamable_http import WireLimits
 
 pytestmark = pytest.mark.anyio
 
@@ -88,8 +88,10 @@ async def face() -> AsyncIterator[Face]:
 async def connect(face: Face) -> AsyncIterator[Callable[[str], Upstream]]:
     made: list[Upstream] = []
     redis = Redis("redis://127.0.0.1:1", "nobody")  # no session is bound to a process here
-    relay = Relay(redis, Inbox(redis, Streams(redis), 1), "us", Bus("redis://127.0.0.1:1").tell)
-    way = over_http(Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="us"), Limits(5, 10_000), relay)
+    relay = Relay(redis, Inbox(redis, Streams(redis), 1), "us", Hints("redis://127.0.0.1:1").broadcast)
+    way = over_http(
+        Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="us"), WireLimits(5, 10_000), relay
+    )
 
     def connect(transport_type: str) -> Upstream:
         made.append(way(ServerSpec("s", face.url, transport_type=transport_type)))
@@ -101,10 +103,7 @@ async def connect(face: Face) -> AsyncIterator[Callable[[str], Upstream]]:
 
 
 async def ask(upstream: Upstream, method: str, **params: Any) -> Any:
-    link = await upstream.open(OURSELVES)
-    found = [message async for message in upstream.send(link, Request(1, method, params))]
-    assert found[0] == Answering(streaming=False) or isinstance(found[0], Failure)
-    answer = found[-1]
+    answer = await upstream.call(await upstream.open(OURSELVES), Request(1, method, params))
     return answer.result if isinstance(answer, Reply) else answer
 
 

@@ -14,10 +14,11 @@ from gateway.net.dialer import Dialer, Vetting
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.upstream.contract import Heard, Interrupted, NoStream, SessionExpired
-from gateway.upstream.http_sse import LegacySseUpstream
+from gateway.upstream.http_sse import HttpSseUpstream
 from gateway.upstream.link import OURSELVES
-from gateway.upstream.streamable_http import Limits
+from gateway.upstream.streamable_http import WireLimits
 from tests.adapters.test_http_upstream import CALL, HELLO, PROGRESS, Wire, event, http, reply, upstream, wire
+from tests.calls import messages_of
 from tests.waiting import until
 
 __all__ = ["wire"]
@@ -41,7 +42,7 @@ async def call(wire: Wire) -> list[object]:
     found: list[object] = []
     async with upstream(wire.url) as one, asyncio.timeout(10):
         link = await one.open(OURSELVES)
-        async with aclosing(one.send(link, CALL)) as messages:
+        async with aclosing(messages_of(one, link, CALL)) as messages:
             async for message in messages:
                 found.append(message)
                 if isinstance(message, Reply | Failure):
@@ -161,9 +162,9 @@ async def old() -> AsyncIterator[OldServer]:
 
 
 @asynccontextmanager
-async def legacy(url: str) -> AsyncIterator[LegacySseUpstream]:
+async def legacy(url: str) -> AsyncIterator[HttpSseUpstream]:
     client = Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="us").client({"x-key": "v"})
-    one = LegacySseUpstream("s", url, client, Limits(2, 10_000), "me")
+    one = HttpSseUpstream("s", url, client, WireLimits(2, 10_000), "me")
     try:
         yield one
     finally:
@@ -176,7 +177,7 @@ async def test_the_old_transport_calls_and_hears(old: OldServer) -> None:
         link = await one.open(OURSELVES)
         assert link.holder == "me"
         request = Request(1, "tools/call", {"name": "t", "_meta": {"progressToken": 1}})
-        async with aclosing(one.send(link, request)) as messages:
+        async with aclosing(messages_of(one, link, request)) as messages:
             found = [each async for each in messages]
         assert found[-1] == Reply(1, {"ok": 1}, b'{"ok": 1}')
         assert [each.method for each in found if isinstance(each, Notification)] == [
@@ -185,8 +186,8 @@ async def test_the_old_transport_calls_and_hears(old: OldServer) -> None:
         ]
         assert old.stream is not None
         old.stream.close()
-        await until(lambda: not one._sessions)
-        async with aclosing(one.send(link, request)) as messages:
+        await until(lambda: not one._streams)
+        async with aclosing(messages_of(one, link, request)) as messages:
             with pytest.raises(SessionExpired):
                 await anext(messages)
 
@@ -222,8 +223,8 @@ async def test_what_belongs_to_no_call_is_nobodys_on_a_shared_session(old: OldSe
             link = await one.open(hello)
             old.answers = {"initialize": [reply(0, HELLO)], "b": [NOTE, reply(2, {}), reply(1, {})]}
 
-            async def ask(one: LegacySseUpstream, link: Any, request: Request) -> list[Any]:
-                async with aclosing(one.send(link, request)) as messages:
+            async def ask(one: HttpSseUpstream, link: Any, request: Request) -> list[Any]:
+                async with aclosing(messages_of(one, link, request)) as messages:
                     return [each async for each in messages]
 
             first = asyncio.create_task(ask(one, link, Request(1, "a", {})))

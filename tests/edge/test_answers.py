@@ -6,12 +6,12 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
-from starlette.datastructures import Headers
 
-from gateway.edge import answers, replies
-from gateway.edge.answers import Answer, Wire
+from gateway.edge import request as request_module
+from gateway.edge import response as response_module
 from gateway.edge.app import Application
-from gateway.edge.replies import Accepts, Http, send_bytes
+from gateway.edge.request import Accepts, Http
+from gateway.edge.response import Response, send_bytes
 from gateway.errors import ClientLeft
 from gateway.protocol.messages import Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
@@ -30,8 +30,10 @@ class Record:
 
     def __init__(self) -> None:
         self.ended = 0
+        self.answered: list[object] = []
 
     def event(self, payload: bytes, answered: object = None) -> str:
+        self.answered.append(answered)
         return "1"
 
     def end(self) -> None:
@@ -42,10 +44,13 @@ async def never() -> Any:
     await asyncio.Event().wait()
 
 
-def answer_over(send: Any, record: Record | None) -> Answer:
-    http = Http({"type": "http", "method": "POST"}, never, send, Headers({}))
+def http_over(send: Any) -> Http:
+    return Http({"type": "http", "method": "POST", "path": "/", "headers": []}, never, send)
+
+
+def answer_over(send: Any, record: Record | None) -> Response:
     made: Any = None if record is None else lambda: record
-    return Answer(http, Accepts.STREAM, 0.05, cancels=True, record=made)
+    return Response(http_over(send), Accepts.STREAM, 0.05, cancels=True, record=made)
 
 
 async def test_an_answer_that_can_not_begin_leaves_no_timer_and_no_open_record() -> None:
@@ -78,19 +83,15 @@ async def test_a_record_ends_with_a_call_that_fails() -> None:
 
 
 async def test_a_recorded_answer_goes_on_without_a_client_that_left_at_its_head() -> None:
-    record, finished = Record(), list[str]()
+    record = Record()
 
     async def send(_: Message) -> None:
         raise ClientLeft
 
-    def frame() -> bytes:
-        finished.append("framed")
-        return b""
-
     async with answer_over(send, record) as answer:
         await answer.say(b"{}")
-        await answer.finish(frame, never)
-    assert finished == ["framed"]
+        await answer.finish(b"{}", 1)
+    assert record.answered == [None, 1]
     assert record.ended
 
 
@@ -109,7 +110,7 @@ async def test_a_client_that_does_not_read_its_progress_has_its_call_cancelled_a
 
     registered.tools["talk"] = talk
     await client.ask("POST", "/mcp/servers/demo/refresh")
-    monkeypatch.setattr(answers, "_SEND_SECONDS", 0.05)
+    monkeypatch.setattr(request_module, "_SEND_SECONDS", 0.05)
     bodies = [{"type": "http.request", "body": b"", "more_body": False}]
     bodies[0]["body"] = (
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"talk","_meta":{"progressToken":1}}}'
@@ -154,11 +155,11 @@ async def test_a_large_body_is_copied_once() -> None:
     body = Counted(bytes(range(256)) * 16384)
     await send_bytes(send, 200, body)
     assert b"".join(sent) == body
-    assert max(map(len, sent)) <= replies._PIECE
+    assert max(map(len, sent)) <= response_module._PIECE
     assert copied <= len(body)
 
 
-@pytest.mark.parametrize("size", [0, 1, replies._PIECE, replies._PIECE + 1, 2 * replies._PIECE])
+@pytest.mark.parametrize("size", [0, 1, response_module._PIECE, response_module._PIECE + 1, 2 * response_module._PIECE])
 async def test_a_body_of_any_size_arrives_whole(size: int) -> None:
     sent: list[Message] = []
 
@@ -174,7 +175,7 @@ async def test_a_wire_knows_when_its_answer_is_finished() -> None:
     async def send(_: Message) -> None:
         """Takes everything."""
 
-    wire = Wire(never, send, 0)
+    wire = http_over(send)
     await wire.send({"type": "http.response.start", "status": 200, "headers": []})
     await wire.send({"type": "http.response.body", "body": b"x", "more_body": True})
     assert not wire.finished
@@ -226,7 +227,7 @@ async def test_a_batch_whose_client_left_is_no_fault_of_ours(
     async def left(*_: object) -> None:
         raise ClientLeft
 
-    monkeypatch.setattr(Answer, "say", left)
+    monkeypatch.setattr(Response, "say", left)
 
     async def talk(request: Request, emit: Emit) -> Any:
         await emit(Notification("notifications/message", {"level": "info", "data": 1}))

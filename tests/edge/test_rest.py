@@ -9,7 +9,7 @@ from gateway.edge.app import Application
 from gateway.errors import UpstreamProtocolError
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Message, Notification, Request
-from gateway.upstream.contract import Link
+from gateway.upstream.contract import UpstreamSession
 from gateway.upstream.memory import Emit, MemoryServer, MemoryUpstream
 from tests.asgi import Client
 from tests.fix_gateway import KEY, Open, Servers
@@ -287,7 +287,7 @@ async def test_a_server_that_leads_back_here_is_left_alone(open_app: Open, datab
     back = "Server 'demo' leads back to this gateway (HTTP 508); remove it."
 
     class LeadsBack(MemoryUpstream):
-        async def open(self, hello: Hello) -> Link:
+        async def open(self, hello: Hello) -> UpstreamSession:
             raise UpstreamProtocolError("demo", back, upstream_status=508)
 
     async with open_app(connect=lambda spec: LeadsBack(spec.name, MemoryServer())) as (_, client):
@@ -398,7 +398,7 @@ async def test_a_body_that_is_too_slow_is_408(open_app: Open) -> None:
 async def test_a_client_that_does_not_read_is_let_go(
     app: Application, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.edge.answers._SEND_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.edge.request._SEND_SECONDS", 0.05)
     requests = [{"type": "http.request", "body": b'{"name": "echo"}', "more_body": False}]
 
     async def receive() -> Any:

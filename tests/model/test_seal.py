@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from gateway.errors import SessionNotFound
 from gateway.model.keyring import Keyring, SealBroken
 from gateway.model.principals import Principal
-from gateway.model.session_ids import Sessions
+from gateway.model.session_ids import SessionIds
 
 OLD, NEW = b"o" * 32, b"n" * 32
 ADMIN = Principal("master", "digest", administrator=True)
@@ -42,27 +42,27 @@ def test_a_new_secret_seals_and_the_old_one_still_opens() -> None:
 
 
 def test_a_session_is_read_by_every_worker_with_the_secret() -> None:
-    session = Sessions(Keyring([NEW]), 60).mint(ADMIN, "/mcp", "2025-06-18", now=1000)
-    read = Sessions(Keyring([NEW]), 60).read(session.id, ADMIN, "/mcp", now=1059)
+    session = SessionIds(Keyring([NEW]), 60).mint(ADMIN, "/mcp", "2025-06-18", now=1000)
+    read = SessionIds(Keyring([NEW]), 60).read(session.text, ADMIN, "/mcp", now=1059)
     assert (read.version, read.expires) == ("2025-06-18", 1060)
-    assert session.id.isascii()
-    assert session.id.isprintable()
+    assert session.text.isascii()
+    assert session.text.isprintable()
 
 
 def test_whatever_is_wrong_with_a_session_looks_alike() -> None:
-    sessions = Sessions(Keyring([NEW]), 60)
+    sessions = SessionIds(Keyring([NEW]), 60)
     session = sessions.mint(ADMIN, "/mcp", "2025-06-18", now=1000)
     other = Principal("other", "other")
-    foreign = Sessions(Keyring([OLD]), 60).mint(ADMIN, "/mcp", "2025-06-18", now=1000)
+    foreign = SessionIds(Keyring([OLD]), 60).mint(ADMIN, "/mcp", "2025-06-18", now=1000)
     attempts = [
-        (session.id, other, "/mcp", 1000),
-        (session.id, ADMIN, "/mcp/servers/a/mcp", 1000),
-        (session.id, ADMIN, "/mcp", 1060),
-        (session.id[:-2], ADMIN, "/mcp", 1000),
-        ("B" + session.id[1:], ADMIN, "/mcp", 1000),
-        (session.id[:-1] + chr(ord(session.id[-1]) + 1), ADMIN, "/mcp", 1000),
-        (session.id + "=", ADMIN, "/mcp", 1000),
-        (foreign.id, ADMIN, "/mcp", 1000),
+        (session.text, other, "/mcp", 1000),
+        (session.text, ADMIN, "/mcp/servers/a/mcp", 1000),
+        (session.text, ADMIN, "/mcp", 1060),
+        (session.text[:-2], ADMIN, "/mcp", 1000),
+        ("B" + session.text[1:], ADMIN, "/mcp", 1000),
+        (session.text[:-1] + chr(ord(session.text[-1]) + 1), ADMIN, "/mcp", 1000),
+        (session.text + "=", ADMIN, "/mcp", 1000),
+        (foreign.text, ADMIN, "/mcp", 1000),
         ("", ADMIN, "/mcp", 1000),
         ("ü", ADMIN, "/mcp", 1000),
     ]

@@ -1,10 +1,13 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from gateway.errors import GatewayError, HeaderMismatch, InvalidRequest, UnsupportedVersion
 from gateway.protocol.messages import Message, Notification, Request
-from gateway.protocol.placement import HEADER_MISMATCH, UNSUPPORTED_VERSION, Inbound, Refusal, classify
+from gateway.protocol.placement import Placed, place
 
 INITIALIZE = Request(1, "initialize", {"protocolVersion": "2025-11-25"})
 LIST = Request(2, "tools/list")
@@ -18,44 +21,44 @@ def headers(*pairs: tuple[str, str]) -> Headers:
 @pytest.mark.parametrize(
     ("sent", "messages", "expected"),
     [
-        ((), [INITIALIZE], Inbound(None, None, opens=True)),
-        ((("mcp-session-id", "old"),), [INITIALIZE], Inbound(None, None, opens=True)),
-        ((("mcp-session-id", "s"),), [LIST], Inbound(None, "s")),
-        ((("mcp-session-id", "s"), ("mcp-protocol-version", "2025-06-18")), [LIST], Inbound("2025-06-18", "s")),
-        ((), [Notification("notifications/initialized")], Inbound(None, None)),
+        ((), [INITIALIZE], Placed(None, None, opens=True)),
+        ((("mcp-session-id", "old"),), [INITIALIZE], Placed(None, None, opens=True)),
+        ((("mcp-session-id", "s"),), [LIST], Placed(None, "s")),
+        ((("mcp-session-id", "s"), ("mcp-protocol-version", "2025-06-18")), [LIST], Placed("2025-06-18", "s")),
+        ((), [Notification("notifications/initialized")], Placed(None, None)),
     ],
 )
 def test_a_message_of_a_handshake_revision_is_placed(
-    sent: tuple[tuple[str, str], ...], messages: list[Message], expected: Inbound
+    sent: tuple[tuple[str, str], ...], messages: list[Message], expected: Placed
 ) -> None:
-    assert classify(headers(*sent), messages) == expected
+    assert place(headers(*sent), messages) == expected
 
 
 @pytest.mark.parametrize(
-    ("sent", "messages", "code"),
+    ("sent", "messages", "error"),
     [
-        ((("mcp-protocol-version", "2026-07-28"),), [MODERN], UNSUPPORTED_VERSION),
-        ((("mcp-protocol-version", "2026-07-28"),), [LIST], UNSUPPORTED_VERSION),
-        ((("mcp-protocol-version", "1999-01-01"),), [LIST], UNSUPPORTED_VERSION),
-        ((("mcp-protocol-version", "2025-11-25"),), [MODERN], UNSUPPORTED_VERSION),
-        ((), [MODERN], HEADER_MISMATCH),
-        ((("mcp-session-id", "a"), ("mcp-session-id", "b")), [LIST], HEADER_MISMATCH),
-        ((("mcp-protocol-version", "2025-11-25"),) * 2, [LIST], HEADER_MISMATCH),
-        ((), [INITIALIZE, LIST], -32600),
+        ((("mcp-protocol-version", "2026-07-28"),), [MODERN], UnsupportedVersion),
+        ((("mcp-protocol-version", "2026-07-28"),), [LIST], UnsupportedVersion),
+        ((("mcp-protocol-version", "1999-01-01"),), [LIST], UnsupportedVersion),
+        ((("mcp-protocol-version", "2025-11-25"),), [MODERN], UnsupportedVersion),
+        ((), [MODERN], HeaderMismatch),
+        ((("mcp-session-id", "a"), ("mcp-session-id", "b")), [LIST], HeaderMismatch),
+        ((("mcp-protocol-version", "2025-11-25"),) * 2, [LIST], HeaderMismatch),
+        ((), [INITIALIZE, LIST], InvalidRequest),
     ],
 )
 def test_what_may_not_come_in_is_refused_with_400(
-    sent: tuple[tuple[str, str], ...], messages: list[Message], code: int
+    sent: tuple[tuple[str, str], ...], messages: list[Message], error: type[GatewayError]
 ) -> None:
-    refusal = classify(headers(*sent), messages)
-    assert isinstance(refusal, Refusal)
-    assert (refusal.status, refusal.code) == (400, code)
+    with pytest.raises(error) as refusal:
+        place(headers(*sent), messages)
+    assert refusal.value.status == 400
 
 
 def test_an_unsupported_version_is_told_what_we_support() -> None:
-    refusal = classify(headers(("mcp-protocol-version", "2026-07-28")), [MODERN])
-    assert isinstance(refusal, Refusal)
-    assert refusal.data == {
+    with pytest.raises(UnsupportedVersion) as refusal:
+        place(headers(("mcp-protocol-version", "2026-07-28")), [MODERN])
+    assert refusal.value.data == {
         "supported": ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"], "requested": "2026-07-28"
     }  # fmt: skip
 
@@ -71,9 +74,7 @@ def test_an_unsupported_version_is_told_what_we_support() -> None:
     st.lists(st.sampled_from([INITIALIZE, LIST, MODERN, Notification("n")]), max_size=3),
 )
 def test_anything_is_placed_or_refused(sent: list[tuple[str, str]], messages: list[Message]) -> None:
-    placed = classify(Headers(raw=[(name.encode(), value.encode("latin-1")) for name, value in sent]), messages)
-    if isinstance(placed, Refusal):
-        assert placed.status == 400
-    else:
+    with contextlib.suppress(HeaderMismatch, UnsupportedVersion, InvalidRequest):
+        placed = place(Headers(raw=[(name.encode(), value.encode("latin-1")) for name, value in sent]), messages)
         assert placed.version in (None, "2025-11-25")
         assert MODERN not in messages

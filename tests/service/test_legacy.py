@@ -170,7 +170,7 @@ async def test_a_message_that_fails_after_it_was_taken_has_one_answer(
 ) -> None:
     async with connected(*workers) as client:
         gateway = inside(workers[1]._app)  # type: ignore[arg-type]
-        [key] = gateway.conversations._known
+        [key] = [each.key for each in gateway.sessions.here()]
         await gateway.redis.do(lambda store: store.delete(gateway.redis.key("session", key)))
         note = {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
         sent: list[Any] = []

@@ -9,13 +9,14 @@ import pytest
 
 from gateway.errors import OutcomeUnknown, RequestCancelled, UpstreamSuspended, UpstreamUnreachable
 from gateway.model.server import ServerSpec
+from gateway.protocol.exchange import Handshake
 from gateway.protocol.messages import Message, Notification, Reply, Request
-from gateway.sessions import get_stream as listening_module
-from gateway.sessions.get_stream import Listening
-from gateway.sessions.record import UpstreamSession
+from gateway.sessions import get_stream
+from gateway.sessions.get_stream import GetStream
+from gateway.sessions.record import UpstreamRecord
 from gateway.stores.redis import _CONNECTIONS, Redis, RedisUnavailable
-from gateway.upstream.contract import Answering, Heard, Link
-from gateway.upstream.link import OURSELVES, Bounds, tell_nobody
+from gateway.upstream.contract import Heard, UpstreamSession
+from gateway.upstream.link import OURSELVES, CallLimits
 from gateway.upstream.memory import Emit, MemoryServer, MemoryUpstream
 from gateway.upstream.pool import Pool
 from tests.asgi import Client
@@ -37,30 +38,30 @@ class Scripted(MemoryUpstream):
         self.script = list(script)
         self.closed = 0
 
-    async def send(self, link: Link, request: Request) -> AsyncGenerator[Answering | Message, None]:
+    async def call(self, session: UpstreamSession, request: Request) -> Reply:
         if self.script and (error := self.script.pop(0)) is not None:
             raise error
-        yield Reply(request.id, {})
+        return Reply(request.id, {})
 
     async def close(self) -> None:
         self.closed += 1
 
 
 def pool_of(upstream: MemoryUpstream, failures: int = 2) -> Pool:
-    bounds = Bounds(5, 10, breaker_failures=failures, breaker_seconds=1)
-    return Pool(lambda _: upstream, bounds, lambda *_: None, lambda *_, **__: None)
+    limits = CallLimits(5, 10, breaker_failures=failures, breaker_seconds=1)
+    return Pool(lambda _: upstream, limits, lambda *_: None, lambda *_, **__: None)
 
 
 async def test_a_trial_that_meets_a_fault_of_ours_does_not_leave_the_breaker_shut() -> None:
     down = UpstreamUnreachable("demo", "nobody there")
     live = pool_of(Scripted(down, ZeroDivisionError(), None), failures=1)[SPEC]
     with pytest.raises(UpstreamUnreachable):
-        await live.request(CALL, tell_nobody)
+        await live.call_shared(CALL)
     assert live.breaker() == "open"
     await until(lambda: live.breaker() == "half-open")
     with pytest.raises(ZeroDivisionError):
-        await live.request(CALL, tell_nobody)
-    assert isinstance(await live.request(CALL, tell_nobody), Reply)
+        await live.call_shared(CALL)
+    assert isinstance(await live.call_shared(CALL), Reply)
     assert live.breaker() == "closed"
 
 
@@ -69,22 +70,22 @@ async def test_a_server_that_resets_every_connection_is_left_alone() -> None:
     live = pool_of(Scripted(lost, lost, lost))[SPEC]
     for _ in range(2):
         with pytest.raises(OutcomeUnknown):
-            await live.request(CALL, tell_nobody)
+            await live.call_shared(CALL)
     with pytest.raises(UpstreamSuspended):
-        await live.request(CALL, tell_nobody)
+        await live.call_shared(CALL)
 
 
 async def test_a_call_that_its_client_cancels_says_nothing_of_the_server() -> None:
     live = pool_of(Scripted(RequestCancelled(), None))[SPEC]
     with pytest.raises(RequestCancelled):
-        await live.request(CALL, tell_nobody)
+        await live.call_shared(CALL)
     assert live.breaker() == "closed"
 
 
 async def test_a_retired_link_that_only_listens_is_closed_with_the_pool() -> None:
     upstream, other = Scripted(), Scripted()
     made = iter([upstream, other, Scripted()])
-    pool = Pool(lambda _: next(made), Bounds(5, 10), lambda *_: None, lambda *_, **__: None)
+    pool = Pool(lambda _: next(made), CallLimits(5, 10), lambda *_: None, lambda *_, **__: None)
     live = pool[SPEC]
     link = await live.open(OURSELVES)
     stream = live.listen(link, None)
@@ -103,18 +104,27 @@ async def test_a_retired_link_that_only_listens_is_closed_with_the_pool() -> Non
 # --- a client's own stream ------------------------------------------------------------------------------------------
 
 
-def listening_for(live: Any) -> Listening:
-    session = UpstreamSession("h", "s", None, SPEC.fingerprint)  # type: ignore[arg-type]  # no handshake is needed
+class OneUpstream:
+    """The upstream sessions of a client: one, with `demo`."""
 
-    async def all_upstream() -> Any:
-        return {"demo": session}
+    def watch(self, call: Any) -> None:
+        """Nothing changes."""
 
+    unwatch = watch
+
+    async def all(self) -> Any:
+        session = UpstreamSession(Handshake("2025-11-25", {}, {}, None), "s")
+        return {"demo": UpstreamRecord("h", session, SPEC.fingerprint)}
+
+
+def stream_of(link: Any) -> GetStream:
     def question(_: str, __: Any, asked: Request) -> Request:
         return asked
 
-    home: Any = SimpleNamespace(live=lambda _: live)
-    conversation: Any = SimpleNamespace(server="demo", all_upstream=all_upstream, question=question)
-    return Listening(home, conversation, lambda _: True, lambda: None)
+    upstream: Any = OneUpstream()
+    links: Any = SimpleNamespace(of=lambda *_: link)
+    translation: Any = SimpleNamespace(question=question)
+    return GetStream("demo", lambda: translation, upstream, links, lambda _: True, lambda: None)
 
 
 async def test_questions_that_were_sent_are_counted_no_more() -> None:
@@ -124,32 +134,32 @@ async def test_questions_that_were_sent_are_counted_no_more() -> None:
         spec = SPEC
         go = asyncio.Event()
 
-        async def listen(self, link: Link, after: str | None) -> AsyncGenerator[Heard, None]:
+        async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
             for number in range(150):
                 yield Heard(Request(number, "roots/list", {}), None)
                 await asyncio.sleep(0)
             await asyncio.Event().wait()
 
-        async def post(self, link: Link, message: Message) -> None:
+        async def post(self, session: UpstreamSession, message: Message) -> None:
             refused.append(message)
 
-    listening = listening_for(Questions())
-    listening.put(Notification("notifications/message", {"level": "info"}))
-    listening.look()
+    own_stream = stream_of(Questions())
+    own_stream.put(Notification("notifications/message", {"level": "info"}))
+    own_stream.look()
     seen: list[bytes] = []
     while len(seen) < 151:
-        listening.put(Notification("notifications/message", {"level": "info"}))  # it never runs empty
+        own_stream.put(Notification("notifications/message", {"level": "info"}))  # it never runs empty
         await asyncio.sleep(0)
-        payload = await listening.next(1)
+        payload = await own_stream.next(1)
         assert not refused
         assert payload is not None
         seen += [payload] if b"roots/list" in payload or not seen else []
     assert refused == []
-    await listening.end()
+    await own_stream.end()
 
 
 async def test_a_stream_that_breaks_is_closed_before_it_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening_module, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(get_stream, "_AGAIN_SECONDS", 0.01)
     opened: list[Any] = []
 
     class Stream:
@@ -167,16 +177,16 @@ async def test_a_stream_that_breaks_is_closed_before_it_is_opened_again(monkeypa
     class Breaking:
         spec = SPEC
 
-        def listen(self, link: Link, after: str | None) -> Stream:
+        def listen(self, session: UpstreamSession, after: str | None) -> Stream:
             opened.append(Stream())
             stream: Stream = opened[-1]
             return stream
 
-    listening = listening_for(Breaking())
-    listening.look()
+    own_stream = stream_of(Breaking())
+    own_stream.look()
     await until(lambda: len(opened) == 3)
     assert [stream.closed for stream in opened[:2]] == [True, True]
-    await listening.end()
+    await own_stream.end()
 
 
 async def test_what_a_server_says_is_not_held_back_for_the_sake_of_a_comment(

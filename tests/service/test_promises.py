@@ -33,7 +33,7 @@ async def test_a_call_costs_no_round_trip_to_postgres_or_redis(open_app: Open, s
         gateway = inside(app)
         count: list[tuple[int, int, int]] = []
         for _ in range(2):
-            count.append((gateway.postgres.queries, gateway.bus.round_trips, gateway.redis.round_trips))
+            count.append((gateway.postgres.queries, gateway.hints.round_trips, gateway.redis.round_trips))
             for _ in range(20):
                 await ask(client, "/mcp", session, "tools/call", name="a__echo", arguments={"x": 1})
                 await client.ask("POST", "/mcp/tools/call", value={"name": "a__echo"})
@@ -66,7 +66,7 @@ async def test_with_every_hint_lost_the_poll_brings_the_change(
     async def lost(self: object) -> bool:
         return False
 
-    monkeypatch.setattr("gateway.stores.hints.Bus.publish", lost)
+    monkeypatch.setattr("gateway.stores.hints.Hints.publish", lost)
     servers["a"] = MemoryServer()
     async with open_app(poll_seconds=0.2) as (other, _):
         await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
@@ -93,7 +93,7 @@ async def test_tools_appear_when_a_server_comes_up_with_nothing_to_call(open_app
 async def test_an_upstream_that_says_its_list_changed_is_asked_again(open_app: Open, registered: MemoryServer) -> None:
     async with open_app() as (app, client):
         registered.tools["new"] = registered.tools["echo"]
-        inside(app).refresh.changed("demo")
+        inside(app).discovery.changed("demo")
         await until(lambda: "demo__new" in str(inside(app).sync.catalogue.servers["demo"].names))
         assert (await client.ask("POST", "/mcp/tools/call", value={"name": "new"}))[0] == 200
 

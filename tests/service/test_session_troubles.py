@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.protocol.messages import Notification, Reply, Request
+from gateway.stores.words import UpstreamOpened
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
 from tests.edge.test_mcp import request
@@ -34,11 +35,11 @@ async def test_a_burst_is_no_outage(open_app: Open, servers: Servers) -> None:
     async with open_app() as (app, one), open_app() as (_, two):
         await one.ask("POST", "/mcp/servers", value=DEMO)
         sessions = await asyncio.gather(*(initialize(one) for _ in range(100)))
-        assert not any(each.alone for each in inside(app).conversations._known.values())
+        assert not any(each.is_local_only for each in inside(app).sessions.here())
         answers = await asyncio.gather(*(call(two, session, "echo") for session in sessions[:60]))
         assert all("result" in answer for answer in answers)
         assert all(hello.capabilities for hello in servers["demo"].hellos[-60:])
-        assert all(await asyncio.gather(*(inside(app).conversations.tell("upstream", "x") for _ in range(60))))
+        assert all(await asyncio.gather(*(inside(app).hints.broadcast(UpstreamOpened("x")) for _ in range(60))))
 
 
 async def test_a_call_that_takes_its_time_to_end_is_cancelled_once(
@@ -78,7 +79,7 @@ async def test_a_session_whose_end_was_not_heard_of_is_over_all_the_same(
         await one.ask("POST", "/mcp/servers", value=DEMO)
         session = await initialize(one)
         async with two.open("GET", OWN, headers={**session, **STREAM}) as stream:
-            monkeypatch.setattr(inside(app).bus, "tell", nobody)
+            monkeypatch.setattr(inside(app).hints, "broadcast", nobody)
             assert (await one.ask("DELETE", OWN, headers=session))[0] == 204
             assert await stream.events() == []
         assert (await two.ask("POST", OWN, value=request("ping"), headers=session))[0] == 404

@@ -334,7 +334,7 @@ async def test_an_idle_session_expires_and_one_that_is_used_does_not(open_app: O
             assert status == 404
             assert len(demo_sessions) == 2
             assert (await call(client, listens, "echo"))["result"]
-            assert await inside(app).conversations.records.count() == 2
+            assert await inside(app).sessions.count() == 2
 
 
 async def test_a_principal_has_a_number_of_sessions(open_app: Open) -> None:
@@ -440,15 +440,15 @@ async def test_a_flood_is_dropped_with_a_count_and_list_changes_are_said_once(op
         await call(client, session, "echo")
         async with client.open("GET", OWN, headers={**session, **STREAM}) as stream:
             await until(lambda: bool(servers["demo"].streams))
-            [conversation] = inside(app).conversations._known.values()
-            listening = conversation.listening
-            assert listening is not None
+            [known] = inside(app).sessions.here()
+            own_stream = known.get_stream
+            assert own_stream is not None
             for _ in range(100):
                 servers["demo"].say(Notification("notifications/tools/list_changed"))
             for number in range(1500):
-                listening.put(Notification("notifications/message", {"level": "info", "data": number}))
+                own_stream.put(Notification("notifications/message", {"level": "info", "data": number}))
             heard = [await next_message(stream) for _ in range(1000)]
-        assert "gateway_notifications_dropped_total" in inside(app).telemetry.exposition().decode()
+        assert "gateway_notifications_dropped_total" in inside(app).metrics.exposition().decode()
         assert sum(each["method"] == "notifications/message" for each in heard) >= 999
         assert sum(each["method"].endswith("list_changed") for each in heard) <= 2
 
@@ -509,12 +509,12 @@ async def test_a_stream_whose_worker_died_ends_with_outcome_unknown(
 ) -> None:
     session = await initialize(workers[0])
     async with open_app() as (app, dying):
-        recorder = inside(app).event_log
+        event_log = inside(app).event_log
         await call(dying, session, "echo")
-        [key] = inside(app).conversations._known
-        recording = recorder.begin(key, [41, "x"])
+        [key] = [each.key for each in inside(app).sessions.here()]
+        recording = event_log.begin(key, [41, "x"])
         first = recording.event(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}')
-        await until(lambda: not recorder.unwritten)
+        await until(lambda: not event_log.unwritten)
     status, _, _ = await workers[1].ask("POST", OWN, value=request("ping"), headers=session)
     assert status == 200
     async with workers[1].open("GET", OWN, headers={**session, **STREAM, "last-event-id": first}) as stream:
@@ -548,7 +548,7 @@ async def test_resuming_past_what_is_kept_is_an_error_and_not_a_gap(open_app: Op
     async with open_app(resume_bytes=1024) as (app, client):
         await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
         session = await initialize(client)
-        [key] = inside(app).conversations._known
+        [key] = [each.key for each in inside(app).sessions.here()]
         recording = inside(app).event_log.begin(key, [1])
         events = [json.dumps({"n": number, "fill": "x" * 400}).encode() for number in range(5)]
         ids = [recording.event(event, 1 if event is events[-1] else None) for event in events]
@@ -584,7 +584,7 @@ async def test_what_the_own_stream_said_meanwhile_is_said_at_the_next(
 async def test_a_client_that_stops_reading_is_cut_and_its_call_goes_on(
     open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.edge.answers._SEND_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.edge.request._SEND_SECONDS", 0.05)
     servers["demo"] = MemoryServer(tools={"counting": counting})
     async with open_app() as (app, client):
         await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})

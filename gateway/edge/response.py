@@ -1,4 +1,4 @@
-"""Answers that take their time: JSON or an event stream, decided late; streams that stay; what a refusal leaves unread.
+"""What goes back to a client: whole answers, JSON or an event stream decided late, streams that stay, refusals.
 
 Knows ASGI messages, disconnects and keep-alives; nothing of MCP's methods.
 """
@@ -6,23 +6,27 @@ Knows ASGI messages, disconnects and keep-alives; nothing of MCP's methods.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+import logging
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
+from typing import Any
 
+import orjson
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Send
 
-from gateway.edge.replies import Accepts, Http, RawHeaders
-from gateway.errors import ClientLeft
-from gateway.protocol.messages import Id
+from gateway.edge.request import Accepts, Http
+from gateway.errors import ClientLeft, GatewayError
+from gateway.observability.logs import FIELDS
+from gateway.protocol.messages import Failure, Id, encode
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.stores.event_log import Recording
 from gateway.tasks import end
 
+_PIECE = 256 << 10
 _WATCH_AFTER_SECONDS = 0.02
-_DISCARD_SECONDS = 5.0
-_SEND_SECONDS = 30.0
 RETRY_MS = 500
 """How long a client should wait before it takes up a stream that was cut."""
 
@@ -32,54 +36,93 @@ _STREAM_HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 
+refusals = logging.getLogger("gateway.refusals")
 
-class Wire:
-    """One request's `receive` and `send`, watched.
+RawHeaders = list[tuple[bytes, bytes]]
 
-    A refusal that is sent while the body is still on its way would be lost: the server closes the connection, and a
-    proxy in between sees a reset instead of the answer. So a refused body is read to its end first, up to a bound.
-    The answer to HEAD is that to GET without its body.
+
+async def send_bytes(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes = b"application/json",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send a whole answer."""
+    fixed = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
+    last = max(0, (len(body) - 1) // _PIECE * _PIECE)  # in pieces, so that a client that stops reading holds no more
+    for at in range(0, last, _PIECE):
+        await send({"type": "http.response.body", "body": body[at : at + _PIECE], "more_body": True})
+    await send({"type": "http.response.body", "body": body[last:]})
+
+
+async def send_json(send: Send, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Send a JSON document."""
+    await send_bytes(send, status, to_bytes(value), headers=headers)
+
+
+async def send_empty(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Send a status without a body."""
+    length = [] if status == 204 else [(b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": status, "headers": [*length, *headers]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def to_bytes(value: Any) -> bytes:
+    """Write JSON, with times in UTC as RFC 3339 has them."""
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS)
+
+
+def problem(error: GatewayError) -> dict[str, Any]:
+    """The problem document of an error (RFC 9457)."""
+    slug = re.sub(r"[^a-z0-9]+", "-", error.title.lower()).strip("-")
+    return {
+        "type": f"urn:mcp-gateway:problem:{slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        **error.facts,
+    }
+
+
+def log_refusal(http: Http, error: GatewayError) -> None:
+    """One line for a request that was refused before it became a call; nothing of what it carried.
+
+    Clients look for OAuth's documents at up to eight addresses before each good connect: that is no refusal to read of.
     """
-
-    def __init__(self, receive: Receive, send: Send, discard: int, *, head: bool = False) -> None:
-        self._receive = receive
-        self._send = send
-        self._discard = discard
-        self._head = head
-        self._complete = False
-        self.started = False
-        self.finished = False
-
-    async def receive(self) -> AsgiMessage:
-        message = await self._receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self._complete = True
-        return message
-
-    async def send(self, message: AsgiMessage) -> None:
-        if not self.started:
-            self.started = True
-            if message["status"] >= 400 and not self._complete:
-                await self._read_rest()
-        elif self._head:
-            message = {**message, "body": b""}
-        try:
-            async with asyncio.timeout(_SEND_SECONDS):
-                await self._send(message)
-        except TimeoutError:
-            raise ClientLeft from None  # it is there, but does not read
-        self.finished = message["type"] == "http.response.body" and not message.get("more_body", False)
-
-    async def _read_rest(self) -> None:
-        try:
-            async with asyncio.timeout(_DISCARD_SECONDS):
-                while not self._complete and self._discard > 0:
-                    self._discard -= len((await self.receive()).get("body", b""))
-        except TimeoutError:
-            pass  # too slow: the refusal goes out all the same
+    path = http.path
+    if not error.logged:
+        fields = {
+            "http_method": http.method,
+            "path": path[:200],
+            "status": error.status,
+            "outcome": error.title,
+            "request_id": http.request_id,
+        }
+        refusals.log(logging.DEBUG if "/.well-known/" in path else logging.INFO, "refused", extra={FIELDS: fields})
 
 
-class Answer:
+async def send_problem(send: Send, error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Answer a REST request with an error."""
+    body = to_bytes(problem(error))
+    await send_bytes(send, error.status, body, b"application/problem+json", [*raw(error.headers), *headers])
+
+
+async def send_failure(
+    send: Send, error: GatewayError, status: int | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer a JSON-RPC request that could not be dispatched."""
+    body = encode(Failure(error.id, error.code, error.rpc_detail, error.data))
+    await send_bytes(send, status or error.status, body, headers=[*raw(error.headers), *headers])
+
+
+def raw(headers: Mapping[str, str]) -> RawHeaders:
+    """Headers as ASGI wants them."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+class Response:
     """The answer to one POST, undecided between JSON and an event stream until something forces the choice.
 
     Use as a context manager: it starts nothing for a fast call. A call older than 20 ms gets a watcher for a
@@ -114,7 +157,7 @@ class Answer:
         self.streaming = False
         self.headers: RawHeaders = []
 
-    async def __aenter__(self) -> Answer:
+    async def __aenter__(self) -> Response:
         loop = asyncio.get_running_loop()
         if self._cancels:
             self._timers.append(loop.call_later(_WATCH_AFTER_SECONDS, self._start, self._watch))
@@ -174,13 +217,34 @@ class Answer:
                 self._left = True
                 await self._send({"type": "http.response.body", "body": b""})
 
-    async def finish(self, frame: Callable[[], bytes], body: Callable[[], Awaitable[None]]) -> None:
-        """Send the result: as the last event if this is a stream by now, else by `body`."""
+    async def finish(self, payload: bytes, answers: Id | None, status: int = 200) -> None:
+        """Send a JSON-RPC answer: as the last event if this is a stream by now, else as the body."""
         await self._stop()
-        if not self.streaming:
-            await body()
-            return
-        await self._write(frame())
+        if self.streaming:
+            await self._end(self.frame(payload, answers))
+        else:
+            await send_bytes(self._send, status, payload)
+
+    async def finish_batch(self, answers: Sequence[tuple[Id | None, bytes]]) -> None:
+        """Send the answers to a batch: an event each, one array, or 202 if there are none."""
+        await self._stop()
+        if self.streaming:
+            await self._end(b"".join(self.frame(payload, id) for id, payload in answers))
+        elif answers:
+            await send_bytes(self._send, 200, b"[" + b",".join(payload for _, payload in answers) + b"]")
+        else:
+            await send_empty(self._send, 202)
+
+    async def finish_as(self, event: str, body: bytes, send: Callable[[], Awaitable[None]]) -> None:
+        """Send the end of a call outside JSON-RPC: as an event of this name, else by `send`."""
+        await self._stop()
+        if self.streaming:
+            await self._end(encode_event(body, name=event))
+        else:
+            await send()
+
+    async def _end(self, frame: bytes) -> None:
+        await self._write(frame)
         if self._recording is not None:
             self._recording.end()
         if not self._left:

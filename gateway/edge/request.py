@@ -1,0 +1,194 @@
+"""One HTTP request as it came in, and the way to answer it: the body, what the client accepts, who it reached.
+
+Knows ASGI messages, bounds and headers; nothing of MCP's methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from enum import Enum
+from urllib.parse import unquote
+
+from starlette.datastructures import Headers
+from starlette.types import Message as AsgiMessage
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import BodyTimeout, BodyTooLarge, ClientLeft, NotAcceptable, UnsupportedMediaType
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_DISCARD_SECONDS = 5.0
+_SEND_SECONDS = 30.0
+
+
+class Protocol(Enum):
+    """What a caller speaks, which decides how it is refused."""
+
+    REST = "REST"
+    JSON_RPC = "JSON-RPC"
+    REGISTRY = "the registry's paths"
+
+
+class Accepts(Enum):
+    """What a client takes as an answer to a POST."""
+
+    JSON = "application/json"
+    STREAM = "text/event-stream"
+    EITHER = "either"
+
+
+class ListAs(Enum):
+    """How a client wants a list: as one document, as a stream that stays, or as one that ends."""
+
+    DOCUMENT = "document"
+    LIVE = "live"
+    SNAPSHOT = "snapshot"
+
+
+class Http:
+    """One HTTP request, and its watched way back.
+
+    A refusal that is sent while the body is still on its way would be lost: the server closes the connection, and a
+    proxy in between sees a reset instead of the answer. So a refused body is read to its end first, up to a bound.
+    The answer to HEAD is that to GET without its body. While the worker drains, clients are asked for no further
+    request on this connection.
+    """
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, discard: int = 0, draining: asyncio.Event | None = None
+    ) -> None:
+        """`discard` is how much of a refused body is read, in bytes."""
+        self.scope = scope
+        self.headers = Headers(scope=scope)
+        self.method: str = scope["method"]
+        self.path = _path(scope)
+        self.query: bytes = scope.get("query_string", b"")
+        given = self.headers.get("x-request-id", "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.protocol = Protocol.REST
+        """The address's, or what the body turns out to be."""
+        self.started = False
+        self.finished = False
+        self._receive = receive
+        self._send = send
+        self._discard = discard
+        self._draining = draining
+        self._complete = False
+
+    async def receive(self) -> AsgiMessage:
+        """The next part of the body, or that the client left."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._complete = True
+        return message
+
+    async def send(self, message: AsgiMessage) -> None:
+        """Send one part of the answer. Raises ClientLeft when the client does not read it."""
+        if not self.started:
+            self.started = True
+            if message["status"] >= 400 and not self._complete:
+                await self._read_rest()
+            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
+            is_http_1 = self.scope.get("http_version", "1.1").startswith("1")  # RFC 9113, 8.2.2 forbids it in HTTP/2
+            if self._draining is not None and self._draining.is_set() and is_http_1:
+                message["headers"].append((b"connection", b"close"))
+        elif self.method == "HEAD":
+            message["body"] = b""
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientLeft from None  # it is there, but does not read
+        self.finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+    async def _read_rest(self) -> None:
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while not self._complete and self._discard > 0:
+                    self._discard -= len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            pass  # too slow: the refusal goes out all the same
+
+    async def read_body(self, limit: int, seconds: float) -> bytes:
+        """Read the whole body. Raises BodyTooLarge, BodyTimeout or ClientLeft."""
+        declared = self.headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            raise BodyTooLarge(limit)
+        chunks: list[bytes] = []
+        size, more = 0, True
+        try:
+            async with asyncio.timeout(seconds):
+                while more:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientLeft
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > limit:
+                        raise BodyTooLarge(limit)
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise BodyTimeout(seconds) from None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def check_json(self) -> None:
+        """Let a body pass that is declared as JSON. Raises UnsupportedMediaType."""
+        content_type = self.headers.get("content-type", "")
+        if content_type.partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMediaType(content_type[:100])
+
+    def accepted(self) -> set[str]:
+        """The media types of the Accept header, without those of quality 0; empty if there is none."""
+        types: set[str] = set()
+        for value in self.headers.getlist("accept"):
+            for part in value.split(","):
+                media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+                if media_type and not any(re.fullmatch(r"q=0(\.0*)?", each) for each in parameters):
+                    types.add(media_type)
+        return types
+
+    def accepts(self) -> Accepts:
+        """Choose the framing of a POST's answer. Raises NotAcceptable."""
+        types = self.accepted()
+        json = bool(types & {"application/json", "application/*"})
+        stream = bool(types & {"text/event-stream", "text/*"})
+        if json and stream:
+            return Accepts.EITHER
+        if stream and "*/*" not in types:
+            return Accepts.STREAM
+        if json or not types or "*/*" in types:
+            return Accepts.JSON
+        raise NotAcceptable(", ".join(self.headers.getlist("accept"))[:200])
+
+    def list_as(self) -> ListAs:
+        """Choose the framing of a list (contract: Accept). Raises NotAcceptable."""
+        types = self.accepted()
+        if types & {"text/event-stream", "text/*"}:
+            return ListAs.LIVE
+        if types & {"application/json", "application/*"}:
+            return ListAs.DOCUMENT
+        if not types or "*/*" in types:
+            return ListAs.SNAPSHOT
+        raise NotAcceptable(", ".join(self.headers.getlist("accept"))[:200])
+
+    def base_url(self, public_url: str | None) -> str:
+        """What every URL that is handed out begins with: the public one, or how the client reached us."""
+        if public_url is not None:
+            return public_url
+        scheme = self.headers.get("x-forwarded-proto", self.scope.get("scheme", "http"))
+        host = self.headers.get("host", "localhost")
+        return f"{scheme if scheme in ('http', 'https') else 'http'}://{host}{self.scope.get('root_path', '')}"
+
+
+def _path(scope: Scope) -> str:
+    """The path below the mount point, without a trailing slash; an encoded slash stays encoded."""
+    raw_path = scope.get("raw_path")
+    path: str = scope["path"]
+    if raw_path and b"%2f" in raw_path.lower():
+        encoded = raw_path.partition(b"?")[0].decode("latin-1")
+        path = "/".join(unquote(part).replace("/", "%2F") for part in encoded.split("/"))
+    root = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        path = path[len(root) :]
+    return path.rstrip("/") or "/"

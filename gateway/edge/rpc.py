@@ -1,0 +1,38 @@
+"""JSON-RPC outside MCP: `/rpc`, and JSON-RPC bodies at the REST addresses. No session; a hang-up cancels."""
+
+from __future__ import annotations
+
+from gateway.edge.mcp import NOBODY, answer, answer_batch, check_batch
+from gateway.edge.request import Http, Protocol
+from gateway.edge.response import send_empty
+from gateway.errors import MethodNotAllowed
+from gateway.methods.call import Call
+from gateway.methods.services import Gateway
+from gateway.model.principals import Principal
+from gateway.protocol.messages import Batch, Request, from_json, parse
+
+
+async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """Answer one request at `/rpc`: every method of the table."""
+    if http.method != "POST":
+        raise MethodNotAllowed(http.method, ("POST",))
+    http.accepts()
+    value = parse(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
+    await take(gateway, http, principal, "rpc", value)
+
+
+async def take(gateway: Gateway, http: Http, principal: Principal, table: str, value: object) -> None:
+    """Answer a JSON-RPC body, which was read, with the methods of one address."""
+    http.protocol = Protocol.JSON_RPC
+    how = http.accepts()
+    message = from_json(value)
+    if isinstance(message, Batch):
+        check_batch(message, gateway.settings.max_batch)
+    request = message if isinstance(message, Request) else NOBODY
+    call = Call(gateway, principal, gateway.sync.catalogue, request, request_id=http.request_id)
+    if isinstance(message, Request):
+        await answer(http, how, table, call)
+    elif isinstance(message, Batch):
+        await answer_batch(http, how, table, call, message)
+    else:
+        await send_empty(http.send, 202)
