@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help run ha validate test conformance soak lint types imports check bench requirements clean
+.PHONY: help run ha validate test conformance soak lint types imports check bench trace requirements clean
 
 help:
 	@echo "make run          a gateway on :4000 with its own stores and a stub server, registered"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint         ruff; make types: mypy; make imports: the import floors"
 	@echo "make check        lint, types, imports and test"
 	@echo "make bench        calls per second and CPU per call, beside other ways (ARGS=… goes to it)"
+	@echo "make trace        how long a request's way is: frames, files, transactions (ARGS='--show /mcp' lists them)"
 	@echo "make requirements lock the image's packages anew (deploy/requirements.txt)"
 	@echo "make clean        remove .venv and what the tools left; the data in .mcp-gateway stays"
 
@@ -53,6 +54,9 @@ check: lint types imports test
 
 bench: .venv/run
 	$(BIN)/python -m bench $(ARGS)
+
+trace: .venv/run
+	@$(BIN)/python -m bench.trace $(ARGS)
 
 # The image's packages, locked anew. pip-tools comes into an environment of its own.
 requirements:

@@ -90,6 +90,11 @@ class Application:
         finally:
             await self.close()
 
+    @property
+    def gateway(self) -> Gateway | None:
+        """The parts that requests are answered with, while the gateway is open."""
+        return self._gateway
+
     async def close(self) -> None:
         """End streams and close everything; a later request opens it anew."""
         self.draining.set()

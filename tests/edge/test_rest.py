@@ -277,7 +277,7 @@ async def test_an_address_inside_is_refused_at_registration(client: Client, url:
 
 
 async def test_a_loop_is_refused(client: Client, app: Application) -> None:
-    gateway = app._gateway
+    gateway = app.gateway
     assert gateway is not None
     status, _, problem = await client.ask("GET", "/mcp/tools", headers={"via": f"1.1 nginx, 1.1 {gateway.identity}"})
     assert (status, problem["title"]) == (508, "Loop detected")

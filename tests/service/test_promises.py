@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 def inside(app: Application) -> Gateway:
-    gateway = app._gateway
+    gateway = app.gateway
     assert gateway is not None
     return gateway
 

@@ -23,8 +23,8 @@ EVERYTHING = {"sampling": {}, "roots": {"listChanged": True}, "elicitation": {"f
 
 
 def inside(app: Application) -> Gateway:
-    assert app._gateway is not None
-    return app._gateway
+    assert app.gateway is not None
+    return app.gateway
 
 
 async def offer(client: Client, demo: MemoryServer, **tools: Tool) -> None:
