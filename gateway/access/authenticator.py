@@ -5,9 +5,9 @@ One credential for now, the master key (and one that opens the figures alone).
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Sequence
+from hashlib import sha256
 from urllib.parse import parse_qsl
 
 from gateway.errors import KeyInQuery, Unauthorized
@@ -35,35 +35,35 @@ class Authenticator:
 
     def __init__(self, master_key: str, metrics_key: str | None = None) -> None:
         """`metrics_key` opens the figures and nothing else."""
-        self._master = hashlib.sha256(master_key.encode()).digest()
-        self._metrics = None if metrics_key is None else hashlib.sha256(metrics_key.encode()).digest()
-        self._administrator = Principal("master", self._master.hex()[:16], administrator=True)
+        self._master = sha256(master_key.encode()).digest()
+        self._metrics = None if metrics_key is None else sha256(metrics_key.encode()).digest()
+        self._administrator = Principal("master", self._master.hex()[:16], administrator=True, servers=None)
 
-    def identify(self, authorization: Iterable[str], query: bytes) -> Principal:
+    def identify(self, authorization: Sequence[str], query: bytes) -> Principal:
         """Find the principal of a request. Raises Unauthorized or KeyInQuery."""
-        if not hmac.compare_digest(_digest(authorization, query), self._master):
+        if query:
+            _refuse_keys(query)
+        scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
+        if scheme.lower() != "bearer":
+            raise _without_key(authorization)
+        if not hmac.compare_digest(sha256(token.strip().encode("utf-8", "surrogateescape")).digest(), self._master):
             raise Unauthorized(_UNKNOWN_KEY, wrong=True)
         return self._administrator
 
-    def check_metrics(self, authorization: Iterable[str], query: bytes) -> None:
+    def check_metrics(self, authorization: Sequence[str], query: bytes) -> None:
         """Let whoever may read the figures pass. Raises Unauthorized or KeyInQuery."""
-        digest = _digest(authorization, query)
-        is_metrics = self._metrics is not None and hmac.compare_digest(digest, self._metrics)
-        if not is_metrics and not hmac.compare_digest(digest, self._master):
-            raise Unauthorized(_UNKNOWN_KEY, wrong=True)
+        key = "".join(authorization).partition(" ")[2].strip().encode("utf-8", "surrogateescape")
+        is_metrics = self._metrics is not None and hmac.compare_digest(sha256(key).digest(), self._metrics)
+        if query:
+            _refuse_keys(query)
+        if not is_metrics or len(authorization) != 1:
+            self.identify(authorization, query)
 
 
-def _digest(authorization: Iterable[str], query: bytes) -> bytes:
-    """The digest of the key that a request carries. Raises Unauthorized or KeyInQuery."""
-    if query:
-        _refuse_keys(query)
-    values = list(authorization)
-    if len(values) != 1:
-        raise Unauthorized if not values else Unauthorized("Send one Authorization header, not several.")
-    scheme, _, token = values[0].partition(" ")
-    if scheme.lower() != "bearer":
-        raise Unauthorized
-    return hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+def _without_key(authorization: Sequence[str]) -> Unauthorized:
+    if len(authorization) > 1:
+        return Unauthorized("Send one Authorization header, not several.")
+    return Unauthorized()
 
 
 def _refuse_keys(query: bytes) -> None:

@@ -14,30 +14,30 @@ class Admission:
     """Counts what each principal has under way, and refuses what is too much."""
 
     def __init__(self, max_in_flight: int, max_streams: int) -> None:
-        self._limits = {"requests in flight": max_in_flight, "streams": max_streams}
-        self._held: Counter[tuple[str, str]] = Counter()
+        self.max_in_flight = max_in_flight
+        self._max_streams = max_streams
+        self.requests: Counter[str] = Counter()
+        """Requests in flight, by the principal's digest; who counts one in counts it out."""
+        self._streams: Counter[str] = Counter()
 
-    @contextmanager
-    def request(self, principal: Principal) -> Iterator[None]:
-        """Hold a place among the principal's requests. Raises TooManyRequests."""
-        with self._hold("requests in flight", principal):
-            yield
+    def refuse(self) -> None:
+        """Refuse one more request. Raises TooManyRequests."""
+        raise _too_many(self.max_in_flight, "requests in flight")
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:
         """Hold a place among the principal's streams. Raises TooManyRequests."""
-        with self._hold("streams", principal):
-            yield
-
-    @contextmanager
-    def _hold(self, what: str, principal: Principal) -> Iterator[None]:
-        key, limit = (what, principal.digest), self._limits[what]
-        if self._held[key] >= limit:
-            raise TooManyRequests(f"You have {limit} {what} at this worker already; wait for one to end.")
-        self._held[key] += 1
+        who = principal.digest
+        if self._streams[who] >= self._max_streams:
+            raise _too_many(self._max_streams, "streams")
+        self._streams[who] += 1
         try:
             yield
         finally:
-            self._held[key] -= 1
-            if not self._held[key]:
-                del self._held[key]
+            self._streams[who] -= 1
+            if not self._streams[who]:
+                del self._streams[who]
+
+
+def _too_many(limit: int, what: str) -> TooManyRequests:
+    return TooManyRequests(f"You have {limit} {what} at this worker already; wait for one to end.")

@@ -21,7 +21,7 @@ from gateway.edge.assembly import open_gateway
 from gateway.edge.doors import Doors
 from gateway.edge.request import Http, Protocol
 from gateway.edge.response import log_refusal, send_empty, send_failure, send_problem
-from gateway.edge.routes import Door, Route, match
+from gateway.edge.routes import PATHS, Door, Route, match
 from gateway.errors import (
     ClientLeft,
     GatewayDisabled,
@@ -146,7 +146,10 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = Http(scope, receive, send, discard=self._discard, draining=self.draining)
-        route, params = match(http.path)
+        params: tuple[str, ...] = ()
+        route = PATHS.get(http.path)
+        if route is None:
+            route, params = match(http.path)
         if route is not None:
             http.protocol = route.protocol
         try:
@@ -181,9 +184,14 @@ class Application:
         if door is Door.METRICS:
             await self._metrics(gateway, http)
             return
-        self._check_door(gateway, http)
+        names = http.headers.get("host"), http.headers.get("origin")
+        if names not in self._let_in:
+            self._check_names(*names, http.protocol)
+        if gateway.identity in ",".join(http.headers.getlist("via")):
+            raise LoopDetected
         if route is None:
-            self._check_nothing_here(http)
+            if http.path.startswith("/.well-known/"):
+                raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
             if http.path == "/" and "text/html" in http.accepted() and http.method in ("GET", "HEAD"):
                 await welcome.page(http, self._settings)
                 return
@@ -195,32 +203,29 @@ class Application:
         principal = gateway.authenticator.identify(http.headers.getlist("authorization"), http.query)
         if route is None:
             raise NotFound(f"There is nothing at {http.path[:200]}; the README lists the addresses.")
+        if http.method in ("GET", "HEAD"):  # streams stay open, and are counted by themselves
+            await route.handler(gateway, http, principal, *params)
+            return
+        under_way, who = gateway.admission.requests, principal.digest
+        if under_way[who] >= gateway.admission.max_in_flight:
+            gateway.admission.refuse()
+        under_way[who] += 1
         gateway.metrics.in_flight.inc()
         try:
-            if http.method in ("GET", "HEAD"):
-                await route.handler(gateway, http, principal, *params)
-            else:
-                with gateway.admission.request(principal):
-                    await route.handler(gateway, http, principal, *params)
+            await route.handler(gateway, http, principal, *params)
         finally:
             gateway.metrics.in_flight.dec()
+            under_way[who] -= 1
+            if not under_way[who]:
+                del under_way[who]
 
-    def _check_door(self, gateway: Gateway, http: Http) -> None:
-        """Refuse other hosts, pages of other origins, and what came from this gateway itself."""
-        host, origin = http.headers.get("host"), http.headers.get("origin")
-        if http.protocol is Protocol.REGISTRY:
-            origin = None  # its documents are for every page with a key (CORS)
-        if (host, origin) not in self._let_in:
-            self._doors.check_host(host)
+    def _check_names(self, host: str | None, origin: str | None, protocol: Protocol) -> None:
+        """Refuse other hosts, and pages of other origins. The registry's documents are for every page (CORS)."""
+        self._doors.check_host(host)
+        if protocol is not Protocol.REGISTRY:
             self._doors.check_origin(origin)
             if len(self._let_in) < _LET_IN:
                 self._let_in.add((host, origin))
-        if gateway.identity in ",".join(http.headers.getlist("via")):
-            raise LoopDetected
-
-    def _check_nothing_here(self, http: Http) -> None:
-        if http.path.startswith("/.well-known/"):
-            raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
 
     async def _ready(self, http: Http, door: Door) -> Gateway | None:
         """The open gateway; `/readyz` is answered here, open or not. Raises NotReady."""

@@ -124,6 +124,7 @@ async def open_gateway(
             hints=hints,
             ended=ended,
             sync=sync,
+            pool=pool,
             links=links,
             question_ids=QuestionIds(keyring),
             idle_seconds=settings.session_idle_seconds,

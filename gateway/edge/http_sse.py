@@ -13,14 +13,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from urllib.parse import parse_qs, urlsplit
 
-from gateway.edge.mcp import check_batch, refused_as, take_note
+from gateway.edge.mcp import check_batch, take_note
 from gateway.edge.mcp_get import watched
 from gateway.edge.request import Http
 from gateway.edge.response import log_refusal, send_empty, stream
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotReady
-from gateway.methods.call import Call, failure
+from gateway.methods.call import Call, failure, invoke
 from gateway.methods.services import Gateway
-from gateway.methods.table import METHODS, invoke
+from gateway.methods.table import METHODS
 from gateway.model.principals import Principal
 from gateway.protocol import versions
 from gateway.protocol.messages import Batch, Message, Notification, Request, decode, encode
@@ -106,13 +106,12 @@ async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> N
     [id] = query.get("session_id", query.get("sessionId", [""]))[:1]
     session = await gateway.sessions.find(id, principal, _ADDRESS, None)
     message = decode(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
-    with refused_as(message):
-        if not await gateway.redis.answers():
-            raise NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Try again.")
+    if not await gateway.redis.answers():
+        refusal = NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Try again.")
+        refusal.id = message.id if isinstance(message, Request) else None
+        raise refusal
     if isinstance(message, Batch):
-        if session.version not in versions.HAS_BATCHES:
-            raise InvalidRequest(f"Batches do not exist in MCP {session.version}.")
-        check_batch(message, gateway.settings.max_batch)
+        check_batch(message, gateway.settings.max_batch, session.version)
     await send_empty(http.send, 202)
     entries = message.entries if isinstance(message, Batch) else (message,)
     await asyncio.gather(*(_carry_out(gateway, http, principal, session, entry) for entry in entries))

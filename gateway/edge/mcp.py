@@ -7,17 +7,16 @@ answer. Source: MCP 2025-11-25, basic, transports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway.edge import mcp_get
 from gateway.edge.request import Accepts, Http
 from gateway.edge.response import RawHeaders, Response, log_refusal, send_bytes, send_empty
 from gateway.errors import ClientLeft, GatewayError, InvalidRequest, MethodNotAllowed
-from gateway.methods.call import Call, failure
+from gateway.methods.call import Call, failure, invoke
 from gateway.methods.services import Gateway
-from gateway.methods.table import METHODS, invoke
+from gateway.methods.table import METHODS
 from gateway.model.principals import Principal
 from gateway.observability.call_log import Reached
 from gateway.protocol import versions
@@ -45,74 +44,67 @@ _AGGREGATE = Address("/mcp", None, "aggregate")
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, server: str | None = None) -> None:
     """Answer one request at an MCP endpoint."""
-    if server is None:
-        address = _AGGREGATE
-    else:
-        address = Address(f"/mcp/servers/{server}/mcp", server, "server")
-        call = Call(gateway, principal, gateway.sync.catalogue, NOBODY)
-        await call.find(lambda catalogue: catalogue.enabled_server(server, principal))
-    match http.method:
-        case "POST":
-            await _post(gateway, http, principal, address)
-        case "GET":
-            types = http.accepted()
-            if types and not types & {"text/event-stream", "text/*", "*/*"}:
-                raise MethodNotAllowed("GET without 'Accept: text/event-stream'", ("POST", "DELETE"))
-            placed = place(http.headers, ())
-            session = await gateway.sessions.find(placed.session_id, principal, address.name, server)
-            await mcp_get.serve(gateway, http, principal, session)
-        case "DELETE":
-            placed = place(http.headers, ())
-            await gateway.sessions.end(gateway.sessions.read_id(placed.session_id, principal, address.name))
-            await send_empty(http.send, 204)
-        case method:
-            raise MethodNotAllowed(method, ("POST", "GET", "DELETE"))
-
-
-async def _post(gateway: Gateway, http: Http, principal: Principal, address: Address) -> None:
+    address = _AGGREGATE if server is None else await _address_of(gateway, principal, server)
+    if http.method != "POST":
+        await _other(gateway, http, principal, address)
+        return
     http.check_json()
     how = http.accepts()
     message = decode(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
-    with refused_as(message):
-        placed = place(http.headers, _messages(message))
+    try:
+        placed = place(http.headers, (message,) if not isinstance(message, Batch) else _messages(message))
         if placed.opens and isinstance(message, Request):
             await _initialize(gateway, http, principal, address, how, message)
             return
-        session = await gateway.sessions.find(placed.session_id, principal, address.name, address.server)
-        if not isinstance(message, Request | Batch):
+        session = await gateway.sessions.find(placed.session_id, principal, address.name, server)
+        if isinstance(message, Batch):
+            check_batch(message, gateway.settings.max_batch, session.version)
+        elif not isinstance(message, Request):
             await take_note(session, message)
             await send_empty(http.send, 202)
             return
-        if isinstance(message, Batch):
-            if session.version not in versions.HAS_BATCHES:
-                raise InvalidRequest(f"Batches do not exist in MCP {session.version}; send one message at a time.")
-            check_batch(message, gateway.settings.max_batch)
         call = Call(
             gateway,
             principal,
             gateway.sync.catalogue,
             message if isinstance(message, Request) else NOBODY,
-            session.version,
-            address.server,
+            session.local.record.version,
+            server,
             session,
             can_ask=how is not Accepts.JSON,
             request_id=http.request_id,
         )
-        if isinstance(message, Request):
-            await answer(http, how, address.table, call)
-        else:
+        if isinstance(message, Batch):
             await answer_batch(http, how, address.table, call, message)
-
-
-@contextmanager
-def refused_as(message: Message | Batch) -> Iterator[None]:
-    """Give a refusal the id of the request that it refuses."""
-    try:
-        yield
+        else:
+            await answer(http, how, address.table, call)
     except GatewayError as error:
         if error.id is None and isinstance(message, Request):
             error.id = message.id
         raise
+
+
+async def _address_of(gateway: Gateway, principal: Principal, server: str) -> Address:
+    """One server's own address. Raises UnknownServer or ServerDisabled."""
+    call = Call(gateway, principal, gateway.sync.catalogue, NOBODY)
+    await call.find(lambda catalogue: catalogue.enabled_server(server, principal))
+    return Address(f"/mcp/servers/{server}/mcp", server, "server")
+
+
+async def _other(gateway: Gateway, http: Http, principal: Principal, address: Address) -> None:
+    """GET: the client's own stream. DELETE: the end of its session."""
+    if http.method not in ("GET", "DELETE"):
+        raise MethodNotAllowed(http.method, ("POST", "GET", "DELETE"))
+    id = place(http.headers, ()).session_id
+    if http.method == "DELETE":
+        await gateway.sessions.end(gateway.sessions.read_id(id, principal, address.name))
+        await send_empty(http.send, 204)
+        return
+    types = http.accepted()
+    if types and not types & {"text/event-stream", "text/*", "*/*"}:
+        raise MethodNotAllowed("GET without 'Accept: text/event-stream'", ("POST", "DELETE"))
+    session = await gateway.sessions.find(id, principal, address.name, address.server)
+    await mcp_get.serve(gateway, http, principal, session)
 
 
 async def take_note(session: Session, message: Message) -> None:
@@ -144,12 +136,23 @@ async def _initialize(
 
 
 async def answer(http: Http, how: Accepts, table: str, call: Call) -> None:
-    """Carry out one request, and send its answer as JSON, or as the last event of a stream."""
-    id = call.request.id
-    async with _response(http, how, call, [id]) as response:
-        call = replace(call, events=_Events(response, call))
-        _, payload = await invoke(METHODS[table], call)
-        status = 404 if call.session is not None and call.session.ended else 200  # its client begins anew
+    """Carry out one request, and send its answer as JSON, or as the last event of a stream.
+
+    Within a session the stream is on record, and a hang-up does not cancel (MCP); outside it does.
+    """
+    id, session, gateway = call.request.id, call.session, call.gateway
+    response = Response(
+        http,
+        how,
+        gateway.settings.keepalive_seconds,
+        cancels=session is None,
+        record=None if session is None else lambda: gateway.event_log.begin(session.key, [id]),
+        primes=call.version in versions.HAS_PRIMING,
+        mirrors=call.server is not None,
+    )
+    async with response:
+        _, payload = await invoke(METHODS[table], replace(call, events=response))
+        status = 404 if session is not None and session.ended else 200  # its client begins anew
         await response.finish(payload, id, status)
 
 
@@ -169,9 +172,19 @@ async def answer_batch(http: Http, how: Accepts, table: str, call: Call, batch: 
         _, payload = await invoke(METHODS[table], replace(call, request=entry, reached=Reached()))
         return entry.id, payload
 
+    session, gateway = call.session, call.gateway
     pending = [entry.id for entry in batch.entries if isinstance(entry, Request)]
-    async with _response(http, how, call, pending) as response:
-        call = replace(call, events=_Events(response, call))
+    response = Response(
+        http,
+        how,
+        gateway.settings.keepalive_seconds,
+        cancels=session is None,
+        record=None if session is None else lambda: gateway.event_log.begin(session.key, pending),
+        primes=call.version in versions.HAS_PRIMING,
+        mirrors=call.server is not None,
+    )
+    call = replace(call, events=response)
+    async with response:
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(one(entry)) for entry in batch.entries]
@@ -182,48 +195,13 @@ async def answer_batch(http: Http, how: Accepts, table: str, call: Call, batch: 
         await response.finish_batch([found for task in running if (found := task.result()) is not None])
 
 
-def _response(http: Http, how: Accepts, call: Call, pending: Sequence[Id]) -> Response:
-    """The answer to a POST. Within a session its stream is on record, and a hang-up does not cancel (MCP)."""
-    session, gateway = call.session, call.gateway
-    return Response(
-        http,
-        how,
-        gateway.settings.keepalive_seconds,
-        cancels=session is None,
-        record=None if session is None else lambda: gateway.event_log.begin(session.key, pending),
-        primes=call.version in versions.HAS_PRIMING,
-    )
-
-
-class _Events:
-    """Frames what comes before the answer; at a server's own address the framing mirrors the server's."""
-
-    __slots__ = ("_mirrors", "_primes", "_response")
-
-    def __init__(self, response: Response, call: Call) -> None:
-        self._response = response
-        self._mirrors = call.server is not None
-        self._primes = call.version in versions.HAS_PRIMING
-
-    async def on_stream(self) -> None:
-        if self._mirrors:
-            await self._response.commit()
-
-    async def on_interruption(self) -> None:
-        if self._mirrors and self._primes:
-            await self._response.interrupt()
-
-    async def on_message(self, message: Notification | Request) -> None:
-        await self._response.say(encode(message))
-
-
-def check_batch(batch: Batch, limit: int) -> None:
-    """Let a batch pass that is not too long. Raises InvalidRequest."""
+def check_batch(batch: Batch, limit: int, version: str | None = None) -> None:
+    """Let a batch pass that is not too long, and of a revision that has batches. Raises InvalidRequest."""
+    if version is not None and version not in versions.HAS_BATCHES:
+        raise InvalidRequest(f"Batches do not exist in MCP {version}; send one message at a time.")
     if len(batch.entries) > limit:
         raise InvalidRequest(f"A batch has at most {limit} messages (GATEWAY_MAX_BATCH).")
 
 
-def _messages(message: Message | Batch) -> Sequence[Message]:
-    if isinstance(message, Batch):
-        return [entry for entry in message.entries if not isinstance(entry, InvalidRequest)]
-    return [message]
+def _messages(batch: Batch) -> Sequence[Message]:
+    return [entry for entry in batch.entries if not isinstance(entry, InvalidRequest)]

@@ -9,6 +9,7 @@ import asyncio
 import re
 import secrets
 from enum import Enum
+from functools import lru_cache
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers
@@ -62,7 +63,10 @@ class Http:
         self.scope = scope
         self.headers = Headers(scope=scope)
         self.method: str = scope["method"]
-        self.path = _path(scope)
+        path: str = scope["path"]
+        if scope.get("root_path") or path.endswith("/") or b"%" in (scope.get("raw_path") or b""):
+            path = _path(scope)
+        self.path = path
         self.query: bytes = scope.get("query_string", b"")
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
@@ -120,14 +124,16 @@ class Http:
         try:
             async with asyncio.timeout(seconds):
                 while more:
-                    message = await self.receive()
+                    message = await self._receive()
                     if message["type"] == "http.disconnect":
+                        self._complete = True
                         raise ClientLeft
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
+                    more = message.get("more_body", False)
+                    self._complete = not more
                     if size > limit:
                         raise BodyTooLarge(limit)
-                    more = message.get("more_body", False)
         except TimeoutError:
             raise BodyTimeout(seconds) from None
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -135,31 +141,16 @@ class Http:
     def check_json(self) -> None:
         """Let a body pass that is declared as JSON. Raises UnsupportedMediaType."""
         content_type = self.headers.get("content-type", "")
-        if content_type.partition(";")[0].strip().lower() != "application/json":
+        if content_type != "application/json" and content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaType(content_type[:100])
 
-    def accepted(self) -> set[str]:
+    def accepted(self) -> frozenset[str]:
         """The media types of the Accept header, without those of quality 0; empty if there is none."""
-        types: set[str] = set()
-        for value in self.headers.getlist("accept"):
-            for part in value.split(","):
-                media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
-                if media_type and not any(re.fullmatch(r"q=0(\.0*)?", each) for each in parameters):
-                    types.add(media_type)
-        return types
+        return _media_types(",".join(self.headers.getlist("accept")))
 
     def accepts(self) -> Accepts:
         """Choose the framing of a POST's answer. Raises NotAcceptable."""
-        types = self.accepted()
-        json = bool(types & {"application/json", "application/*"})
-        stream = bool(types & {"text/event-stream", "text/*"})
-        if json and stream:
-            return Accepts.EITHER
-        if stream and "*/*" not in types:
-            return Accepts.STREAM
-        if json or not types or "*/*" in types:
-            return Accepts.JSON
-        raise NotAcceptable(", ".join(self.headers.getlist("accept"))[:200])
+        return _accepts(",".join(self.headers.getlist("accept")))
 
     def list_as(self) -> ListAs:
         """Choose the framing of a list (contract: Accept). Raises NotAcceptable."""
@@ -179,6 +170,30 @@ class Http:
         scheme = self.headers.get("x-forwarded-proto", self.scope.get("scheme", "http"))
         host = self.headers.get("host", "localhost")
         return f"{scheme if scheme in ('http', 'https') else 'http'}://{host}{self.scope.get('root_path', '')}"
+
+
+@lru_cache(maxsize=256)  # clients send few different ones
+def _media_types(accept: str) -> frozenset[str]:
+    types: set[str] = set()
+    for part in accept.split(","):
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if media_type and not any(re.fullmatch(r"q=0(\.0*)?", each) for each in parameters):
+            types.add(media_type)
+    return frozenset(types)
+
+
+@lru_cache(maxsize=256)
+def _accepts(accept: str) -> Accepts:
+    types = _media_types(accept)
+    json = bool(types & {"application/json", "application/*"})
+    stream = bool(types & {"text/event-stream", "text/*"})
+    if json and stream:
+        return Accepts.EITHER
+    if stream and "*/*" not in types:
+        return Accepts.STREAM
+    if json or not types or "*/*" in types:
+        return Accepts.JSON
+    raise NotAcceptable(accept[:200])
 
 
 def _path(scope: Scope) -> str:

@@ -20,7 +20,7 @@ from starlette.types import Receive, Send
 from gateway.edge.request import Accepts, Http
 from gateway.errors import ClientLeft, GatewayError
 from gateway.observability.logs import FIELDS
-from gateway.protocol.messages import Failure, Id, encode
+from gateway.protocol.messages import Failure, Id, Notification, Request, encode
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.stores.event_log import Recording
 from gateway.tasks import end
@@ -127,6 +127,7 @@ class Response:
 
     Use as a context manager: it starts nothing for a fast call. A call older than 20 ms gets a watcher for a
     hang-up where that cancels; one silent for the keep-alive interval becomes a stream, if the client takes one.
+    It takes what comes before the answer to a JSON-RPC call (`upstream/contract.Events`).
     """
 
     def __init__(
@@ -138,16 +139,20 @@ class Response:
         cancels: bool,
         record: Callable[[], Recording] | None = None,
         primes: bool = False,
+        mirrors: bool = False,
     ) -> None:
-        """`record` begins the record of the stream, if it becomes one; `primes` begins it with an event of no data."""
-        self._receive = http.receive
-        self._send = http.send
+        """`record` begins the record of the stream, if it becomes one; `primes` begins it with an event of no data.
+
+        `mirrors`: the framing is the server's, whose own address this is.
+        """
+        self._http = http
         self._accepts = accepts
         self._keepalive_seconds = keepalive_seconds
         self._cancels = cancels
         self._record = record
         self._recording: Recording | None = None
         self._primes = primes
+        self._mirrors = mirrors
         self._left = False
         self._sending = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -155,7 +160,6 @@ class Response:
         self._hang_up = asyncio.timeout(None)
         self._wrote = 0.0
         self.streaming = False
-        self.headers: RawHeaders = []
 
     async def __aenter__(self) -> Response:
         loop = asyncio.get_running_loop()
@@ -175,7 +179,8 @@ class Response:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stop()
+        if self._timers or self._tasks:
+            await self._stop()
         if self._recording is not None:
             self._recording.end()  # also of a call that failed here: who resumes the stream must not wait for more
         try:
@@ -183,13 +188,28 @@ class Response:
         except TimeoutError:
             raise ClientLeft from None
 
+    # --- what comes before the answer -----------------------------------------------------------------------------
+
+    async def on_stream(self) -> None:
+        if self._mirrors:
+            await self.commit()
+
+    async def on_interruption(self) -> None:
+        """End the client's stream as the server did its own; the rest goes on record, from where it is taken up."""
+        if self._mirrors and self._primes and self.streaming and self._recording is not None and not self._left:
+            async with self._sending:
+                self._left = True
+                await self._http.send({"type": "http.response.body", "body": b""})
+
+    async def on_message(self, message: Notification | Request) -> None:
+        await self.say(encode(message))
+
     async def commit(self) -> None:
         """Decide for the event stream, now."""
         if not self.streaming and self._accepts is not Accepts.JSON:
             self.streaming = True
             self._recording = self._record() if self._record is not None else None
-            headers = [*_STREAM_HEADERS, *self.headers]
-            await self._pass({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._pass({"type": "http.response.start", "status": 200, "headers": list(_STREAM_HEADERS)})
             if self._recording is not None and self._primes:
                 await self._write(encode_event(b"", id=self._recording.first, retry=RETRY_MS))
 
@@ -210,20 +230,14 @@ class Response:
         id = self._recording.event(payload, answers) if self._recording is not None else None
         return encode_event(payload, name="message", id=id)
 
-    async def interrupt(self) -> None:
-        """End the client's stream before the result, which goes on record: the client takes it up from there."""
-        if self.streaming and self._recording is not None and not self._left:
-            async with self._sending:
-                self._left = True
-                await self._send({"type": "http.response.body", "body": b""})
-
     async def finish(self, payload: bytes, answers: Id | None, status: int = 200) -> None:
         """Send a JSON-RPC answer: as the last event if this is a stream by now, else as the body."""
-        await self._stop()
+        if self._timers or self._tasks:
+            await self._stop()
         if self.streaming:
             await self._end(self.frame(payload, answers))
         else:
-            await send_bytes(self._send, status, payload)
+            await send_bytes(self._http.send, status, payload)
 
     async def finish_batch(self, answers: Sequence[tuple[Id | None, bytes]]) -> None:
         """Send the answers to a batch: an event each, one array, or 202 if there are none."""
@@ -231,9 +245,9 @@ class Response:
         if self.streaming:
             await self._end(b"".join(self.frame(payload, id) for id, payload in answers))
         elif answers:
-            await send_bytes(self._send, 200, b"[" + b",".join(payload for _, payload in answers) + b"]")
+            await send_bytes(self._http.send, 200, b"[" + b",".join(payload for _, payload in answers) + b"]")
         else:
-            await send_empty(self._send, 202)
+            await send_empty(self._http.send, 202)
 
     async def finish_as(self, event: str, body: bytes, send: Callable[[], Awaitable[None]]) -> None:
         """Send the end of a call outside JSON-RPC: as an event of this name, else by `send`."""
@@ -248,12 +262,13 @@ class Response:
         if self._recording is not None:
             self._recording.end()
         if not self._left:
-            await self._send({"type": "http.response.body", "body": b""})
+            await self._http.send({"type": "http.response.body", "body": b""})
 
     async def _stop(self) -> None:
         """From here on nobody else writes, and a hang-up cancels nothing."""
         for timer in self._timers:
             timer.cancel()
+        self._timers.clear()
         if self._tasks:
             await end(self._tasks)
 
@@ -267,7 +282,7 @@ class Response:
             if self._left:
                 return
             try:
-                await self._send(message)
+                await self._http.send(message)
             except ClientLeft:
                 if self._recording is None:
                     raise
@@ -283,7 +298,7 @@ class Response:
         self._tasks.append(asyncio.create_task(run()))
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self._http.receive())["type"] != "http.disconnect":
             pass
         self._leave()
 

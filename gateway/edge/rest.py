@@ -16,9 +16,9 @@ from gateway.edge import lists, rpc
 from gateway.edge.request import Accepts, Http
 from gateway.edge.response import Response, problem, send_bytes, send_problem, to_bytes
 from gateway.errors import InvalidParams, MethodNotAllowed
-from gateway.methods.call import Call, Outcome
+from gateway.methods.call import Call, Outcome, Present, invoke
 from gateway.methods.services import Gateway
-from gateway.methods.table import METHODS, Present, invoke
+from gateway.methods.table import METHODS
 from gateway.model.principals import Principal
 from gateway.model.server_fields import identified
 from gateway.protocol.messages import Notification, Request, parse
@@ -86,10 +86,11 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
     def present(outcome: Outcome) -> bytes:
         if outcome.reply is None:
             return _result(outcome)
-        found = gateway.sync.catalogue.servers.get(outcome.reached.server or "")
-        local = outcome.reached.tool or ""
-        public = gateway.sync.catalogue.public_name("tools", found, local) if found else local
-        return to_bytes({"server": outcome.reached.server, "tool": public, "result": _json(outcome)})
+        server, local = outcome.reached.named or "", outcome.reached.tool or ""
+        found = gateway.sync.catalogue.servers.get(server)
+        names = found.names.get("tools", {}) if found is not None else {}
+        public = gateway.sync.catalogue.public_name("tools", found, local) if found and local in names else local
+        return to_bytes({"server": server, "tool": public, "result": _json(outcome)})
 
     await _answer(gateway, http, _call(gateway, http, principal, "tools/call", _tool_params(fields)), present)
 

@@ -19,6 +19,8 @@ from gateway.protocol import versions
 from gateway.protocol.messages import Reply
 
 UNREACHABLE_META = "io.mcp-gateway/unreachable"
+_WITHOUT_URI = frozenset({"text", "image", "audio"})
+"""Content blocks that name no resource."""
 
 
 async def initialize(
@@ -102,32 +104,32 @@ def unreachable(servers: list[Server]) -> list[dict[str, Any]]:
 
 
 async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) -> Reply:
-    """Call the tool that a public or bare name leads to."""
-    target = await find_tool(call, name, arguments)
-    return await call_tool(call, target)
-
-
-async def find_tool(call: Call, name: Any, arguments: Any) -> Target:
-    """Resolve a tool. Raises InvalidParams, UnknownTool or AmbiguousName."""
+    """Call the tool that a public or bare name leads to. Raises InvalidParams, UnknownTool or AmbiguousName."""
     if not isinstance(name, str):
         raise InvalidParams("'name' must be a string, the tool's name.", "name")
     if not (arguments is None or isinstance(arguments, dict)):
         raise InvalidParams("'arguments' must be an object.", "arguments")
-    return await call.find(lambda catalogue: catalogue.tool(name, call.principal))
-
-
-async def call_tool(call: Call, target: Target) -> Reply:
-    """Send a tool call to where it leads, if its arguments pass where the server wants them checked."""
-    if (refused := check_arguments(call, target)) is not None:
+    target, seen = call.catalogue.public["tools"].get(name), call.principal.servers
+    if target is None or not (seen is None or target.server.name in seen):
+        target = await call.find(lambda catalogue: catalogue.tool(name, call.principal))
+    call.reached.named, call.reached.tool = target.server.name, target.local
+    if target.server.spec.validate_arguments and (refused := check_arguments(call, target)) is not None:
         return refused
-    call.reached.tool = target.local
-    return _linked(call, target, await call.forward(target.server, _renamed_params(call, target)), "content")
+    params = {**call.request.params, "name": target.local}
+    if arguments is None:  # null is as good as none
+        params.pop("arguments", None)
+    return _linked(call, target, await call.forward(target.server, params), "content")
 
 
 def _linked(call: Call, target: Target, reply: Reply, key: str) -> Reply:
     """The same result, its resources under the URIs that lead to them here; untouched where they are the same."""
     blocks = reply.result.get(key) if isinstance(reply.result, dict) else None
     if not isinstance(blocks, list):
+        return reply
+    for block in blocks:
+        if not isinstance(block, dict) or block.get("type") not in _WITHOUT_URI:
+            break
+    else:
         return reply
     linked = [_block(call, target.server.name, block) for block in blocks]
     if all(now is before for now, before in zip(linked, blocks, strict=True)):
@@ -159,9 +161,7 @@ def _renamed_params(call: Call, target: Target) -> Mapping[str, Any]:
 
 
 def check_arguments(call: Call, target: Target) -> Reply | None:
-    """A tool error that names the fields, for servers registered with `validate_arguments`; else None."""
-    if not target.server.spec.validate_arguments:
-        return None
+    """What is wrong with a call's arguments, as a tool's own error that names the fields; None for nothing."""
     arguments = call.request.params.get("arguments")
     given = arguments if isinstance(arguments, Mapping) else {}
     wrong = call.gateway.arguments.wrong(target.server, target.local, given)

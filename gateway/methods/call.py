@@ -1,31 +1,54 @@
-"""The values of a call: what is asked of the gateway, and what came of it.
+"""A call: what is asked of the gateway, how it is carried out, and what came of it. The only importer of jsonrpcserver.
 
-A `Call` is made at the edge, when the caller is known, and handed to a handler with the method's params. An `Outcome`
-is what `invoke` (in `table`) makes of whatever the handler did; the edge shows it in the caller's protocol.
+Every face (MCP, JSON-RPC, REST, the old SSE transport) makes a `Call` when the caller is known, has it carried out by
+`invoke` with the methods of its address (`table`), and shows the `Outcome` in its protocol by a presenter. A handler
+takes a Call and the method's params, returns a result, raises our errors.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from gateway.errors import GatewayError, InvalidParams, NeedsSession, UnknownName, UpstreamFailure
+from jsonrpcserver import Result, Success
+from jsonrpcserver.async_dispatcher import dispatch_request
+from jsonrpcserver.exceptions import JsonRpcError
+from jsonrpcserver.request import Request as LibraryRequest
+from oslash.either import Left
+
+from gateway.errors import (
+    ClientLeft,
+    GatewayError,
+    InvalidParams,
+    MethodNotFound,
+    NeedsSession,
+    UnknownName,
+    UpstreamFailure,
+)
 from gateway.methods.services import Gateway
 from gateway.model.catalogue import Catalogue
 from gateway.model.principals import Principal
 from gateway.model.server import Server
 from gateway.observability.call_log import Reached
-from gateway.protocol.messages import Failure, Id, Reply, Request
+from gateway.protocol.messages import Failure, Id, Reply, Request, encode
+from gateway.protocol.versions import METHODS_OF
 from gateway.sessions.session import Session
 from gateway.upstream.contract import NO_EVENTS, Events
 
-Found = TypeVar("Found")
-Handler = Callable[..., Awaitable[Any]]
-
+MASKED = "Internal error; the gateway's log has the cause."
 _CODES = frozenset({-32700, -32600, -32601, -32602, -32603, *range(-32099, -32000)})
 """The codes that figures are labelled with: an upstream may answer with any number."""
+
+Found = TypeVar("Found")
+Handler = Callable[..., Awaitable[Any]]
+Table = dict[str, Handler]
+
+log = logging.getLogger("gateway.methods")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +89,7 @@ class Call:
     async def forward(self, server: Server, params: Mapping[str, Any]) -> Reply:
         """Ask the upstream. Raises UpstreamError, or UpstreamFailure with its own error."""
         meta = params.get("_meta")
-        if not (meta is None or isinstance(meta, Mapping)):
+        if not (meta is None or isinstance(meta, dict)):
             raise InvalidParams("'_meta' must be an object.", "_meta")
         request = Request(self.request.id, self.request.method, params)
         self.reached.server = server.name
@@ -92,32 +115,91 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call: a reply, or the error that ended it. `reached` says where it went."""
+    """What came of a call: a reply (its id is the request's), or the error that ended it. `reached`: where it went."""
 
     id: Id
     reply: Reply | None
     error: GatewayError | None
     reached: Reached
 
-    @property
-    def message(self) -> Reply | Failure:
-        """The outcome in JSON-RPC."""
-        if self.reply is not None:
-            return self.reply if self.reply.id == self.id else replace(self.reply, id=self.id)
-        return failure(self.error or GatewayError("Nothing came of it."), self.id)
 
-    @property
-    def label(self) -> str:
-        """`ok`, `tool_error` or an error code, as figures and log lines name it."""
-        if self.reply is not None:
-            result = self.reply.result
-            return "tool_error" if isinstance(result, dict) and result.get("isError") is True else "ok"
-        code = self.error.upstream_code if isinstance(self.error, UpstreamFailure) else self.error and self.error.code
-        return str(code) if code in _CODES else "other_error"
+Present = Callable[[Outcome], bytes]
+"""Shows an outcome in a protocol."""
+
+
+def as_json_rpc(outcome: Outcome) -> bytes:
+    """The presenter of JSON-RPC: one message."""
+    return encode(outcome.reply or failure(outcome.error or GatewayError(MASKED), outcome.id))
 
 
 def failure(error: GatewayError, id: Id | None) -> Failure:
-    """An error in JSON-RPC."""
-    if isinstance(error, UpstreamFailure):
-        return Failure(id, error.upstream_code, error.detail, error.data)
-    return Failure(id, error.code, error.rpc_detail, error.data)
+    """An error in JSON-RPC; a server's own error is passed on as it is."""
+    code = error.upstream_code if isinstance(error, UpstreamFailure) else error.code
+    return Failure(id, code, error.rpc_detail, error.data)
+
+
+async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tuple[Outcome, bytes]:
+    """Carry out one call; whatever happens is its outcome, which is presented, counted and logged.
+
+    Raises ClientLeft when nobody waits for it any more; that, and being cancelled, is counted too.
+    """
+    began, request, reply, error, label = time.perf_counter(), call.request, None, None, "ok"
+    try:
+        if call.version is None or request.method in METHODS_OF[call.version]:
+            asked = LibraryRequest(request.method, dict(request.params), request.id)
+            _, result = await dispatch_request(table, call, asked)
+            if isinstance(result, Left):
+                error, label = _failed(request.method, result)
+            else:
+                reply = result._value.result
+                if not isinstance(reply, Reply):
+                    reply = Reply(request.id, reply)
+                elif reply.id != request.id:
+                    reply = replace(reply, id=request.id)
+                if isinstance(reply.result, dict) and reply.result.get("isError") is True:
+                    label = "tool_error"
+        else:
+            error, label = MethodNotFound(request.method), str(MethodNotFound.code)
+        outcome = Outcome(request.id, reply, error, call.reached)
+        body = present(outcome)
+    except (asyncio.CancelledError, ClientLeft):
+        call.gateway.call_log.write(call, "cancelled", time.perf_counter() - began, 0)
+        raise
+    call.gateway.call_log.write(call, label, time.perf_counter() - began, len(body))
+    return outcome, body
+
+
+def _failed(method: str, result: Any) -> tuple[GatewayError, str]:
+    """The error that ended a call, and its code as figures name it. Raises ClientLeft."""
+    error = result._error.data
+    if isinstance(error, ClientLeft):
+        raise error
+    if not isinstance(error, GatewayError):  # the library's own: there is no such method, or its params do not fit
+        is_unknown = result._error.code == MethodNotFound.code
+        error = MethodNotFound(method) if is_unknown else InvalidParams(f"{result._error.message}: {error}.")
+    code = error.upstream_code if isinstance(error, UpstreamFailure) else error.code
+    return error, str(code) if code in _CODES else "other_error"
+
+
+def table_of(handlers: Mapping[str, Handler]) -> Table:
+    """Handlers by the method that they carry out, as `invoke` takes them."""
+    return {name: _method(handler) for name, handler in handlers.items()}
+
+
+def _method(handler: Handler) -> Handler:
+    """Wrap a handler for jsonrpcserver: our errors travel in its own, a surprise is logged and masked.
+
+    The signature stands ready, since the library binds every call to it (27 us become 13).
+    """
+
+    async def method(call: Call, /, **params: object) -> Result:
+        try:
+            return Success(await handler(call, **params))
+        except (GatewayError, ClientLeft) as error:
+            raise JsonRpcError(0, "", error) from None
+        except Exception:
+            log.exception("method %s failed", call.request.method)
+            raise JsonRpcError(0, "", GatewayError(MASKED)) from None
+
+    method.__signature__ = inspect.signature(handler)  # type: ignore[attr-defined]  # inspect honours it
+    return method

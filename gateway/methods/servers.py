@@ -23,10 +23,10 @@ from gateway.model.principals import Principal, require_administrator
 from gateway.model.server import STDIO, Server, ServerSpec
 from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
 from gateway.net.dialer import NotResolved
+from gateway.registry.discovery import CLAIM_SECONDS
 from gateway.registry.servers import Change
 
 _REGISTRATION_SECONDS = 2.0
-_CLAIM_SECONDS = 5.0
 
 
 async def register_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
@@ -67,11 +67,15 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     if not call.gateway.settings.allow_stdio:
         change = _without_programs(change)
     await _vet(call, fields)
-    if await call.gateway.servers.put(name, change, _CLAIM_SECONDS):
-        await call.gateway.sync.announce()
-        if (await _current(call, name)).spec.enabled:
-            await call.gateway.discovery.discover(name, _REGISTRATION_SECONDS)
-    return (await _current(call, name)).public()
+    claim = await call.gateway.servers.put(name, change, CLAIM_SECONDS)
+    if claim is None:
+        return (await _current(call, name)).public()
+    call.gateway.sync.tell_others()
+    asked = claim.spec.enabled and await call.gateway.discovery.discover(claim, _REGISTRATION_SECONDS)
+    known = call.gateway.sync.catalogue.servers.get(name)  # discovery reads what it stored
+    if not asked or known is None or known.spec != claim.spec or known.state == "starting":
+        known = await _current(call, name)
+    return known.public()
 
 
 def _without_programs(change: Change) -> Change:

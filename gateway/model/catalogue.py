@@ -98,7 +98,7 @@ class Catalogue:
 
         Raises UnknownResource.
         """
-        for target in (self._public["resources"].get(uri), self._explicit(uri)):
+        for target in (self.public["resources"].get(uri), self._explicit(uri)):
             if target is not None and may_see(principal, target.server.name):
                 return target
         if (by_template := self._by_template(uri, principal)) is None:
@@ -112,7 +112,7 @@ class Catalogue:
             return uri
         if (public := found.names.get("resources", {}).get(uri)) is not None:
             return public
-        target = self._public["resources"].get(uri)
+        target = self.public["resources"].get(uri)
         if target is None:
             target = next((each for pattern, each in self._patterns if pattern.matches(uri)), None)
         return uri if target is not None and target.server.name == server else explicit_uri(server, uri)
@@ -123,7 +123,7 @@ class Catalogue:
 
     def template(self, uri: str, principal: Principal) -> Target:
         """Resolve a resource template, or a URI, as completion references name them. Raises UnknownResource."""
-        target = self._public["templates"].get(uri)
+        target = self.public["templates"].get(uri)
         if target is None or not may_see(principal, target.server.name):
             return self.resource(uri, principal)
         return target
@@ -147,7 +147,7 @@ class Catalogue:
         return [seen[bare]] if bare in seen else [seen[each] for each in near(bare, seen)]
 
     def _resolve(self, kind: str, name: str, principal: Principal, unknown: type[UnknownName]) -> Target:
-        target = self._public[kind].get(name)
+        target = self.public[kind].get(name)
         if target is not None and may_see(principal, target.server.name):
             return target
         offered = [each for each in self._bare[kind].get(name, ()) if may_see(principal, each.server.name)]
@@ -176,7 +176,8 @@ class Catalogue:
         return [server for server in self.servers.values() if server.spec.enabled and not server.spec.sealed_away]
 
     @cached_property
-    def _public(self) -> Mapping[str, Mapping[str, Target]]:
+    def public(self) -> Mapping[str, Mapping[str, Target]]:
+        """Where each public name leads, by kind; who may see the target is the caller's to ask."""
         return {
             kind: {
                 public: Target(server, item[key])
@@ -201,7 +202,7 @@ class Catalogue:
     def _bare(self) -> Mapping[str, Mapping[str, list[Target]]]:
         tables: dict[str, dict[str, list[Target]]] = {"tools": {}, "prompts": {}}
         for kind, table in tables.items():
-            once = {(target.server.name, target.local): target for target in self._public[kind].values()}
+            once = {(target.server.name, target.local): target for target in self.public[kind].values()}
             for target in once.values():
                 table.setdefault(target.local, []).append(target)
         return tables
@@ -223,4 +224,4 @@ class Catalogue:
 
     @cached_property
     def _patterns(self) -> list[tuple[UriTemplate, Target]]:
-        return [(UriTemplate(target.local), target) for target in self._public["templates"].values()]
+        return [(UriTemplate(target.local), target) for target in self.public["templates"].values()]

@@ -14,11 +14,13 @@ class Principal:
     name: str
     digest: str
     administrator: bool = False
+    servers: frozenset[str] | None = frozenset()
+    """The servers that it may see and call; None for all."""
 
 
 def may_see(principal: Principal, server: str) -> bool:
     """Tell whether the principal may see and call this server."""
-    return principal.administrator
+    return principal.servers is None or server in principal.servers
 
 
 def require_administrator(principal: Principal) -> None:

@@ -130,10 +130,10 @@ class Server:
     unreachable_since: datetime | None = None
     offers: Offers = NO_OFFERS
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return self.spec.name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.spec.name)
 
     def public(self) -> dict[str, Any]:
         """The stored server as JSON, secrets redacted."""

@@ -7,12 +7,39 @@ whichever worker is asked shows the sum. Elsewhere (embedded, tests) each instan
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class CallFigures:
+    """What is counted of one method's calls with one outcome."""
+
+    calls: Counter
+    seconds: Histogram
+    upstream_seconds: Histogram
+
+
+Made = TypeVar("Made")
+
+
+class _Children(dict[tuple[str, str], Made]):
+    """Labelled figures by their labels, each looked up in the library once: that takes longer than counting."""
+
+    def __init__(self, make: Callable[[tuple[str, str]], Made]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: tuple[str, str]) -> Made:
+        made = self[key] = self._make(key)
+        return made
 
 
 class Metrics:
@@ -40,9 +67,13 @@ class Metrics:
             ("replica", "server", "tool", "outcome"),
             registry=self._registry,
         )
-        self._by_tool = by_tool
+        self.by_tool = by_tool
         self._seconds = self._histogram("gateway_call_seconds", "From request to answer.")
         self._upstream_seconds = self._histogram("gateway_upstream_seconds", "Of that, waiting for the server.")
+        self.of_call = _Children(self._of_call)
+        """The figures of a method's calls with one outcome, by both."""
+        self.of_server = _Children(lambda key: self._server_calls.labels(replica, *key))
+        """The count of requests sent on to a server with one outcome, by both."""
         self.sessions = Counter(
             "gateway_sessions_opened", "MCP sessions opened.", ("replica",), registry=self._registry
         ).labels(replica)
@@ -71,6 +102,14 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+    def _of_call(self, key: tuple[str, str]) -> CallFigures:
+        method, outcome = key
+        return CallFigures(
+            self._calls.labels(self._replica, method, outcome),
+            self._seconds.labels(self._replica, method),
+            self._upstream_seconds.labels(self._replica, method),
+        )
+
     def _gauge(self, name: str, text: str, mode: str) -> Gauge:
         gauge = Gauge(name, text, ("replica",), registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]  # a literal there
         return gauge.labels(self._replica)
@@ -78,18 +117,9 @@ class Metrics:
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, ("replica", "method"), buckets=_BUCKETS, registry=self._registry)
 
-    def called(self, method: str, outcome: str, seconds: float, upstream_seconds: float | None) -> None:
-        """Count one carried-out method."""
-        self._calls.labels(self._replica, method, outcome).inc()
-        self._seconds.labels(self._replica, method).observe(seconds)
-        if upstream_seconds is not None:
-            self._upstream_seconds.labels(self._replica, method).observe(upstream_seconds)
-
-    def forwarded(self, server: str, tool: str | None, outcome: str) -> None:
-        """Count one request that was sent on to a server; `tool` is the one that was called."""
-        self._server_calls.labels(self._replica, server, outcome).inc()
-        if tool is not None and self._by_tool:
-            self._tool_calls.labels(self._replica, server, tool, outcome).inc()
+    def tool_called(self, server: str, tool: str, outcome: str) -> None:
+        """Count one call of a tool."""
+        self._tool_calls.labels(self._replica, server, tool, outcome).inc()
 
     def breaker(self, server: str, *, is_open: bool) -> None:
         """Show whether a server's circuit breaker lets nothing through."""

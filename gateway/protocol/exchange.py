@@ -184,11 +184,15 @@ class Exchange:
 
 
 class OwnExchange:
-    """One request on the upstream session of one client: what it holds is the client's, but for the id."""
+    """One request on the upstream session of one client: what it holds is the client's, but for the id.
+
+    The id upstream is a function of the client's own, so that any replica can cancel the request.
+    """
 
     def __init__(self, request: Request, upstream_id: Id | None = None) -> None:
         self._request = request
-        self._id = own_id(request.id) if upstream_id is None else upstream_id
+        own = request.id if isinstance(request.id, int) else f"c:{request.id}"
+        self._id: Id = own if upstream_id is None else upstream_id
 
     def outgoing(self) -> Request:
         """What to send upstream."""
@@ -225,11 +229,6 @@ def told(notification: Notification) -> Emit | Changed | Ignored:
     if notification.method in versions.SERVER_NOTIFICATIONS:
         return Emit(notification)
     return Ignored(f"{notification.method} is in no revision")
-
-
-def own_id(id: Id) -> Id:
-    """The id upstream of a client's request: a function of its own, so that any replica can cancel it."""
-    return id if isinstance(id, int) else f"c:{id}"
 
 
 def gateway_id(worker: str, number: int) -> str:

@@ -90,13 +90,15 @@ def parse(body: bytes) -> Any:
         raise ParseError(f"The body is not valid JSON: {error}.") from None
     if _LONG_DIGITS.search(body):
         _refuse_large_integers(body)
-    _refuse_depth(body, value)
+    if body.count(b"[") + body.count(b"{") > _DEPTH:
+        _refuse_depth(value)
     return value
 
 
 def decode(body: bytes) -> Message | Batch:
     """Read one message or a batch. Raises ParseError or InvalidRequest."""
-    return from_json(parse(body))
+    value = parse(body)
+    return _message(value) if isinstance(value, dict) else from_json(value)
 
 
 def from_json(value: Any) -> Message | Batch:
@@ -120,6 +122,8 @@ def decode_answer(body: bytes) -> Message | Batch:
 
 def encode(message: Message) -> bytes:
     """Write one message as a line of JSON; a reply's raw result is spliced in as it is."""
+    if isinstance(message, Reply) and message.raw is not None:
+        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (orjson.dumps(message.id), message.raw)
     return orjson.dumps(to_json(message), option=_TIMES)
 
 
@@ -155,34 +159,25 @@ def _entry(value: Any) -> Message | InvalidRequest:
 def _message(value: Any) -> Message:
     if not isinstance(value, dict):
         raise InvalidRequest("A JSON-RPC message is a JSON object.")
-    id = _id(value)
+    id = value.get("id")
+    if isinstance(id, bool) or not (id is None or isinstance(id, str | int)):
+        raise InvalidRequest("The id must be a string or an integer.")
     if value.get("jsonrpc") != "2.0":
         raise InvalidRequest('A JSON-RPC message has "jsonrpc": "2.0".', id)
     if "method" in value:
-        return _call(value, id)
+        method, params = value["method"], value.get("params")
+        if not isinstance(method, str):
+            raise InvalidRequest("The method must be a string.", id)
+        if "id" in value and id is None:
+            raise InvalidRequest("The id must be a string or an integer; leave it out of a notification.")
+        if not (params is None or isinstance(params, dict)):
+            raise InvalidRequest("The params must be an object.", id)
+        return Notification(method, params or {}) if id is None else Request(id, method, params or {})
     if "result" in value and "error" not in value and id is not None:
         return Reply(id, value["result"])
     if "error" in value and "result" not in value:
         return _failure(value["error"], id)
     raise InvalidRequest("The message has neither a method nor exactly one of result and error.", id)
-
-
-def _id(value: Mapping[str, Any]) -> Id | None:
-    id = value.get("id")
-    if isinstance(id, bool) or not (id is None or isinstance(id, str | int)):
-        raise InvalidRequest("The id must be a string or an integer.")
-    return id
-
-
-def _call(value: Mapping[str, Any], id: Id | None) -> Request | Notification:
-    method, params = value["method"], value.get("params")
-    if not isinstance(method, str):
-        raise InvalidRequest("The method must be a string.", id)
-    if "id" in value and id is None:
-        raise InvalidRequest("The id must be a string or an integer; leave it out of a notification.")
-    if not (params is None or isinstance(params, dict)):
-        raise InvalidRequest("The params must be an object.", id)
-    return Notification(method, params or {}) if id is None else Request(id, method, params or {})
 
 
 def _failure(error: Any, id: Id | None) -> Failure:
@@ -205,17 +200,17 @@ def _cut_reply(body: bytes) -> Reply | None:
         result = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    _refuse_depth(raw, result)
+    if raw.count(b"[") + raw.count(b"{") > _DEPTH:
+        _refuse_depth(result)
     return Reply(orjson.loads(id), result, raw)
 
 
-def _refuse_depth(body: bytes, value: Any) -> None:
+def _refuse_depth(value: Any) -> None:
     """Refuse what could be read but not written again: orjson writes 254 levels, and ours come on top."""
-    if body.count(b"[") + body.count(b"{") > _DEPTH:
-        try:
-            orjson.dumps([[[[[[[[value]]]]]]]])
-        except orjson.JSONEncodeError:
-            raise ParseError(f"The body is nested more than {_DEPTH} levels deep.") from None
+    try:
+        orjson.dumps([[[[[[[[value]]]]]]]])
+    except orjson.JSONEncodeError:
+        raise ParseError(f"The body is nested more than {_DEPTH} levels deep.") from None
 
 
 def _refuse_large_integers(body: bytes) -> None:

@@ -6,7 +6,7 @@ Source: MCP 2025-11-25, basic, transports; 2026-07-28, versioning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,13 +15,15 @@ from gateway.protocol import versions
 from gateway.protocol.messages import Message, Notification, Request
 
 _VERSION_META = "io.modelcontextprotocol/protocolVersion"
-_ROUTING = ("mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name")
+_VERSION, _SESSION = b"mcp-protocol-version", b"mcp-session-id"
+_ROUTING = frozenset({_VERSION, _SESSION, b"mcp-method", b"mcp-name"})
 
 
 class Headers(Protocol):
-    """What the ladder needs of a header collection (starlette's `Headers` has it)."""
+    """What the ladder needs of a header collection (starlette's `Headers` has it): names in lower case, and values."""
 
-    def getlist(self, key: str) -> list[str]: ...
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,19 @@ class Placed:
 
 def place(headers: Headers, messages: Sequence[Message]) -> Placed:
     """Place a body (one message, or those of a batch). Raises HeaderMismatch, UnsupportedVersion or InvalidRequest."""
-    for name in _ROUTING:
-        if len(headers.getlist(name)) > 1:
-            raise HeaderMismatch(f"The header {name} was sent more than once.")
-    version = _first(headers, "mcp-protocol-version")
-    modern = next((asked for message in messages if (asked := _modern_meta(message))), None)
+    found: dict[bytes, str] = {}
+    for name, value in headers.raw:
+        if name in _ROUTING:
+            if name in found:
+                raise HeaderMismatch(f"The header {name.decode()} was sent more than once.")
+            found[name] = value.decode("latin-1")
+    version, modern, opens = found.get(_VERSION), None, False
+    for message in messages:
+        if isinstance(message, Request | Notification):
+            meta = message.params.get("_meta")
+            if modern is None and isinstance(meta, dict) and isinstance(asked := meta.get(_VERSION_META), str):
+                modern = None if asked in versions.HANDSHAKE else asked
+            opens = opens or (message.method == "initialize" and isinstance(message, Request))
     if modern is not None and version is None:
         raise HeaderMismatch(
             "A request with a protocolVersion in _meta needs the header MCP-Protocol-Version with the same value."
@@ -48,20 +58,6 @@ def place(headers: Headers, messages: Sequence[Message]) -> Placed:
         raise UnsupportedVersion(version, versions.SUPPORTED)
     if modern is not None:
         raise UnsupportedVersion(modern, versions.SUPPORTED)
-    opens = any(isinstance(message, Request) and message.method == "initialize" for message in messages)
     if opens and len(messages) > 1:
         raise InvalidRequest("initialize must not be part of a batch.")
-    return Placed(version, None if opens else _first(headers, "mcp-session-id"), opens)
-
-
-def _first(headers: Headers, name: str) -> str | None:
-    values = headers.getlist(name)
-    return values[0] if values else None
-
-
-def _modern_meta(message: Message) -> str | None:
-    if isinstance(message, Request | Notification):
-        meta = message.params.get("_meta")
-        if isinstance(meta, Mapping) and isinstance(version := meta.get(_VERSION_META), str):
-            return None if version in versions.HANDSHAKE else version
-    return None
+    return Placed(version, None if opens else found.get(_SESSION), opens)

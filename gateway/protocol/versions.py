@@ -18,9 +18,6 @@ V2026_07_28 = "2026-07-28"
 HANDSHAKE = (V2025_11_25, V2025_06_18, V2025_03_26, V2024_11_05)
 SUPPORTED = HANDSHAKE
 LATEST_HANDSHAKE = HANDSHAKE[0]
-WITHOUT_HEADER = V2025_03_26
-"""The version of a request with neither header nor session (2025-06-18, transports)."""
-
 HAS_BATCHES = frozenset({V2024_11_05, V2025_03_26})
 
 _ALL = frozenset(HANDSHAKE)
@@ -42,13 +39,10 @@ CLIENT_METHODS: Mapping[str, frozenset[str]] = {
 }
 """What a client may ask for, and in which revisions."""
 
-CLIENT_NOTIFICATIONS: Mapping[str, frozenset[str]] = {
-    "notifications/initialized": _ALL,
-    "notifications/cancelled": _ALL,
-    "notifications/progress": _ALL,
-    "notifications/roots/list_changed": _ALL,
+METHODS_OF: Mapping[str, frozenset[str]] = {
+    version: frozenset(method for method, since in CLIENT_METHODS.items() if version in since) for version in HANDSHAKE
 }
-"""What a client may tell, and in which revisions."""
+"""The same by revision."""
 
 SERVER_REQUESTS: Mapping[str, tuple[str, frozenset[str]]] = {
     "sampling/createMessage": ("sampling", _ALL),
@@ -108,11 +102,6 @@ def may_ask(method: str, params: Mapping[str, Any], version: str, capabilities: 
 def may_tell(method: str, version: str) -> bool:
     """Tell whether a client of this revision may be told of it."""
     return version in SERVER_NOTIFICATIONS.get(method, ())
-
-
-def allows(method: str, version: str) -> bool:
-    """Tell whether a client of this revision may call the method."""
-    return version in CLIENT_METHODS.get(method, ())
 
 
 def negotiate(requested: str) -> str:

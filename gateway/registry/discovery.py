@@ -24,7 +24,8 @@ from gateway.upstream.pool import Pool
 
 _DISCOVERY_SECONDS = 20.0
 _PROGRAM_SECONDS = 40.0  # a program may be installed at its first start
-_CLAIM_SECONDS = _PROGRAM_SECONDS + 10
+CLAIM_SECONDS = _PROGRAM_SECONDS + 10
+"""How long a claim holds: longer than any server is waited for."""
 _LOOK_SECONDS = 1.0
 _FIRST_PAUSE = 0.5
 _LEADS_BACK_SECONDS = 3600.0
@@ -76,7 +77,7 @@ class Discovery:
             while True:
                 try:
                     await self._make_due()
-                    for claim in await self._servers.claim_due(_CLAIM_SECONDS):
+                    for claim in await self._servers.claim_due(CLAIM_SECONDS):
                         self._start(claim)
                 except StoreUnavailable:
                     pass  # whoever is due stays due
@@ -95,13 +96,15 @@ class Discovery:
         if server not in self._told:
             self._wake.set()
 
-    async def discover(self, name: str, wait_seconds: float) -> None:
-        """Ask a server at once; come back when it answered, or after `wait_seconds` while it goes on.
+    async def discover(self, server: str | Claim, wait_seconds: float) -> bool:
+        """Ask a server at once; come back when it answered, or after `wait_seconds` while it goes on (False).
 
         Raises UnknownServer or StoreUnavailable.
         """
-        task = self._start(await self._servers.claim(name, _CLAIM_SECONDS))
+        claim = await self._servers.claim(server, CLAIM_SECONDS) if isinstance(server, str) else server
+        task = self._start(claim)
         await asyncio.wait({task}, timeout=wait_seconds)
+        return task.done()
 
     async def _make_due(self) -> None:
         """Pass on what upstreams said, once a second per server at most."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -38,6 +38,7 @@ _UNSTEADY = re.compile(r"\d{4,}|\d+(\.\d+)? ?(ms|s|seconds)\b|0x[0-9a-f]+|\d{1,2
 log = logging.getLogger("gateway.registry")
 
 Change = Callable[[ServerSpec | None], ServerSpec]
+Read = Callable[[Connection], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,12 @@ class ServerTable:
         async with self._postgres.transaction() as connection:
             return await _revision(connection)
 
-    async def changes_since(self, revision: int) -> Changes | None:
-        """All that changed after `revision`, or None if nothing did."""
+    async def changes_since(self, revision: int, *also: Read) -> Changes | None:
+        """All that changed after `revision`, or None if nothing did; `also` read in the same snapshot."""
         async with self._postgres.transaction() as connection:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            for read in also:
+                await read(connection)
             current = await _revision(connection)
             if current == revision:
                 return None
@@ -102,8 +105,8 @@ class ServerTable:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    async def put(self, name: str, change: Change, claim_seconds: float) -> bool:
-        """Store what `change` makes of the stored specification; False if that is the same.
+    async def put(self, name: str, change: Change, claim_seconds: float) -> Claim | None:
+        """Store what `change` makes of the stored specification; None if that is the same.
 
         `change` gets None where there is none, and may refuse by raising. The server is claimed by the caller.
         """
@@ -116,10 +119,13 @@ class ServerTable:
             spec = change(stored)
             if spec == stored:
                 await connection.rollback()
-                return False
+                return None
             values = self._row(spec, revision) | {"claim": claim_seconds}
             await (_insert(connection, values) if stored is None else _update(connection, stored, spec, values))
-            return True
+            cursor = await connection.execute("SELECT claim, failures FROM servers WHERE name = %s", (name,))
+            claimed = await cursor.fetchone()
+            assert claimed is not None, "it was written a moment ago"  # noqa: S101
+            return Claim(spec, claimed["claim"], claimed["failures"])
 
     async def remove(self, name: str) -> None:
         """Forget a server and its names. Raises UnknownServer."""
@@ -201,6 +207,9 @@ class ServerTable:
 
     async def record_failure(self, claim: Claim, reason: str, next_seconds: float) -> bool:
         """Store why a server could not be asked; True if that is news."""
+        if not claim.failures:  # it was well, or is new: this is news
+            async with self._postgres.transaction() as connection:
+                return await self._record_news(connection, claim, reason, next_seconds)
         async with self._postgres.transaction() as connection:
             cursor = await connection.execute(
                 f"UPDATE servers SET failures = failures + 1, {_NEXT} "
@@ -213,14 +222,19 @@ class ServerTable:
             if row["state"] == "unreachable" and steady(row["reason"] or "") == steady(reason):
                 return False
         async with self._postgres.transaction() as connection:
-            revision = await _bump(connection)
-            await connection.execute(
-                "UPDATE servers SET state = 'unreachable', reason = %s, "
-                "unreachable_since = coalesce(unreachable_since, now()), revision = %s "
-                "WHERE name = %s AND claim = %s",
-                (reason, revision, claim.spec.name, claim.number),
-            )
-            return True
+            return await self._record_news(connection, claim, reason, next_seconds)
+
+    async def _record_news(self, connection: Connection, claim: Claim, reason: str, next_seconds: float) -> bool:
+        revision = await _bump(connection)
+        cursor = await connection.execute(
+            "UPDATE servers SET state = 'unreachable', reason = %s, failures = greatest(failures, %s), "
+            f"unreachable_since = coalesce(unreachable_since, now()), revision = %s, {_NEXT} "
+            "WHERE name = %s AND claim = %s AND enabled",
+            (reason, claim.failures + 1, revision, next_seconds, claim.spec.name, claim.number),
+        )
+        if not cursor.rowcount:
+            await connection.rollback()
+        return bool(cursor.rowcount)
 
     # --- rows and values ------------------------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from gateway.errors import StoreUnavailable
 from gateway.model.catalogue import Catalogue
-from gateway.registry.servers import ServerTable
+from gateway.registry.servers import Read, ServerTable
 from gateway.stores.hints import Hints
 from gateway.tasks import end
 
@@ -45,7 +45,7 @@ class Sync:
         self._swapped: list[Callable[[Catalogue], None]] = []
         self._telling: set[asyncio.Task[bool]] = set()
         self._read_calls: list[Callable[[], None]] = []
-        self._feeds: list[Callable[[], Awaitable[None]]] = []
+        self._feeds: list[Read] = []
         self._looked_for_caller = 0.0
         self.catalogue = empty
         self.read_at: float | None = None
@@ -59,8 +59,8 @@ class Sync:
         """Have `call` told each time the registry was read."""
         self._read_calls.append(call)
 
-    def follow(self, read: Callable[[], Awaitable[None]]) -> None:
-        """Have something else that stands in the same database read at each look, after the servers."""
+    def follow(self, read: Read) -> None:
+        """Have something else that stands in the same database read at each look, in the same snapshot."""
         self._feeds.append(read)
 
     @property
@@ -120,11 +120,15 @@ class Sync:
             await self._changed.wait()
         return self.catalogue
 
-    async def announce(self) -> None:
-        """After a write of our own: tell the others, and read it."""
+    def tell_others(self) -> None:
+        """After a write of our own: have the other workers look."""
         telling = asyncio.create_task(self._hints.publish())  # a frozen Redis must not hold up the writer
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
+
+    async def announce(self) -> None:
+        """After a write of our own: tell the others, and read it."""
+        self.tell_others()
         try:
             await self.catch_up()
         except StoreUnavailable:
@@ -136,9 +140,8 @@ class Sync:
 
     async def _read(self) -> None:
         try:
-            changes = await self._servers.changes_since(self.catalogue.revision if self.read_at is not None else -1)
-            for read in self._feeds:
-                await read()
+            known = self.catalogue.revision if self.read_at is not None else -1
+            changes = await self._servers.changes_since(known, *self._feeds)
         except StoreUnavailable:
             if self.degraded is None:
                 log.warning("registry unavailable, serving revision %d from memory", self.catalogue.revision)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gateway.model.catalogue import Catalogue
-from gateway.stores.postgres import Postgres
+from gateway.stores.postgres import Connection, Postgres
 
 _FORGET_ABOVE = 1_000  # ended sessions
 
@@ -50,15 +50,13 @@ class EndedSessions:
             await connection.execute("DELETE FROM ended_sessions WHERE expires < now()")
         self.add(key, expires)
 
-    async def catch_up(self) -> None:
-        """Read what ended since the last look. Raises StoreUnavailable."""
-        async with self._postgres.transaction() as connection:
-            cursor = await connection.execute(
-                "SELECT number, id, expires FROM ended_sessions WHERE number > %s AND expires > now() ORDER BY number",
-                (self._read,),
-            )
-            rows = await cursor.fetchall()
-        for row in rows:
+    async def catch_up(self, connection: Connection) -> None:
+        """Read what ended since the last look."""
+        cursor = await connection.execute(
+            "SELECT number, id, expires FROM ended_sessions WHERE number > %s AND expires > now() ORDER BY number",
+            (self._read,),
+        )
+        for row in await cursor.fetchall():
             self._read = row["number"]
             if row["id"] not in self._expires:
                 self.add(row["id"], row["expires"].timestamp())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.model.server import Server
 from gateway.registry.sync import Sync
 from gateway.sessions.record import UpstreamRecord
 from gateway.upstream.contract import Upstream
@@ -16,9 +15,6 @@ class Links:
     def __init__(self, pool: Pool, sync: Sync) -> None:
         self._pool = pool
         self._sync = sync
-
-    def __getitem__(self, server: Server) -> ServerLink:
-        return self._pool[server]
 
     def to(self, server: str) -> ServerLink | None:
         """The link to a server that is registered and enabled."""

@@ -204,12 +204,20 @@ class LocalRecord:
         self._gone = gone
         self.key = key
         self.record = record
-        self.unwritten = False
+        self.is_shared = True
         self.offline = False
 
-    @property
-    def is_shared(self) -> bool:
-        return not (self.offline or self.unwritten)
+    def went_offline(self) -> None:
+        """Redis did not answer when the session came here: nothing is known of what its client declared."""
+        self.is_shared, self.offline = False, True
+
+    def was_not_written(self) -> None:
+        """Redis did not answer when the session was opened here."""
+        self.is_shared = False
+
+    def settled(self) -> None:
+        """Redis answers again, and has the record."""
+        self.is_shared, self.offline = True, False
 
     async def refresh(self) -> Record | None:
         """Read the record; None where Redis does not have it or does not answer. Raises SessionNotFound."""

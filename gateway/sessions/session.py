@@ -3,7 +3,7 @@
 Any worker can serve any session, several at once, without a lock between them. What they share:
 
 - the record in Redis (`record`): what the client declared, its log level, its subscriptions, its upstream sessions;
-- ids that are functions of the client's own: a request's id upstream (`protocol/exchange.own_id`) and the id of a
+- ids that are functions of the client's own: a request's id upstream (`protocol/exchange`) and the id of a
   server's question (`model/question_ids`). So a cancellation, or an answer, that reaches another worker than the call
   did is passed on by that worker alone, with the right id;
 - words over Redis pub/sub (`stores/words`): a cancellation reaches the worker that carries the request, an answer
@@ -42,6 +42,7 @@ from gateway.stores.hints import Hints
 from gateway.stores.redis import Redis, RedisUnavailable
 from gateway.stores.words import CancelRequest, QuestionAnswered, RecordChanged
 from gateway.upstream.contract import NO_EVENTS, Events, SessionExpired
+from gateway.upstream.pool import Pool
 
 log = logging.getLogger("gateway.sessions")
 
@@ -50,6 +51,7 @@ log = logging.getLogger("gateway.sessions")
 class Surroundings:
     """What all sessions of a worker have in common."""
 
+    pool: Pool
     links: Links
     redis: Redis
     hints: Hints
@@ -86,7 +88,7 @@ class Session:
     @property
     def is_local_only(self) -> bool:
         """Whether something of it is known to this worker only, because Redis did not answer."""
-        return not self.local.is_shared or self.upstream.is_local_only
+        return not self.local.is_shared or bool(self.upstream.unsettled)
 
     @property
     def busy(self) -> bool:
@@ -111,7 +113,7 @@ class Session:
     async def settle(self, record: Record | None) -> None:
         """Redis answers again: go by its record (None: ours is there now). Raises RedisUnavailable."""
         keep = not self.local.offline
-        self.local.offline = self.local.unwritten = False
+        self.local.settled()
         await self.upstream.settle(keep=keep)
         if record is not None:
             self.local.record = record
@@ -132,29 +134,29 @@ class Session:
         same.add(under_way)
         try:
             async with under_way:
-                return await self._carry(server, OwnExchange(request), events, can_ask)
+                exchange, link = OwnExchange(request), self._around.pool.links.get(server.name)
+                if link is None or link.spec is not server.spec:
+                    link = self._around.pool[server]
+                upstream = self.upstream.known.get(server.name)
+                if upstream is None or upstream.fingerprint != server.spec.fingerprint:
+                    upstream = await self.upstream.get(server, link)
+                for attempt in (1, 2):
+                    outward = _Outward(self, server.name, upstream, events, can_ask)
+                    try:
+                        return await link.call(upstream.session, exchange, outward, outward.ask)
+                    except SessionExpired as error:
+                        log.debug("session with %s expired: %s", server.name, error)
+                        if attempt == 1:
+                            upstream = await self.upstream.get(server, link, upstream)
+                    finally:
+                        for id in outward.asked:
+                            self._asked.pop(id, None)
         except TimeoutError:
             raise SessionNotFound if self.ended else RequestCancelled from None
         finally:
             same.discard(under_way)
             if not same:
                 self._under_way.pop(request.id, None)
-
-    async def _carry(self, server: Server, exchange: OwnExchange, events: Events, can_ask: bool) -> Reply | Failure:
-        link, expired = self._around.links[server], None
-        for _ in range(2):
-            upstream = self.upstream.known.get(server.name)
-            if upstream is None or upstream is expired or upstream.fingerprint != server.spec.fingerprint:
-                upstream = await self.upstream.get(server, link, expired)
-            outward = _Outward(self, server.name, upstream, events, can_ask)
-            try:
-                return await link.call(upstream.session, exchange, outward, outward.ask)
-            except SessionExpired as error:
-                log.debug("session with %s expired: %s", server.name, error)
-                expired = upstream
-            finally:
-                for id in outward.asked:
-                    self._asked.pop(id, None)
         raise UpstreamProtocolError(server.name, f"Server {server.name!r} does not know the session that it just made.")
 
     async def answer(self, message: Reply | Failure) -> None:

@@ -46,6 +46,7 @@ from gateway.stores.words import (
     Word,
 )
 from gateway.tasks import end
+from gateway.upstream.pool import Pool
 
 _KNOWN = 10_000  # sessions kept at one worker
 _REAP_SECONDS = 2.0
@@ -69,6 +70,7 @@ class Sessions:
         hints: Hints,
         ended: EndedSessions,
         sync: Sync,
+        pool: Pool,
         links: Links,
         question_ids: QuestionIds,
         idle_seconds: float,
@@ -88,7 +90,7 @@ class Sessions:
         self._max_sessions = max_sessions
         self._dropped = dropped
         self._errand_stopped = errand_stopped
-        self._around = Surroundings(links, redis, hints, question_ids, self._next_id)
+        self._around = Surroundings(pool, links, redis, hints, question_ids, self._next_id)
         self._known: OrderedDict[str, Session] = OrderedDict()
         self._by_id: dict[str, Session] = {}
         self._finding: dict[str, asyncio.Task[Session]] = {}
@@ -131,7 +133,7 @@ class Sessions:
         try:
             await self._records.create(id.key, record, self._deadline(id.expires), self._max_sessions)
         except RedisUnavailable:
-            session.local.unwritten = True
+            session.local.was_not_written()
         self._keep(session)
         return session
 
@@ -150,8 +152,13 @@ class Sessions:
     async def find(self, text: str | None, principal: Principal, address: str, server: str | None) -> Session:
         """The session that an id names. Raises InvalidRequest or SessionNotFound."""
         known = self._by_id.get(text or "")
-        is_theirs = known is not None and known.owner == (principal.digest, address)
-        if known is not None and is_theirs and known.id.expires > time.time() and not known.is_local_only:
+        if (
+            known is not None
+            and known.owner == (principal.digest, address)
+            and known.id.expires > time.time()
+            and known.local.is_shared
+            and not known.upstream.unsettled
+        ):
             self._known.move_to_end(known.key)
             self._used[known.key] = known.id.expires
             return known
@@ -172,7 +179,7 @@ class Sessions:
         self, id: SessionId, principal: Principal, address: str, server: str | None, known: Session | None
     ) -> Session:
         try:
-            if known is not None and known.local.unwritten:
+            if known is not None and not (known.local.is_shared or known.local.offline):
                 deadline = self._deadline(id.expires)
                 await self._records.create(id.key, known.local.record, deadline, self._max_sessions)
                 await known.settle(None)
@@ -184,7 +191,7 @@ class Sessions:
         except RedisUnavailable:
             if known is None:  # better served without what it declared than not at all
                 known = self._made(id, principal, address, server, Record("", id.version, id.expires))
-                known.local.offline = True
+                known.local.went_offline()
                 self._keep(known)
             return known
         if record is None:

@@ -47,9 +47,10 @@ class UpstreamSessions:
         self._hints = hints
         self._next_id = next_id
         self._opening: dict[str, asyncio.Task[UpstreamRecord]] = {}
-        self._unsettled: dict[str, UpstreamRecord] = {}
         self._watchers: set[Callable[[], None]] = set()
         self.known: dict[str, UpstreamRecord] = dict(local.record.upstream)
+        self.unsettled: dict[str, UpstreamRecord] = {}
+        """Those of them that only this worker knows, since Redis did not answer."""
         self.closed = False
         """Whether the client session is over: what is opened from now on is ended at once."""
 
@@ -64,11 +65,6 @@ class UpstreamSessions:
         """There may be another one, opened here or at another worker."""
         for call in list(self._watchers):
             call()
-
-    @property
-    def is_local_only(self) -> bool:
-        """Whether one of them is known to this worker only."""
-        return bool(self._unsettled)
 
     async def get(self, server: Server, link: ServerLink, expired: UpstreamRecord | None = None) -> UpstreamRecord:
         """The session with a server; `expired` is one that the server does not know any more.
@@ -88,7 +84,7 @@ class UpstreamSessions:
         """Every one of them, at whichever worker it was made. Raises SessionNotFound."""
         record = await self._local.refresh()
         if record is not None:
-            self.known = {**record.upstream, **self._unsettled}
+            self.known = {**record.upstream, **self.unsettled}
         return self.known
 
     async def find(self, server: str, handle: str) -> UpstreamRecord | None:
@@ -130,9 +126,9 @@ class UpstreamSessions:
 
         Without `keep` all of it is ended: it was opened without what the client had declared. Raises RedisUnavailable.
         """
-        for server, upstream in list(self._unsettled.items()):
+        for server, upstream in list(self.unsettled.items()):
             held = await self._local.compare_and_set(server, upstream, None) if keep else None
-            del self._unsettled[server]
+            del self.unsettled[server]
             if held != upstream:
                 self.known.pop(server, None)
                 await self.end_one(server, upstream)
@@ -146,7 +142,7 @@ class UpstreamSessions:
     async def close(self) -> None:
         """Forget them here; what only this worker knows of is ended."""
         await end(self._opening.values())
-        for server, upstream in self._unsettled.items():
+        for server, upstream in self.unsettled.items():
             await self.end_one(server, upstream)
 
     async def _open(self, server: Server, link: ServerLink, expired: UpstreamRecord | None) -> UpstreamRecord:
@@ -164,7 +160,7 @@ class UpstreamSessions:
         try:
             held = await self._local.compare_and_set(name, made, before)
         except RedisUnavailable:
-            held = self._unsettled[name] = made
+            held = self.unsettled[name] = made
         if held is None or self.closed:
             await link.end(session)
             raise SessionNotFound

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 
 import redis.asyncio as redis
@@ -42,6 +43,8 @@ class Hints:
             client_name="mcp-gateway",
         )
         self._gate = asyncio.Semaphore(_CONNECTIONS)
+        self._own = os.urandom(8)
+        """What our own hints say: we know of our writes already."""
         self.connected = False
         self.round_trips = 0
         self._heard = asyncio.Event()
@@ -66,7 +69,7 @@ class Hints:
         self.round_trips += 1
         try:
             async with asyncio.timeout(_SILENCE_SECONDS), self._gate:
-                await self._redis.publish(_CHANNEL, b"look")
+                await self._redis.publish(_CHANNEL, self._own)
         except (TimeoutError, RedisError, OSError) as error:
             log.warning("hint not published, workers will see it when they poll: %s", type(error).__name__)
             return False
@@ -139,5 +142,5 @@ class Hints:
                     on_broadcast(from_bytes(message["data"]))
                 except Exception:  # of another version, say: the listener goes on
                     log.exception("what another worker said can't be taken in")
-            else:
+            elif message["data"] != self._own:
                 hint()

@@ -34,6 +34,7 @@ from gateway.errors import (
     GatewayError,
     OutcomeUnknown,
     ServerBusy,
+    UpstreamError,
     UpstreamProtocolError,
     UpstreamSuspended,
     UpstreamTimeout,
@@ -141,28 +142,48 @@ class ServerLink:
 
         Raises SessionExpired or UpstreamError. Without `ask` a server that asks is told that nobody can be asked.
         """
-        with _Judged(self):
-            return await self.carry(session, exchange, events, ask)
+        if self._calls >= self._limits.max_calls or self._breaker.failures:
+            self._check()
+        self._calls += 1
+        try:
+            answer = await self.carry(session, exchange, events, ask)
+        except BaseException as error:
+            self._judge(error)
+            raise
+        finally:
+            self._calls -= 1
+            if self._retired:
+                self._end_if_retired()
+        if self._breaker.failures:
+            self.revive()
+        return answer
 
     async def call_shared(
         self, request: Request, events: Events = NO_EVENTS, *, wants_progress: bool = False
     ) -> Reply | Failure:
         """Carry one request over the session that all callers share. Raises UpstreamError."""
-        with _Judged(self):
-            reason = ""
-            for _ in range(2):
-                session = self._session or await self._open()
+        reason = ""
+        for _ in range(2):
+            session = self._session
+            if session is None:
+                self._check()
                 try:
-                    exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
-                    return await self.carry(session, exchange, events, None)
-                except SessionExpired as error:
-                    reason = str(error)
-                    if self._session is session:
-                        self._session = None
-                        self._spawn(self._upstream.end(session))
-            raise UpstreamProtocolError(
-                self.spec.name, f"Server {self.spec.name!r} does not know the session that it just made: {reason}."
-            )
+                    session = await self._open()
+                except UpstreamError as error:
+                    self._judge(error)
+                    raise
+                self.revive()
+            try:
+                exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
+                return await self.call(session, exchange, events)
+            except SessionExpired as error:
+                reason = str(error)
+                if self._session is session:
+                    self._session = None
+                    self._spawn(self._upstream.end(session))
+        raise UpstreamProtocolError(
+            self.spec.name, f"Server {self.spec.name!r} does not know the session that it just made: {reason}."
+        )
 
     async def carry(
         self,
@@ -254,8 +275,15 @@ class ServerLink:
 
     async def open(self, hello: Hello) -> UpstreamSession:
         """Open a session for somebody. Raises UpstreamError."""
-        with _Judged(self):
-            return await self._upstream.open(hello)
+        self._check()
+        with _Held(self):
+            try:
+                session = await self._upstream.open(hello)
+            except BaseException as error:
+                self._judge(error)
+                raise
+        self.revive()
+        return session
 
     async def handshake(self) -> Handshake:
         """What the server says of itself. Raises UpstreamError."""
@@ -343,25 +371,22 @@ class ServerLink:
             self._shown_open = is_open
             self._show_breaker(self.spec.name, is_open=is_open)
 
-    def admit(self) -> None:
-        """Count one more call, within the server's share. Raises ServerBusy or UpstreamSuspended."""
+    def _check(self) -> None:
+        """Let one more call pass, within the server's share. Raises ServerBusy or UpstreamSuspended."""
         if self._calls >= self._limits.max_calls:
             raise ServerBusy(self.spec.name, self._limits.max_calls)
         if (wait := self._breaker.wait(_now())) is not None:
             raise UpstreamSuspended(self.spec.name, self._breaker.failures, self._breaker.reason, wait)
-        self._calls += 1
 
-    def judge(self, error: BaseException | None) -> None:
-        """Let the outcome of a call move the breaker."""
-        self.let_go()
+    def _judge(self, error: BaseException) -> None:
+        """Let what ended a call move the breaker."""
         if isinstance(error, UpstreamUnreachable | UpstreamTimeout | OutcomeUnknown):
             self._breaker.failed(_now(), error.detail)
             self._show()
             if not isinstance(error, UpstreamTimeout):
                 self._failed(self.spec.name)
-        elif error is None or isinstance(error, GatewayError | SessionExpired):  # somebody is there
-            if self._breaker.failures or self._shown_open:
-                self.revive()
+        elif isinstance(error, GatewayError | SessionExpired):  # somebody is there
+            self.revive()
         else:  # the caller left, or a fault of ours: nothing is known of the server
             self._breaker.left()
 
@@ -423,21 +448,6 @@ class ServerLink:
         if session is not None:
             await self._upstream.end(session)
         await self._upstream.close()
-
-
-class _Judged:
-    """One call within the server's share: admitted at the beginning, judged at the end."""
-
-    __slots__ = ("_link",)
-
-    def __init__(self, link: ServerLink) -> None:
-        self._link = link
-
-    def __enter__(self) -> None:
-        self._link.admit()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._link.judge(error)
 
 
 class _Held:

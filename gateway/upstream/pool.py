@@ -31,40 +31,42 @@ class Pool:
         self._changed = changed
         self._show_breaker = show_breaker
         self._failed = failed
-        self._links: dict[str, ServerLink] = {}
+        self.links: dict[str, ServerLink] = {}
+        """The links there are; who finds one whose `spec` is not the server's asks the pool for it."""
         self._retired: set[ServerLink] = set()
         self._unreachable: set[str] = set()
 
     def __getitem__(self, server: Server | ServerSpec) -> ServerLink:
         spec = server.spec if isinstance(server, Server) else server
-        link = self._links.get(spec.name)
+        link = self.links.get(spec.name)
         if link is not None and (link.spec is spec or link.spec == spec):
+            link.spec = spec  # the same specification, read anew: the next look finds the very object
             return link
         if link is not None:
             self._retire(link)
-        link = self._links[spec.name] = ServerLink(
+        link = self.links[spec.name] = ServerLink(
             spec, self._connect(spec), self._limits, self._changed, self._show_breaker, self._failed
         )
         return link
 
     def reconcile(self, catalogue: Catalogue) -> None:
         """Let go of what is no longer registered, or is registered otherwise."""
-        for name, link in list(self._links.items()):
+        for name, link in list(self.links.items()):
             server = catalogue.servers.get(name)
             if server is not None and server.state == "ready" and name in self._unreachable:
                 link.revive()
             if server is None or not server.spec.enabled or server.spec != link.spec:
-                self._retire(self._links.pop(name))
+                self._retire(self.links.pop(name))
         self._unreachable = {name for name, server in catalogue.servers.items() if server.state == "unreachable"}
 
     def breakers(self) -> dict[str, str]:
         """The state of each server's circuit breaker, at this worker."""
-        return {name: link.breaker() for name, link in self._links.items()}
+        return {name: link.breaker() for name, link in self.links.items()}
 
     async def close(self) -> None:
         """Say goodbye to every upstream, side by side, within a bound."""
-        everyone = [*self._links.values(), *self._retired]
-        self._links.clear()
+        everyone = [*self.links.values(), *self._retired]
+        self.links.clear()
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 for failure in await asyncio.gather(*(link.close() for link in everyone), return_exceptions=True):

@@ -21,6 +21,11 @@ async def postgres(database_url: str) -> AsyncIterator[Postgres]:
     await postgres.close()
 
 
+async def look(postgres: Postgres, ended: EndedSessions) -> None:
+    async with postgres.transaction() as connection:
+        await ended.catch_up(connection)
+
+
 async def test_an_end_is_known_at_once_here_and_at_the_next_look_elsewhere(postgres: Postgres) -> None:
     here, there = EndedSessions(postgres), EndedSessions(postgres)
     heard: list[str] = []
@@ -30,7 +35,7 @@ async def test_an_end_is_known_at_once_here_and_at_the_next_look_elsewhere(postg
     assert "one" in here
     assert "one" not in there
     for _ in range(2):
-        await there.catch_up()
+        await look(postgres, there)
         assert ("one" in there, "expired" in there, heard) == (True, False, ["one"])
 
 
@@ -41,7 +46,7 @@ async def test_none_is_missed_however_many_end_at_once(postgres: Postgres) -> No
 
     async def watch() -> None:
         while len(heard) < 60:
-            await there.catch_up()
+            await look(postgres, there)
 
     async with asyncio.timeout(30):
         await asyncio.gather(watch(), *(here.end(f"s{number}", FAR) for number in range(60)))
@@ -51,13 +56,13 @@ async def test_none_is_missed_however_many_end_at_once(postgres: Postgres) -> No
 async def test_another_database_behind_the_address_is_read_from_its_beginning(postgres: Postgres) -> None:
     ended = EndedSessions(postgres)
     await ended.end("before", FAR)
-    await ended.catch_up()
+    await look(postgres, ended)
     ended.swapped(Catalogue(7))
     async with postgres.transaction() as connection:
         await connection.execute("TRUNCATE ended_sessions RESTART IDENTITY")
     await EndedSessions(postgres).end("new", FAR)
-    await ended.catch_up()
+    await look(postgres, ended)
     assert "new" not in ended
     ended.swapped(Catalogue(1))
-    await ended.catch_up()
+    await look(postgres, ended)
     assert "new" in ended

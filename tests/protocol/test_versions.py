@@ -14,9 +14,9 @@ def test_any_other_gets_our_latest_with_a_handshake(asked: str) -> None:
 
 
 def test_absence_is_the_gate() -> None:
-    assert versions.allows("tools/call", "2025-11-25")
-    assert not versions.allows("server/discover", "2025-11-25")
-    assert not versions.allows("tools/call", "2026-07-28")
+    assert "tools/call" in versions.METHODS_OF["2025-11-25"]
+    assert "server/discover" not in versions.METHODS_OF["2025-11-25"]
+    assert "2026-07-28" not in versions.METHODS_OF
 
 
 def test_all_is_passed_on_but_experimental_tasks() -> None:
