@@ -235,7 +235,7 @@ class ServerDisabled(GatewayError):
 class ServerSealed(GatewayError):
     """The server's secrets were stored with a GATEWAY_SECRET that this gateway does not have."""
 
-    code = -32056
+    code = -32060
     status = 409
     title = "Server sealed"
 
@@ -273,7 +273,7 @@ class Unauthorized(GatewayError):
 class KeyInQuery(GatewayError):
     """A credential in the URL, where every log on the way keeps it."""
 
-    code = -32040
+    code = -32045
     status = 400
     title = "Key in the query string"
 
@@ -587,9 +587,9 @@ class StoreUnavailable(GatewayError):
 
 
 class NotReady(GatewayError):
-    """The worker is still opening, or on its way out."""
+    """The worker is still opening, or on its way out, or needs a store that does not answer."""
 
-    code = -32054
+    code = -32061
     status = 503
     title = "Not ready"
 

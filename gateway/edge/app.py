@@ -173,7 +173,10 @@ class Application:
     async def _serve(self, http: Http, route: Route | None, params: tuple[str, ...]) -> None:
         """Let a request in, and have it served. Raises GatewayError for whatever is refused."""
         door = Door.KEY if route is None else route.door
+        is_taken = route is None or route.methods is None or http.method in route.methods
         if route is not None and door is Door.OPEN:
+            if not is_taken:
+                raise MethodNotAllowed(http.method, route.methods or ())
             await route.handler(http, self._settings)
             return
         gateway = self._gateway
@@ -182,6 +185,8 @@ class Application:
             if gateway is None:
                 return
         if door is Door.METRICS:
+            if not is_taken:
+                raise MethodNotAllowed(http.method, ("GET", "HEAD"))
             await self._metrics(gateway, http)
             return
         names = http.headers.get("host"), http.headers.get("origin")
@@ -202,7 +207,9 @@ class Application:
             return
         principal = gateway.authenticator.identify(http.headers.getlist("authorization"), http.query)
         if route is None:
-            raise NotFound(f"There is nothing at {http.path[:200]}; the README lists the addresses.")
+            raise NotFound(f"There is nothing at {http.path[:200]}; docs/reference.rst lists the addresses.")
+        if not is_taken:
+            raise MethodNotAllowed(http.method, route.methods or ())
         if http.method in ("GET", "HEAD"):  # streams stay open, and are counted by themselves
             await route.handler(gateway, http, principal, *params)
             return
@@ -246,8 +253,6 @@ class Application:
         """The figures, for a scraper that reaches each replica by its own address: any Host will do."""
         if self._settings.metrics == "off":
             raise NotFound("The figures are switched off here (GATEWAY_METRICS).")
-        if http.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(http.method, ("GET", "HEAD"))
         if self._settings.metrics == "key":
             gateway.authenticator.check_metrics(http.headers.getlist("authorization"), http.query)
         await health.metrics(gateway, http)

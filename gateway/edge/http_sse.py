@@ -17,7 +17,7 @@ from gateway.edge.mcp import check_batch, take_note
 from gateway.edge.mcp_get import watched
 from gateway.edge.request import Http
 from gateway.edge.response import log_refusal, send_empty, stream
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotReady
+from gateway.errors import GatewayError, InvalidRequest, NotReady
 from gateway.methods.call import Call, failure, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
@@ -36,8 +36,6 @@ log = logging.getLogger("gateway.http_sse")
 
 async def serve_stream(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`GET /sse`: open a session; its first event says where to post. Raises NotReady, TooManyRequests."""
-    if http.method != "GET":
-        raise MethodNotAllowed(http.method, ("GET",))
     session = await gateway.sessions.open(principal, _ADDRESS, None, versions.V2024_11_05, {}, {})
     if not session.local.is_shared:
         gateway.sessions.drop(session.key)
@@ -99,8 +97,6 @@ async def _frames(
 
 async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`POST /messages?session_id=…`: take a message, say 202, carry it out; the answer goes on the stream."""
-    if http.method != "POST":
-        raise MethodNotAllowed(http.method, ("POST",))
     http.check_json()
     query = parse_qs(http.query.decode("latin-1"))
     [id] = query.get("session_id", query.get("sessionId", [""]))[:1]

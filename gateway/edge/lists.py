@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 
 from gateway.edge.request import Http, ListAs
 from gateway.edge.response import send_bytes, stream, to_bytes
-from gateway.errors import MethodNotAllowed
 from gateway.methods.servers import listed
 from gateway.methods.services import Gateway
 from gateway.model.catalogue import Catalogue
@@ -21,8 +20,6 @@ _TOGETHER_SECONDS = 0.1
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
     """Answer GET or HEAD of one list. Raises MethodNotAllowed, NotAcceptable or BadQuery."""
-    if http.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed(http.method, ("GET", "HEAD"))
     how = http.list_as()
     query = ListQuery.from_query_string(http.query, is_stream=how is not ListAs.DOCUMENT)
     if how is ListAs.DOCUMENT:

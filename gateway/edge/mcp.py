@@ -93,8 +93,6 @@ async def _address_of(gateway: Gateway, principal: Principal, server: str) -> Ad
 
 async def _other(gateway: Gateway, http: Http, principal: Principal, address: Address) -> None:
     """GET: the client's own stream. DELETE: the end of its session."""
-    if http.method not in ("GET", "DELETE"):
-        raise MethodNotAllowed(http.method, ("POST", "GET", "DELETE"))
     id = place(http.headers, ()).session_id
     if http.method == "DELETE":
         await gateway.sessions.end(gateway.sessions.read_id(id, principal, address.name))

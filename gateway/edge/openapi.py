@@ -7,7 +7,6 @@ from typing import Any
 from gateway import version
 from gateway.edge.request import Http
 from gateway.edge.response import send_json
-from gateway.errors import MethodNotAllowed
 from gateway.methods.services import Gateway
 from gateway.model.principals import Principal
 
@@ -208,6 +207,4 @@ def _operation(
 
 async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
     """Answer `GET /openapi.json`."""
-    if http.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed(http.method, ("GET", "HEAD"))
     await send_json(http.send, document(http.base_url(gateway.settings.public_url)))

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gateway import version
 from gateway.edge.request import Http
 from gateway.edge.response import send_json
-from gateway.errors import InvalidParams, MethodNotAllowed, NotFound
+from gateway.errors import InvalidParams, NotFound
 from gateway.methods.services import Gateway
 from gateway.model.principals import Principal
 from gateway.model.server import Server
@@ -36,8 +36,6 @@ Entry = dict[str, Any]
 
 async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
     """Answer a registry path. Raises NotFound, InvalidParams or MethodNotAllowed."""
-    if http.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed(http.method, ("GET", "HEAD", "OPTIONS"))
     entries, path = _entries(gateway, http, principal), http.path
     if path == "/v1/mcp/registry.json":
         found: Any = _listed(entries, None)

@@ -15,7 +15,7 @@ import orjson
 from gateway.edge import lists, rpc
 from gateway.edge.request import Accepts, Http
 from gateway.edge.response import Response, problem, send_bytes, send_problem, to_bytes
-from gateway.errors import InvalidParams, MethodNotAllowed
+from gateway.errors import InvalidParams
 from gateway.methods.call import Call, Outcome, Present, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
@@ -38,8 +38,6 @@ _SERVER_METHODS = {
 async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`/mcp/servers`: the live list, and registration."""
     if http.method != "POST":
-        if http.method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(http.method, ("GET", "HEAD", "POST"))
         await lists.serve(gateway, http, principal, "servers")
         return
     fields = await _fields(gateway, http, principal, "servers")
@@ -49,8 +47,6 @@ async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
 
 async def server(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """`/mcp/servers/{name}`: show, create or replace, change, remove."""
-    if http.method not in _SERVER_METHODS:
-        raise MethodNotAllowed(http.method, tuple(_SERVER_METHODS))
     http.accepts()
     fields: dict[str, Any] = {}
     if http.method in ("PUT", "PATCH"):
@@ -63,7 +59,6 @@ async def server(gateway: Gateway, http: Http, principal: Principal, name: str) 
 
 async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """`/mcp/servers/{name}/refresh`: ask the upstream now."""
-    _only_post(http)
     await _manage(gateway, http, principal, "mcp.servers.refresh", {"name": name})
 
 
@@ -78,7 +73,6 @@ async def _manage(gateway: Gateway, http: Http, principal: Principal, method: st
 
 async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
     """`/mcp/tools/call`: `{"name", "arguments"}` gives `{"server", "tool", "result"}`."""
-    _only_post(http)
     fields = await _fields(gateway, http, principal, "tools/call")
     if fields is None:
         return
@@ -106,7 +100,6 @@ async def prompts_get(gateway: Gateway, http: Http, principal: Principal) -> Non
 
 
 async def _plain(gateway: Gateway, http: Http, principal: Principal, method: str, required: str) -> None:
-    _only_post(http)
     fields = await _fields(gateway, http, principal, method)
     if fields is None:
         return
@@ -193,8 +186,3 @@ def _tool_params(fields: dict[str, Any]) -> dict[str, Any]:
 def _call(gateway: Gateway, http: Http, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:
     request = Request(_ID, method, params)
     return Call(gateway, principal, gateway.sync.catalogue, request, request_id=http.request_id)
-
-
-def _only_post(http: Http) -> None:
-    if http.method != "POST":
-        raise MethodNotAllowed(http.method, ("POST",))

@@ -24,36 +24,38 @@ class Door(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What serves an address."""
+    """What serves an address; `methods` None for any."""
 
     handler: Handler
+    methods: tuple[str, ...] | None
     protocol: Protocol = Protocol.REST
     door: Door = Door.KEY
 
 
-_MCP = Route(mcp.serve, Protocol.JSON_RPC)
-_REGISTRY = Route(registry_documents.serve, Protocol.REGISTRY)
-_NO_OAUTH = Route(no_oauth.serve, door=Door.OPEN)
-_QUIET = Route(welcome.quiet, door=Door.OPEN)
+_GET, _POST = ("GET", "HEAD"), ("POST",)
+_MCP = Route(mcp.serve, ("POST", "GET", "DELETE"), Protocol.JSON_RPC)
+_REGISTRY = Route(registry_documents.serve, ("GET", "HEAD", "OPTIONS"), Protocol.REGISTRY)
+_NO_OAUTH = Route(no_oauth.serve, None, door=Door.OPEN)
+_QUIET = Route(welcome.quiet, _GET, door=Door.OPEN)
 
 PATHS: dict[str, Route] = {
     "/mcp": _MCP,
-    "/sse": Route(http_sse.serve_stream),
-    "/messages": Route(http_sse.serve_message, Protocol.JSON_RPC),
-    "/rpc": Route(rpc.serve, Protocol.JSON_RPC),
-    "/mcp/servers": Route(rest.servers),
-    "/mcp/tools": Route(partial(lists.serve, kind="tools")),
-    "/mcp/resources": Route(partial(lists.serve, kind="resources")),
-    "/mcp/prompts": Route(partial(lists.serve, kind="prompts")),
-    "/mcp/tools/call": Route(rest.tools_call),
-    "/mcp/resources/read": Route(rest.resources_read),
-    "/mcp/prompts/get": Route(rest.prompts_get),
+    "/sse": Route(http_sse.serve_stream, ("GET",)),
+    "/messages": Route(http_sse.serve_message, _POST, Protocol.JSON_RPC),
+    "/rpc": Route(rpc.serve, _POST, Protocol.JSON_RPC),
+    "/mcp/servers": Route(rest.servers, ("GET", "HEAD", "POST")),
+    "/mcp/tools": Route(partial(lists.serve, kind="tools"), _GET),
+    "/mcp/resources": Route(partial(lists.serve, kind="resources"), _GET),
+    "/mcp/prompts": Route(partial(lists.serve, kind="prompts"), _GET),
+    "/mcp/tools/call": Route(rest.tools_call, _POST),
+    "/mcp/resources/read": Route(rest.resources_read, _POST),
+    "/mcp/prompts/get": Route(rest.prompts_get, _POST),
     "/v1/mcp/registry.json": _REGISTRY,
     "/v0.1/servers": _REGISTRY,
-    "/openapi.json": Route(openapi.serve),
-    "/healthz": Route(health.healthz, door=Door.OPEN),
-    "/readyz": Route(health.readyz, door=Door.READY),
-    "/metrics": Route(health.metrics, door=Door.METRICS),
+    "/openapi.json": Route(openapi.serve, _GET),
+    "/healthz": Route(health.healthz, _GET, door=Door.OPEN),
+    "/readyz": Route(health.readyz, _GET, door=Door.READY),
+    "/metrics": Route(health.metrics, _GET, door=Door.METRICS),
     "/favicon.ico": _QUIET,
     "/robots.txt": _QUIET,
     "/register": _NO_OAUTH,
@@ -62,9 +64,9 @@ PATHS: dict[str, Route] = {
 }
 
 BELOW_SERVERS: dict[str, Route] = {
-    "": Route(rest.server),
+    "": Route(rest.server, ("GET", "HEAD", "PUT", "PATCH", "DELETE")),
     "mcp": _MCP,
-    "refresh": Route(rest.refresh),
+    "refresh": Route(rest.refresh, _POST),
 }
 """What stands below `/mcp/servers/{name}`."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from gateway.edge.mcp import NOBODY, answer, answer_batch, check_batch
 from gateway.edge.request import Http, Protocol
 from gateway.edge.response import send_empty
-from gateway.errors import MethodNotAllowed
 from gateway.methods.call import Call
 from gateway.methods.services import Gateway
 from gateway.model.principals import Principal
@@ -14,8 +13,6 @@ from gateway.protocol.messages import Batch, Request, from_json, parse
 
 async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
     """Answer one request at `/rpc`: every method of the table."""
-    if http.method != "POST":
-        raise MethodNotAllowed(http.method, ("POST",))
     http.accepts()
     value = parse(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
     await take(gateway, http, principal, "rpc", value)

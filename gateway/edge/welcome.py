@@ -10,7 +10,6 @@ from html import escape
 from gateway import version
 from gateway.edge.request import Http
 from gateway.edge.response import send_bytes, send_empty
-from gateway.errors import MethodNotAllowed
 from gateway.settings import Settings
 
 _PAGE = """<!doctype html>
@@ -42,8 +41,6 @@ async def page(http: Http, settings: Settings) -> None:
 
 async def quiet(http: Http, settings: Settings) -> None:
     """Answer what browsers and crawlers ask for by themselves, without a line in the log: nothing here is for them."""
-    if http.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed(http.method, ("GET", "HEAD"))
     if http.path == "/robots.txt":
         await send_bytes(http.send, 200, b"User-agent: *\nDisallow: /\n", b"text/plain; charset=utf-8")
     else:

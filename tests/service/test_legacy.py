@@ -199,6 +199,6 @@ async def test_a_refused_message_keeps_its_id(workers: tuple[Client, Client]) ->
         for worker in workers:
             inside(worker._app).redis._down_until = 1e12  # type: ignore[arg-type]
         _, answer = await client.post(workers[1], request("ping", "mine"))
-        assert (answer["id"], answer["error"]["code"]) == ("mine", -32054)
+        assert (answer["id"], answer["error"]["code"]) == ("mine", -32061)
         for worker in workers:
             inside(worker._app).redis._down_until = 0.0  # type: ignore[arg-type]
