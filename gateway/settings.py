@@ -128,7 +128,10 @@ class Settings:
     workers: int = _setting(2, "GATEWAY_WORKERS", read=_between(1, 64), doc="hypercorn workers of this replica")
     replica: str = _setting("", "GATEWAY_REPLICA", doc="this replica's name; default: host name and port")
     public_url: str | None = _setting(
-        None, "GATEWAY_PUBLIC_URL", read=_base_url, doc="the base of every URL that is handed out"
+        None,
+        "GATEWAY_PUBLIC_URL",
+        read=_base_url,
+        doc="the base of every URL that is handed out; unset: as the client reached us",
     )
     allowed_origins: tuple[str, ...] = _setting(
         (), "GATEWAY_ALLOWED_ORIGINS", read=_list, doc="browser origins let in beside loopback and the public URL"
@@ -149,7 +152,7 @@ class Settings:
         (),
         "GATEWAY_ALLOWED_UPSTREAMS",
         read=_upstreams,
-        doc="networks, host names and globs at which servers may have private and loopback addresses",
+        doc="where servers may have private and loopback addresses: `10.1.0.0/16,*.corp.example,db`",
     )
     allow_stdio: bool = _setting(
         False,
@@ -164,7 +167,10 @@ class Settings:
         64, "GATEWAY_MAX_CHILDREN", read=_between(1, 10_000), doc="such programs at once, on one machine"
     )
     log_format: str = _setting(
-        "text", "GATEWAY_LOG_FORMAT", read=_one_of("text", "json"), doc="how lines are written to standard error"
+        "text",
+        "GATEWAY_LOG_FORMAT",
+        read=_one_of("text", "json"),
+        doc="`text` or `json`, to standard error; one line per call",
     )
     log_level: str = _setting(
         "info",
@@ -225,13 +231,19 @@ class Settings:
         1000,
         "GATEWAY_MAX_IN_FLIGHT",
         read=_between(1, 1_000_000),
-        doc="requests of one principal under way at one worker",
+        doc="requests of one principal under way at one worker; more get 429",
     )
     max_streams: int = _setting(
-        500, "GATEWAY_MAX_STREAMS", read=_between(1, 1_000_000), doc="open streams of one principal at one worker"
+        500,
+        "GATEWAY_MAX_STREAMS",
+        read=_between(1, 1_000_000),
+        doc="open streams of one principal at one worker; more get 429",
     )
     max_server_calls: int = _setting(
-        64, "GATEWAY_MAX_SERVER_CALLS", read=_between(1, 10_000), doc="calls under way to one server from one worker"
+        64,
+        "GATEWAY_MAX_SERVER_CALLS",
+        read=_between(1, 10_000),
+        doc="calls under way to one server from one worker; more get 429",
     )
     breaker_failures: int = _setting(
         5,
@@ -243,7 +255,7 @@ class Settings:
         30.0,
         "GATEWAY_BREAKER_SECONDS",
         read=_between(1, 3600, float),
-        doc="longest time that a failing server is left alone",
+        doc="longest time that a failing server is left alone; it begins with 1 and doubles",
         unit="seconds",
     )
     body_seconds: float = _setting(
@@ -257,7 +269,7 @@ class Settings:
         5.0,
         "GATEWAY_CONNECT_SECONDS",
         read=_between(0.1, 60, float),
-        doc="for a connection to a server",
+        doc="for a connection to a server (its handshake: twice that)",
         unit="seconds",
     )
     call_seconds: float = _setting(
@@ -331,7 +343,7 @@ class Settings:
         unit="seconds",
     )
     max_sessions: int = _setting(
-        10_000, "GATEWAY_MAX_SESSIONS", read=_between(1, 10_000_000), doc="MCP sessions of one principal"
+        10_000, "GATEWAY_MAX_SESSIONS", read=_between(1, 10_000_000), doc="MCP sessions of one principal; more get 429"
     )
     resume_seconds: float = _setting(
         300.0,

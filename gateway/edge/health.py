@@ -12,7 +12,7 @@ from gateway.settings import Settings
 
 
 async def healthz(http: Http, settings: Settings) -> None:
-    """The process answers."""
+    """200 while the process answers."""
     await send_json(http.send, {"status": "ok", "version": version.VERSION})
 
 

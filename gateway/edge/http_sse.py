@@ -35,7 +35,7 @@ log = logging.getLogger("gateway.http_sse")
 
 
 async def serve_stream(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """`GET /sse`: open a session; its first event says where to post. Raises NotReady, TooManyRequests."""
+    """MCP's old transport: open a session; its first event says where to post. Raises NotReady, TooManyRequests."""
     session = await gateway.sessions.open(principal, _ADDRESS, None, versions.V2024_11_05, {}, {})
     if not session.local.is_shared:
         gateway.sessions.drop(session.key)
@@ -96,7 +96,7 @@ async def _frames(
 
 
 async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """`POST /messages?session_id=…`: take a message, say 202, carry it out; the answer goes on the stream."""
+    """MCP's old transport: take a message (`?session_id=…`), say 202; the answer goes on the stream."""
     http.check_json()
     query = parse_qs(http.query.decode("latin-1"))
     [id] = query.get("session_id", query.get("sessionId", [""]))[:1]

@@ -19,7 +19,10 @@ _TOGETHER_SECONDS = 0.1
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
-    """Answer GET or HEAD of one list. Raises MethodNotAllowed, NotAcceptable or BadQuery."""
+    """One list, as `Accept` wants it: a document, a stream that carries changes, or a stream of one event.
+
+    Raises NotAcceptable or BadQuery.
+    """
     how = http.list_as()
     query = ListQuery.from_query_string(http.query, is_stream=how is not ListAs.DOCUMENT)
     if how is ListAs.DOCUMENT:

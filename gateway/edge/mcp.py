@@ -43,7 +43,7 @@ _AGGREGATE = Address("/mcp", None, "aggregate")
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, server: str | None = None) -> None:
-    """Answer one request at an MCP endpoint."""
+    """MCP: all servers with their public names, or the one that the address names, as if connected directly."""
     address = _AGGREGATE if server is None else await _address_of(gateway, principal, server)
     if http.method != "POST":
         await _other(gateway, http, principal, address)

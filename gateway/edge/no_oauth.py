@@ -21,5 +21,8 @@ _ANSWER = {
 
 
 async def serve(http: Http, settings: Settings) -> None:
-    """Refuse a sign-in, whatever was sent. No word of it may be one that clients take for a challenge (401)."""
+    """Refuse a sign-in: there is none, a key is needed.
+
+    No word of the answer may be one that clients take for a challenge (401).
+    """
     await send_json(http.send, _ANSWER, 403, [(b"cache-control", b"no-store")])

@@ -206,5 +206,5 @@ def _operation(
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """Answer `GET /openapi.json`."""
+    """The REST faces as an OpenAPI 3.1 document."""
     await send_json(http.send, document(http.base_url(gateway.settings.public_url)))

@@ -35,7 +35,10 @@ Entry = dict[str, Any]
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """Answer a registry path. Raises NotFound, InvalidParams or MethodNotAllowed."""
+    """The registry document, and the official registry's paths on the same servers.
+
+    Raises NotFound or InvalidParams.
+    """
     entries, path = _entries(gateway, http, principal), http.path
     if path == "/v1/mcp/registry.json":
         found: Any = _listed(entries, None)

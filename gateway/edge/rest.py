@@ -36,7 +36,7 @@ _SERVER_METHODS = {
 
 
 async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """`/mcp/servers`: the live list, and registration."""
+    """The live list of servers, and registration: 200, also for the very same specification again."""
     if http.method != "POST":
         await lists.serve(gateway, http, principal, "servers")
         return
@@ -46,7 +46,7 @@ async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
 
 
 async def server(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
-    """`/mcp/servers/{name}`: show, create or replace, change, remove."""
+    """One server: show, create or replace, change, remove."""
     http.accepts()
     fields: dict[str, Any] = {}
     if http.method in ("PUT", "PATCH"):
@@ -58,7 +58,7 @@ async def server(gateway: Gateway, http: Http, principal: Principal, name: str) 
 
 
 async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
-    """`/mcp/servers/{name}/refresh`: ask the upstream now."""
+    """Ask the server now what it offers (otherwise every minute)."""
     await _manage(gateway, http, principal, "mcp.servers.refresh", {"name": name})
 
 
@@ -72,7 +72,7 @@ async def _manage(gateway: Gateway, http: Http, principal: Principal, method: st
 
 
 async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """`/mcp/tools/call`: `{"name", "arguments"}` gives `{"server", "tool", "result"}`."""
+    """Call a tool: `{"name", "arguments"}` gives `{"server", "tool", "result"}`."""
     fields = await _fields(gateway, http, principal, "tools/call")
     if fields is None:
         return
@@ -90,12 +90,12 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
 
 
 async def resources_read(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """`/mcp/resources/read`: `{"uri"}` gives MCP's result."""
+    """Read a resource: `{"uri"}` gives MCP's result."""
     await _plain(gateway, http, principal, "resources/read", "uri")
 
 
 async def prompts_get(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """`/mcp/prompts/get`: `{"name", "arguments"}` gives MCP's result."""
+    """Get a prompt: `{"name", "arguments"}` gives MCP's result."""
     await _plain(gateway, http, principal, "prompts/get", "name")
 
 

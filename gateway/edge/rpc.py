@@ -12,7 +12,7 @@ from gateway.protocol.messages import Batch, Request, from_json, parse
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
-    """Answer one request at `/rpc`: every method of the table."""
+    """JSON-RPC 2.0: every method, single or in batches, without a session."""
     http.accepts()
     value = parse(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
     await take(gateway, http, principal, "rpc", value)

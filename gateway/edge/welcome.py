@@ -40,7 +40,7 @@ async def page(http: Http, settings: Settings) -> None:
 
 
 async def quiet(http: Http, settings: Settings) -> None:
-    """Answer what browsers and crawlers ask for by themselves, without a line in the log: nothing here is for them."""
+    """What browsers and crawlers ask for by themselves: nothing here is for them, and no line is in the log."""
     if http.path == "/robots.txt":
         await send_bytes(http.send, 200, b"User-agent: *\nDisallow: /\n", b"text/plain; charset=utf-8")
     else:

@@ -66,6 +66,7 @@ def _listing(kind: str, key: str) -> Handler:
             result["_meta"] = {UNREACHABLE_META: down}
         return result
 
+    list_items.__doc__ = f"List the {kind} of all servers, a page at a time."
     return list_items
 
 
@@ -234,6 +235,7 @@ def _subscribing(*, to: bool) -> Handler:
         await session.subscribed(target.server.name, target.local, to=to)
         return reply
 
+    subscribe.__doc__ = f"{'Hear' if to else 'Hear no more'} of changes of the resource that a URI leads to."
     return subscribe
 
 

@@ -1,4 +1,4 @@
-"""The README's examples of embedding, run as they stand; and what embedding must not disturb."""
+"""The examples of embedding in the documentation, run as they stand; and what embedding must not disturb."""
 
 import re
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.fix_gateway import KEY, Open
 
 pytestmark = pytest.mark.anyio
 
-README = (Path(__file__).parent.parent.parent / "README.rst").read_text()
+README = (Path(__file__).parent.parent.parent / "docs" / "embedding.rst").read_text()
 EXAMPLES = [
     "".join(line.removeprefix("    ") for line in block.splitlines(keepends=True))
     for block in re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", README)
@@ -49,7 +49,7 @@ async def test_the_readmes_example_serves_below_its_prefix(
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("GATEWAY_MASTER_KEY", KEY)
     made: dict[str, Any] = {}
-    exec(compile(example, "README.rst", "exec"), made)
+    exec(compile(example, "embedding.rst", "exec"), made)
     client = Client(made["app"], KEY)
     async with running(made["app"]):
         status, _, document = await client.ask("GET", "/mcp-gateway/v1/mcp/registry.json")
