@@ -137,14 +137,14 @@ class UnknownName(GatewayError):
     def __init__(self, name: str) -> None:
         self.name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
         super().__init__(f"There is no {self.kind} {self.name!r}.", **{self.kind: self.name})
-        self._said = self.detail
+        self._detail_alone = self.detail
         self.suggest(())
 
     def suggest(self, near: Sequence[str]) -> None:
         """Name what was probably meant; the caller may see it."""
         meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        self.detail = f"{self._said}{meant} GET /mcp/{self.kind}s {self.listing}"
-        self._rpc_detail = f"{self._said}{meant} {self.method} {self.listing}"
+        self.detail = f"{self._detail_alone}{meant} GET /mcp/{self.kind}s {self.listing}"
+        self._rpc_detail = f"{self._detail_alone}{meant} {self.method} {self.listing}"
         if near:
             self.facts = {**self.facts, "did_you_mean": list(near)}
 

@@ -70,7 +70,7 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     claim = await call.gateway.servers.put(name, change, CLAIM_SECONDS)
     if claim is None:
         return (await _current(call, name)).public()
-    call.gateway.sync.tell_others()
+    call.gateway.sync.hint_others()
     asked = claim.spec.enabled and await call.gateway.discovery.discover(claim, _REGISTRATION_SECONDS)
     known = call.gateway.sync.catalogue.servers.get(name)  # discovery reads what it stored
     if not asked or known is None or known.spec != claim.spec or known.state == "starting":

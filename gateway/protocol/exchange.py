@@ -96,7 +96,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SendBack:
     """Send this back to the upstream."""
 
     message: Reply | Failure
@@ -116,7 +116,7 @@ class Ignored:
     reason: str
 
 
-Event = Emit | Changed | Ask | Answer | Done | Ignored
+Event = Emit | Changed | Ask | SendBack | Done | Ignored
 
 
 class Talk(Protocol):
@@ -166,7 +166,7 @@ class Exchange:
             case Reply() | Failure():
                 return Ignored(f"an answer to id {message.id!r}, which is not ours")
             case Request():
-                return Answer(answer_for_nobody(message))
+                return SendBack(answer_for_nobody(message))
             case Notification():
                 return self._notified(message)
 
@@ -212,17 +212,17 @@ class OwnExchange:
             case Reply() | Failure():
                 return Ignored(f"an answer to id {message.id!r}, which is not ours")
             case Request():
-                return asked(message)
+                return read_request(message)
             case Notification():
-                return told(message)
+                return read_notification(message)
 
 
-def asked(request: Request) -> Ask | Answer:
+def read_request(request: Request) -> Ask | SendBack:
     """What a request of an upstream on a client's own session means; a ping is answered here."""
-    return Answer(Reply(request.id, {})) if request.method == "ping" else Ask(request)
+    return SendBack(Reply(request.id, {})) if request.method == "ping" else Ask(request)
 
 
-def told(notification: Notification) -> Emit | Changed | Ignored:
+def read_notification(notification: Notification) -> Emit | Changed | Ignored:
     """What a notification of an upstream on a client's own session means."""
     if notification.method in versions.LIST_CHANGES:
         return Changed(notification, passes=True)

@@ -67,7 +67,7 @@ class Discovery:
         self._retry_seconds = retry_seconds
         self._tasks: set[asyncio.Task[None]] = set()
         self._due: set[str] = set()
-        self._told: dict[str, float] = {}
+        self._passed_on: dict[str, float] = {}
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -93,7 +93,7 @@ class Discovery:
     def changed(self, server: str, _: str = "") -> None:
         """Ask for a server soon: it said that its lists changed, or a call found it gone."""
         self._due.add(server)
-        if server not in self._told:
+        if server not in self._passed_on:
             self._wake.set()
 
     async def discover(self, server: str | Claim, wait_seconds: float) -> bool:
@@ -109,10 +109,10 @@ class Discovery:
     async def _make_due(self) -> None:
         """Pass on what upstreams said, once a second per server at most."""
         now = asyncio.get_running_loop().time()
-        self._told = {name: at for name, at in self._told.items() if now - at < _LOOK_SECONDS}
-        if due := self._due - self._told.keys():
+        self._passed_on = {name: at for name, at in self._passed_on.items() if now - at < _LOOK_SECONDS}
+        if due := self._due - self._passed_on.keys():
             await self._servers.make_due(*due)
-            self._told |= dict.fromkeys(due, now)
+            self._passed_on |= dict.fromkeys(due, now)
             self._due -= due
 
     def _doubtful(self) -> Iterator[str]:
@@ -140,7 +140,7 @@ class Discovery:
                 await self._failed(claim, f"It did not tell what it offers within {seconds:g} s.")
             except GatewayError as error:
                 await self._failed(
-                    claim, _said(error, claim.spec), leads_back=error.facts.get("upstream_status") == 508
+                    claim, _reason(error, claim.spec), leads_back=error.facts.get("upstream_status") == 508
                 )
             except Exception as error:
                 log.exception("asking server %s failed", claim.spec.name)
@@ -166,7 +166,7 @@ class Discovery:
             await self._sync.announce()
 
 
-def _said(error: GatewayError, spec: ServerSpec) -> str:
+def _reason(error: GatewayError, spec: ServerSpec) -> str:
     """Why a server could not be asked, with its address where it was not reached. Administrators read it."""
     where = urlsplit(spec.url)
     if not where.hostname or not error.detail.startswith(f"Server {spec.name!r} can't be reached"):

@@ -38,12 +38,12 @@ class Sync:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._asked = 0
+        self._tickets = 0
         self._served = 0
         self._look = asyncio.Event()
         self._changed = asyncio.Event()
         self._swapped: list[Callable[[Catalogue], None]] = []
-        self._telling: set[asyncio.Task[bool]] = set()
+        self._publishing: set[asyncio.Task[bool]] = set()
         self._read_calls: list[Callable[[], None]] = []
         self._feeds: list[Read] = []
         self._looked_for_caller = 0.0
@@ -88,12 +88,12 @@ class Sync:
 
     async def catch_up(self) -> None:
         """Read all that was committed before this call; callers share one read. Raises StoreUnavailable."""
-        self._asked += 1
-        ticket = self._asked
+        self._tickets += 1
+        ticket = self._tickets
         async with self._lock:
             if self._served >= ticket:
                 return
-            serving = self._asked
+            serving = self._tickets
             await self._read()
             self._served = serving
 
@@ -120,15 +120,15 @@ class Sync:
             await self._changed.wait()
         return self.catalogue
 
-    def tell_others(self) -> None:
+    def hint_others(self) -> None:
         """After a write of our own: have the other workers look."""
-        telling = asyncio.create_task(self._hints.publish())  # a frozen Redis must not hold up the writer
-        self._telling.add(telling)
-        telling.add_done_callback(self._telling.discard)
+        publishing = asyncio.create_task(self._hints.publish())  # a frozen Redis must not hold up the writer
+        self._publishing.add(publishing)
+        publishing.add_done_callback(self._publishing.discard)
 
     async def announce(self) -> None:
         """After a write of our own: tell the others, and read it."""
-        self.tell_others()
+        self.hint_others()
         try:
             await self.catch_up()
         except StoreUnavailable:
@@ -136,7 +136,7 @@ class Sync:
 
     async def close(self) -> None:
         """Let go of what is still being told."""
-        await end(self._telling)
+        await end(self._publishing)
 
     async def _read(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""One client's own stream (GET): what its upstream sessions say by themselves, and that lists changed.
+"""One client's own stream (GET): what its servers send by themselves, and that lists changed.
 
 The worker that holds the client's stream holds those of its upstream sessions too. What comes faster than the client
 reads is dropped, with a count; that a list changed is said once however often it is heard.
@@ -17,7 +17,7 @@ from contextlib import aclosing
 from gateway.errors import GatewayError
 from gateway.model.catalogue import Catalogue
 from gateway.protocol import versions
-from gateway.protocol.exchange import Answer, Ask, Changed, Emit, asked, told
+from gateway.protocol.exchange import Ask, Changed, Emit, SendBack, read_notification, read_request
 from gateway.protocol.messages import Failure, Message, Notification, Request, encode
 from gateway.sessions.links import Links
 from gateway.sessions.record import UpstreamRecord
@@ -31,7 +31,7 @@ _MAX_BYTES = 8 << 20  # bytes of them, that a client has not read
 _AGAIN_SECONDS = 0.25
 _MAX_AGAIN_SECONDS = 30.0
 _MAX_ASKED = 100  # questions of one server that wait in the stream at once
-_SAY_EVERY = 0.5  # seconds between two notifications that the same list changed
+_ANNOUNCE_EVERY = 0.5  # seconds between two notifications that the same list changed
 _FOLLOWS_WITHIN = 5.0  # seconds in which the catalogue shows what a server said of its lists
 _AGGREGATE_WAITS = 3.0  # seconds for the catalogue to show it, before the client is told all the same
 
@@ -61,14 +61,14 @@ class GetStream:
         self._bytes = 0
         self._questions = 0
         self._silent: set[str] = set()
-        self._announced = False
+        self._is_announced = False
         self._changed = asyncio.Event()
         self._upstream: dict[str, tuple[UpstreamRecord, asyncio.Task[None]]] = {}
         self._places: dict[str, str] = {}
         self._looking: asyncio.Task[None] | None = None
-        self._said: dict[str, float] = {}
-        self._said_by_server: dict[str, float] = {}
-        self._saying: dict[str, asyncio.TimerHandle] = {}
+        self._sent_at: dict[str, float] = {}
+        self._server_said_at: dict[str, float] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
         self.token = os.urandom(8).hex()
         upstream.watch(self.look)
@@ -103,15 +103,15 @@ class GetStream:
     def opened_elsewhere(self, token: str) -> None:
         """A stream of this session was opened somewhere: who is announced after us takes over."""
         if token == self.token:
-            self._announced = True
-        elif self._announced:
+            self._is_announced = True
+        elif self._is_announced:
             self.close()
 
     async def end(self) -> None:
         """Let go of everything."""
         self.close()
         self._sessions.unwatch(self.look)
-        for timer in self._saying.values():
+        for timer in self._timers.values():
             timer.cancel()
         tasks = [task for _, task in self._upstream.values()]
         await end([*tasks, *([self._looking] if self._looking else [])])
@@ -128,36 +128,36 @@ class GetStream:
             return
         now = time.monotonic()
         if self._server is None:
-            self._say_at(method, now + _AGGREGATE_WAITS)
+            self._announce_at(method, now + _AGGREGATE_WAITS)
         elif self._server == server:
-            self._said_by_server[method] = now
-            self._say_soon(method)
+            self._server_said_at[method] = now
+            self._announce_soon(method)
 
     def catalogue_changed(self, method: str) -> None:
         """The catalogue shows that a list changed."""
-        if time.monotonic() - self._said_by_server.get(method, 0.0) < _FOLLOWS_WITHIN:
+        if time.monotonic() - self._server_said_at.get(method, 0.0) < _FOLLOWS_WITHIN:
             return  # it is what the server itself said a moment ago
-        if (timer := self._saying.pop(method, None)) is not None:
+        if (timer := self._timers.pop(method, None)) is not None:
             timer.cancel()
-        self._say_soon(method)
+        self._announce_soon(method)
 
-    def _say_soon(self, method: str) -> None:
-        self._say_at(method, max(time.monotonic(), self._said.get(method, 0.0) + _SAY_EVERY))
+    def _announce_soon(self, method: str) -> None:
+        self._announce_at(method, max(time.monotonic(), self._sent_at.get(method, 0.0) + _ANNOUNCE_EVERY))
 
-    def _say_at(self, method: str, at: float) -> None:
-        if method in self._saying or self._closed:
+    def _announce_at(self, method: str, at: float) -> None:
+        if method in self._timers or self._closed:
             return
 
-        def say() -> None:
-            self._saying.pop(method, None)
-            self._said[method] = time.monotonic()
+        def announce() -> None:
+            self._timers.pop(method, None)
+            self._sent_at[method] = time.monotonic()
             self.put(Notification(method))
 
         delay = at - time.monotonic()
         if delay <= 0:
-            say()
+            announce()
         else:
-            self._saying[method] = asyncio.get_running_loop().call_later(delay, say)
+            self._timers[method] = asyncio.get_running_loop().call_later(delay, announce)
 
     def put(self, message: Notification | Request) -> None:
         """Have something said, if the client keeps up."""
@@ -215,7 +215,7 @@ class GetStream:
                     async for heard in stream:
                         if heard.event_id is not None:
                             self._places[server] = heard.event_id
-                        await self._hear(server, upstream, heard.message)
+                        await self._on_message(server, upstream, heard.message)
             except NoStream:
                 self._silent.add(upstream.handle)
                 return
@@ -226,12 +226,12 @@ class GetStream:
             pause = _AGAIN_SECONDS if time.monotonic() - began > pause else min(2 * pause, _MAX_AGAIN_SECONDS)
             await asyncio.sleep(pause)
 
-    async def _hear(self, server: str, upstream: UpstreamRecord, message: Message) -> None:
+    async def _on_message(self, server: str, upstream: UpstreamRecord, message: Message) -> None:
         link = self._links.of(server, upstream)
         if link is None or not isinstance(message, Request | Notification):
             return
-        match asked(message) if isinstance(message, Request) else told(message):
-            case Answer(answer):
+        match read_request(message) if isinstance(message, Request) else read_notification(message):
+            case SendBack(answer):
                 await link.post(upstream.session, answer)
             case Ask(request):
                 question = (

@@ -77,7 +77,7 @@ class Session:
         self.ended = False
         self._around = around
         self._under_way: dict[Id, set[asyncio.Timeout]] = {}
-        self._asked: dict[str, Callable[[], None]] = {}
+        self._waiting: dict[str, Callable[[], None]] = {}
         self._translation: Translation | None = None
 
     @property
@@ -149,8 +149,8 @@ class Session:
                         if attempt == 1:
                             upstream = await self.upstream.get(server, link, upstream)
                     finally:
-                        for id in outward.asked:
-                            self._asked.pop(id, None)
+                        for id in outward.question_ids:
+                            self._waiting.pop(id, None)
         except TimeoutError:
             raise SessionNotFound if self.ended else RequestCancelled from None
         finally:
@@ -162,7 +162,7 @@ class Session:
     async def answer(self, message: Reply | Failure) -> None:
         """Pass a client's answer on to the server that asked; what nobody asked, or twice, is dropped."""
         try:
-            question = self.translation().asked(message.id)
+            question = self.translation().question_of(message.id)
         except UnknownQuestion:
             log.info("dropped an answer to a question that nobody asked")
             return
@@ -178,7 +178,7 @@ class Session:
 
     def question_answered(self, id: str) -> bool:
         """Give the call that waits for a client's answer its usual time again; False if it is not under way here."""
-        call = self._asked.pop(id, None)
+        call = self._waiting.pop(id, None)
         if call is not None:
             call()
         return call is not None
@@ -191,7 +191,7 @@ class Session:
                 await self.cancel(params.get("requestId"), params)
             case "notifications/progress":
                 try:
-                    question = self.translation().asked(params.get("progressToken"))
+                    question = self.translation().question_of(params.get("progressToken"))
                 except UnknownQuestion:
                     return
                 await self._post(question, replace(notification, params={**params, "progressToken": question.id}))
@@ -272,7 +272,7 @@ class Session:
 class _Outward:
     """What comes from a server during one call, on its way to the client."""
 
-    __slots__ = ("_can_ask", "_events", "_server", "_session", "_upstream", "asked")
+    __slots__ = ("_can_ask", "_events", "_server", "_session", "_upstream", "question_ids")
 
     def __init__(self, session: Session, server: str, upstream: UpstreamRecord, events: Events, can_ask: bool) -> None:
         self._session = session
@@ -280,7 +280,7 @@ class _Outward:
         self._upstream = upstream
         self._events = events
         self._can_ask = can_ask
-        self.asked: list[str] = []
+        self.question_ids: list[str] = []
 
     async def on_stream(self) -> None:
         await self._events.on_stream()
@@ -302,8 +302,8 @@ class _Outward:
         if isinstance(question, Failure):
             return question
         id = str(question.id)
-        self._session._asked[id] = answered
-        self.asked.append(id)
+        self._session._waiting[id] = answered
+        self.question_ids.append(id)
         await self._events.on_message(question)
         return None
 

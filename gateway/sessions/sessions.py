@@ -238,7 +238,7 @@ class Sessions:
         session = self._known.get(key)
         upstream: dict[str, UpstreamRecord] = {} if session is None else dict(session.upstream.known)
         self.drop(key)
-        await self._heard(token, await self._hints.broadcast(SessionEnded(key, expires, token)))
+        await self._wait_for_acknowledgements(token, await self._hints.broadcast(SessionEnded(key, expires, token)))
         try:
             record = await self._records.remove(key)
         except RedisUnavailable:
@@ -247,7 +247,7 @@ class Sessions:
             upstream.update(record.upstream)
         await asyncio.gather(*(self._end_upstream(server, each) for server, each in upstream.items()))
 
-    async def _heard(self, token: str, receivers: int) -> None:
+    async def _wait_for_acknowledgements(self, token: str, receivers: int) -> None:
         """Wait for as many acknowledgements as there are workers, but not for long."""
         try:
             async with asyncio.timeout(_HEARD_SECONDS):

@@ -59,7 +59,7 @@ class Translation:
             params = {**params, "_meta": {**meta, "progressToken": self._question_id(server, upstream, token)}}
         return Request(self._question_id(server, upstream, request.id), request.method, params)
 
-    def asked(self, id: object) -> Question:
+    def question_of(self, id: object) -> Question:
         """What a client's answer, or its progress token, answers. Raises UnknownQuestion."""
         return self.question_ids.read(self.key, id)
 

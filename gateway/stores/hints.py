@@ -47,13 +47,13 @@ class Hints:
         """What our own hints say: we know of our writes already."""
         self.connected = False
         self.round_trips = 0
-        self._heard = asyncio.Event()
+        self._subscribed = asyncio.Event()
 
     async def first_contact(self, seconds: float) -> None:
         """Wait for the first subscription, but not for long: without Redis we begin all the same."""
         try:
             async with asyncio.timeout(seconds):
-                await self._heard.wait()
+                await self._subscribed.wait()
         except TimeoutError:
             pass
 
@@ -136,7 +136,7 @@ class Hints:
             if message is None or message["type"] not in ("message", "subscribe"):
                 continue
             self.connected = True
-            self._heard.set()
+            self._subscribed.set()
             if message["type"] == "message" and message["channel"] == _SESSIONS.encode():
                 try:
                     on_broadcast(from_bytes(message["data"]))

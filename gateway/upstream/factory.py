@@ -10,7 +10,7 @@ from gateway.net.dialer import Dialer
 from gateway.upstream.contract import Upstream
 from gateway.upstream.detect import DetectingUpstream, Guess
 from gateway.upstream.http_sse import HttpSseUpstream
-from gateway.upstream.relayed import HeldUpstream, Relay
+from gateway.upstream.relayed import Relay, RelayedUpstream
 from gateway.upstream.rest import RestUpstream
 from gateway.upstream.stdio import NoBridge, StdioUpstream
 from gateway.upstream.streamable_http import StreamableHttpUpstream, WireLimits
@@ -42,20 +42,20 @@ def over_http(dialer: Dialer, limits: WireLimits, relay: Relay, bridge: str | No
             limits_of_programs = WireLimits(_PROGRAM_SECONDS, limits.max_result)
             key = f"{spec.name}-{spec.fingerprint}"
             stdio = StdioUpstream(spec.name, key, program, over_socket, limits_of_programs, relay.bridge)
-            return HeldUpstream(spec.name, stdio, relay)
+            return RelayedUpstream(spec.name, stdio, relay)
         client = dialer.client(spec.headers)
         if spec.transport_type == "rest":
             return RestUpstream(spec.name, spec.url, client, limits)
         streams = dialer.client(spec.headers, _MAX_STREAMS)
         sse = HttpSseUpstream(spec.name, spec.url, streams, limits, relay.worker)
         if spec.transport_type == "sse":
-            return HeldUpstream(spec.name, sse, relay)
+            return RelayedUpstream(spec.name, sse, relay)
         mcp = StreamableHttpUpstream(spec.name, spec.url, client, limits, streams)
         rest = RestUpstream(spec.name, spec.url, client, limits)
         guess = None
         if urlsplit(spec.url).path in ("", "/"):
             url = urlunsplit(urlsplit(spec.url)._replace(path="/mcp"))
             guess = Guess(redact_url(url), StreamableHttpUpstream(spec.name, url, client, limits, streams))
-        return DetectingUpstream(mcp, HeldUpstream(spec.name, sse, relay), rest, guess)
+        return DetectingUpstream(mcp, RelayedUpstream(spec.name, sse, relay), rest, guess)
 
     return connect

@@ -44,7 +44,6 @@ from gateway.model.breaker import Breaker
 from gateway.model.server import ServerSpec
 from gateway.protocol import versions
 from gateway.protocol.exchange import (
-    Answer,
     Ask,
     Changed,
     Done,
@@ -52,6 +51,7 @@ from gateway.protocol.exchange import (
     Exchange,
     Handshake,
     Hello,
+    SendBack,
     Talk,
     answer_for_nobody,
 )
@@ -245,7 +245,7 @@ class ServerLink:
                             self._changed(self.spec.name, notification.method)
                         if passes:
                             await events.on_message(notification)
-                    case Answer(answer):
+                    case SendBack(answer):
                         asked = self._counted(asked)
                         await self._upstream.post(session, answer)
                     case Ask(question):

@@ -174,8 +174,8 @@ class Relay:
                     async for message in messages:
                         await self._say(errand.reply, message)
             case "listen", None:
-                async with aclosing(upstream.listen(errand.session, errand.after)) as heard:
-                    async for each in heard:
+                async with aclosing(upstream.listen(errand.session, errand.after)) as stream:
+                    async for each in stream:
                         await self._say(errand.reply, each.message)
             case "post", Notification() | Reply() | Failure() as note:
                 await upstream.post(errand.session, note)
@@ -233,7 +233,7 @@ class HolderLost(Exception):
     """The holder died while it carried out an errand."""
 
 
-class HeldUpstream:
+class RelayedUpstream:
     """An upstream whose sessions are held by the process that opened them."""
 
     def __init__(self, server: str, own: Upstream, relay: Relay) -> None:
@@ -247,7 +247,7 @@ class HeldUpstream:
     async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
         if self._is_ours(session):
             return await self.own.call(session, request)
-        answers = self._told(session, self._errand("send", session, message=encode(request).decode()))
+        answers = self._replies(session, self._errand("send", session, message=encode(request).decode()))
         try:
             first = await anext(answers, None)
         except BaseException:
@@ -272,11 +272,11 @@ class HeldUpstream:
 
     async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         if self._is_ours(session):
-            async with aclosing(self.own.listen(session, after)) as heard:
-                async for each in heard:
+            async with aclosing(self.own.listen(session, after)) as stream:
+                async for each in stream:
                     yield each
             return
-        async with aclosing(self._told(session, self._errand("listen", session, after=after))) as messages:
+        async with aclosing(self._replies(session, self._errand("listen", session, after=after))) as messages:
             async for message in messages:
                 if not isinstance(message, StreamOpened | Interrupted):
                     yield Heard(message, None)
@@ -308,11 +308,11 @@ class HeldUpstream:
         return {"kind": kind, "server": self._server, "link": [known, session.session_id, session.holder], **more}
 
     async def _done(self, session: UpstreamSession, errand: dict[str, Any]) -> None:
-        async with aclosing(self._told(session, errand)) as answers:
+        async with aclosing(self._replies(session, errand)) as answers:
             async for _ in answers:
                 pass
 
-    async def _told(self, session: UpstreamSession, errand: dict[str, Any]) -> MessageStream:
+    async def _replies(self, session: UpstreamSession, errand: dict[str, Any]) -> MessageStream:
         try:
             async with aclosing(self._relay.ask(session.holder or "", errand)) as entries:
                 async for fields in entries:

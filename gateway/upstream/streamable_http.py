@@ -141,9 +141,9 @@ class StreamableHttpUpstream:
         answer = messages[0] if len(messages) == 1 else None
         if isinstance(answer, Reply | Failure) and answer.id == request.id:
             return answer
-        return self._told(messages)
+        return self._replay(messages)
 
-    async def _told(self, messages: list[Message]) -> MessageStream:
+    async def _replay(self, messages: list[Message]) -> MessageStream:
         """What a server sent beside its answer, or instead of it, in one body."""
         for message in messages:
             yield message

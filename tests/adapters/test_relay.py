@@ -19,7 +19,7 @@ from gateway.stores.words import Word
 from gateway.upstream import relayed as relay_module
 from gateway.upstream.contract import UpstreamSession
 from gateway.upstream.memory import MemoryServer, MemoryUpstream
-from gateway.upstream.relayed import HeldUpstream, Relay
+from gateway.upstream.relayed import Relay, RelayedUpstream
 from tests.calls import messages_of
 
 pytestmark = pytest.mark.anyio
@@ -87,7 +87,7 @@ def session_of(holder: str) -> UpstreamSession:
 
 
 async def carried(asker: Worker, holder: str) -> list[Any]:
-    upstream = HeldUpstream("demo", MemoryUpstream("demo", MemoryServer()), asker.relay)
+    upstream = RelayedUpstream("demo", MemoryUpstream("demo", MemoryServer()), asker.relay)
     async with asyncio.timeout(10), aclosing(messages_of(upstream, session_of(holder), CALL)) as messages:
         return [each async for each in messages]
 

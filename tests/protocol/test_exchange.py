@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.protocol import exchange
-from gateway.protocol.exchange import Answer, Changed, Done, Emit, Exchange, HandshakeRefused, Ignored
+from gateway.protocol.exchange import Changed, Done, Emit, Exchange, HandshakeRefused, Ignored, SendBack
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 
 CALL = Request("mine", "tools/call", {"name": "t", "_meta": {"progressToken": "token", "other": 1}})
@@ -49,9 +49,9 @@ def test_list_changes_ping_and_foreign_requests_have_their_place() -> None:
     talk = Exchange(CALL, 42)
     changed = "notifications/tools/list_changed"
     assert talk.receive(Notification(changed)) == Changed(Notification(changed))
-    assert talk.receive(Request("p", "ping")) == Answer(Reply("p", {}))
+    assert talk.receive(Request("p", "ping")) == SendBack(Reply("p", {}))
     refused = talk.receive(Request(9, "sampling/createMessage"))
-    assert isinstance(refused, Answer)
+    assert isinstance(refused, SendBack)
     assert isinstance(refused.message, Failure)
     assert refused.message.code == -32601
 
