@@ -1,5 +1,6 @@
 """The whole stack as processes: two replicas of two workers, nginx, stub and stores, on ports of the test's own."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -146,3 +147,37 @@ def start_stack(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     for running in started:
         if running.process is not None:
             running.stop()
+
+
+@contextlib.contextmanager
+def registered(stack: Running, name: str, **fields: Any) -> Iterator[dict[str, Any]]:
+    """A server registered through nginx for the time of the block."""
+    with stack.client() as client:
+        answer = client.post("/mcp/servers", json={"name": name, "url": stack.stub, **fields})
+        assert answer.status_code == 200, answer.text
+        try:
+            yield answer.json()
+        finally:
+            client.delete(f"/mcp/servers/{name}")
+
+
+def each_worker(stack: Running, what: Callable[[httpx.Client], Any]) -> dict[tuple[str, str], Any]:
+    """Ask every worker of every replica something; one connection leads to one worker."""
+    found: dict[tuple[str, str], Any] = {}
+    deadline = time.monotonic() + 60
+    while len(found) < 4:
+        assert time.monotonic() < deadline, f"only met {sorted(found)}"
+        for replica in stack.replicas:
+            with stack.client(base_url=replica) as client:
+                state = client.get("/readyz").json()
+                who = (state["replica"], state["worker"])
+                if who not in found:
+                    found[who] = what(client)
+    return found
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

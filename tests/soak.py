@@ -23,9 +23,9 @@ import httpx
 import redis
 
 from gateway.protocol.sse import SseDecoder
-from tests.edge.test_mcp import BOTH, request
 from tests.fix_everything import everything
 from tests.fix_stack import KEY, Running
+from tests.talk import BOTH, request
 
 _CLIENTS = 12
 _IDLE_SECONDS = 20

@@ -20,10 +20,10 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from gateway.errors import GatewayError
+from gateway.machine import privileges
 from gateway.observability.logs import printable
 from gateway.protocol import exchange
 from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
-from gateway.system import privileges
 from gateway.tasks import end
 from gateway.upstream.multiplexer import ChannelClosed, Multiplexer
 

@@ -29,7 +29,7 @@ import psycopg
 import redis
 
 from gateway.errors import SettingsError
-from gateway.system import privileges
+from gateway.machine import privileges
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0

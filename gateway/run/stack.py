@@ -24,9 +24,9 @@ from types import TracebackType
 from typing import Any
 
 from gateway.errors import SettingsError
+from gateway.machine import ports, privileges
 from gateway.run.embedded import Stores, nginx_binary
 from gateway.settings import DEMO_KEY, LOOPBACK, Settings
-from gateway.system import ports, privileges
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 40.0

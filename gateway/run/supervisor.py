@@ -22,9 +22,9 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
+from gateway.machine.ports import listen
 from gateway.observability.metrics import SHARED_FOLDER
 from gateway.settings import Settings
-from gateway.system.ports import listen
 
 _BACKLOG = 1024
 _BRIDGE = 0  # the number of the child that runs stdio servers

@@ -1,6 +1,5 @@
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,41 +8,10 @@ from gateway.protocol.messages import Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import Open, Servers
+from tests.talk import BOTH, ask, ends, handshake, request
 
 pytestmark = pytest.mark.anyio
-BOTH = {"accept": "application/json, text/event-stream"}
 ADDRESSES = ["/mcp", "/mcp/servers/demo/mcp"]
-
-
-def request(method: str, id: Any = 1, **params: Any) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
-
-
-async def initialize(client: Client, address: str = "/mcp", version: str = "2025-11-25") -> dict[str, str]:
-    """Open a session; return the headers of its further requests."""
-    body = request("initialize", protocolVersion=version, capabilities={}, clientInfo={"name": "t", "version": "1"})
-    status, headers, answer = await client.ask("POST", address, value=body, headers=BOTH)
-    assert status == 200, answer
-    assert answer["result"]["protocolVersion"] == version
-    session = BOTH | {"mcp-session-id": headers["mcp-session-id"], "mcp-protocol-version": version}
-    told = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-    assert (await client.ask("POST", address, value=told, headers=session))[0] == 202
-    return session
-
-
-async def ask(client: Client, address: str, session: Mapping[str, str], method: str, **params: Any) -> Any:
-    status, _, answer = await client.ask("POST", address, value=request(method, "i", **params), headers=session)
-    assert (status, answer["id"]) == (200, "i")
-    return answer.get("result", answer.get("error"))
-
-
-async def ends(worker: Client, session: Mapping[str, str]) -> None:
-    """Wait until a worker no longer knows the session."""
-    status = 0
-    async with asyncio.timeout(10):
-        while status != 404:
-            status, _, _ = await worker.ask("POST", "/mcp", value=request("ping"), headers=session)
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("version", ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"])
@@ -51,7 +19,7 @@ async def ends(worker: Client, session: Mapping[str, str]) -> None:
 async def test_a_session_of_each_handshake_revision_lists_and_calls(
     client: Client, registered: MemoryServer, address: str, version: str
 ) -> None:
-    session = await initialize(client, address, version)
+    session = await handshake(client, address, version)
     tools = (await ask(client, address, session, "tools/list"))["tools"]
     name = "demo__echo" if address == "/mcp" else "echo"
     assert [tool["name"] for tool in tools] == [name]
@@ -61,7 +29,7 @@ async def test_a_session_of_each_handshake_revision_lists_and_calls(
 
 
 async def test_a_session_lives_on_every_worker(client: Client, registered: MemoryServer, open_app: Open) -> None:
-    session = await initialize(client)
+    session = await handshake(client)
     async with open_app() as (_, other):
         assert (await ask(other, "/mcp", session, "tools/list"))["tools"]
         assert (await client.ask("DELETE", "/mcp", headers=session))[0] == 204
@@ -86,7 +54,7 @@ async def test_a_session_lives_on_every_worker(client: Client, registered: Memor
 async def test_what_may_not_come_in_is_a_json_rpc_error_with_its_status(
     client: Client, registered: MemoryServer, change: dict[str, str], status: int, code: int
 ) -> None:
-    session = await initialize(client)
+    session = await handshake(client)
     got, headers, answer = await client.ask("POST", "/mcp", value=request("ping"), headers=session | change)
     assert (got, headers["content-type"], answer["error"]["code"]) == (status, "application/json", code)
     assert answer["jsonrpc"] == "2.0"
@@ -110,7 +78,7 @@ async def test_without_a_session_it_says_what_to_do(client: Client) -> None:
 
 
 async def test_a_session_belongs_to_its_address(client: Client, registered: MemoryServer) -> None:
-    session = await initialize(client, "/mcp")
+    session = await handshake(client, "/mcp")
     status, _, _ = await client.ask("POST", ADDRESSES[1], value=request("ping"), headers=session)
     assert status == 404
 
@@ -134,14 +102,14 @@ async def test_a_session_belongs_to_its_address(client: Client, registered: Memo
 async def test_bad_input_has_its_code(
     client: Client, registered: MemoryServer, body: bytes, status: int, code: int
 ) -> None:
-    session = (await initialize(client)) | {"content-type": "application/json"}
+    session = (await handshake(client)) | {"content-type": "application/json"}
     got, _, answer = await client.ask("POST", "/mcp", body=body, headers=session)
     assert (got, answer["error"]["code"]) == (status, code)
     assert answer["id"] in (1, None)
 
 
 async def test_batches_exist_where_the_revision_has_them(client: Client, registered: MemoryServer) -> None:
-    session = await initialize(client, version="2025-03-26")
+    session = await handshake(client, version="2025-03-26")
     batch = [request("ping", 1), {"jsonrpc": "2.0", "method": "notifications/x"}, request("tools/list", 2), 7]
     status, _, answers = await client.ask("POST", "/mcp", value=batch, headers=session)
     assert (status, [answer["id"] for answer in answers]) == (200, [1, 2, None])
@@ -158,7 +126,7 @@ async def test_lists_are_paginated_and_never_cut(open_app: Open, servers: Server
     servers["many"] = MemoryServer(tools={f"t{number:03}": nothing for number in range(25)}, page_size=10)
     async with open_app(page_size=7) as (_, client):
         await client.ask("POST", "/mcp/servers", value={"name": "many", "url": "http://many.test/mcp"})
-        session = await initialize(client)
+        session = await handshake(client)
         names: list[str] = []
         cursor: Any = ""
         pages = 0
@@ -172,7 +140,7 @@ async def test_lists_are_paginated_and_never_cut(open_app: Open, servers: Server
 async def test_at_a_servers_own_address_pages_are_the_servers(client: Client, registered: MemoryServer) -> None:
     registered.tools |= {f"t{number}": registered.tools["echo"] for number in range(4)}
     registered.page_size = 3
-    session = await initialize(client, ADDRESSES[1])
+    session = await handshake(client, ADDRESSES[1])
     first = await ask(client, ADDRESSES[1], session, "tools/list")
     assert (len(first["tools"]), first["nextCursor"]) == (3, "3")
     assert len((await ask(client, ADDRESSES[1], session, "tools/list", cursor="3"))["tools"]) == 2
@@ -190,7 +158,7 @@ async def test_at_a_servers_own_address_it_speaks_for_itself(client: Client, reg
 async def test_a_server_that_is_down_still_shows_its_last_known_lists_with_the_reason(
     client: Client, registered: MemoryServer
 ) -> None:
-    sessions = {address: await initialize(client, address) for address in ADDRESSES}
+    sessions = {address: await handshake(client, address) for address in ADDRESSES}
     registered.down = "the plug was pulled"
     assert (await client.ask("POST", "/mcp/servers/demo/refresh"))[2]["state"] == "unreachable"
     for address, session in sessions.items():
@@ -203,14 +171,14 @@ async def test_a_server_that_is_down_still_shows_its_last_known_lists_with_the_r
 
 
 async def test_an_upstreams_session_that_expired_is_made_anew(client: Client, registered: MemoryServer) -> None:
-    session = await initialize(client)
+    session = await handshake(client)
     await ask(client, "/mcp", session, "tools/call", name="echo")
     registered.forget_sessions()
     assert "content" in await ask(client, "/mcp", session, "tools/call", name="echo")
 
 
 async def test_an_upstreams_own_error_passes_as_it_is(client: Client, registered: MemoryServer) -> None:
-    session = await initialize(client, ADDRESSES[1])
+    session = await handshake(client, ADDRESSES[1])
     error = await ask(client, ADDRESSES[1], session, "tools/call", name="gone")
     assert error == {"code": -32602, "message": "Unknown tool: gone"}
 
@@ -225,7 +193,7 @@ async def steps(request: Request, emit: Emit) -> Any:
 async def test_progress_comes_under_the_callers_token(client: Client, registered: MemoryServer, address: str) -> None:
     registered.tools["steps"] = steps
     await client.ask("POST", "/mcp/servers/demo/refresh")
-    session = await initialize(client, address)
+    session = await handshake(client, address)
     name = "demo__steps" if address == "/mcp" else "steps"
     body = request("tools/call", "i", name=name, _meta={"progressToken": "mine"})
     async with client.open("POST", address, value=body, headers=session) as answer:
@@ -247,7 +215,7 @@ async def test_a_hang_up_does_not_cancel_a_call_of_a_session(client: Client, reg
 
     registered.tools["slow"] = slow
     await client.ask("POST", "/mcp/servers/demo/refresh")
-    session = await initialize(client)
+    session = await handshake(client)
 
     async def call_and_leave() -> None:
         async with client.open("POST", "/mcp", value=request("tools/call", name="slow"), headers=session) as answer:
@@ -264,7 +232,7 @@ async def test_a_hang_up_does_not_cancel_a_call_of_a_session(client: Client, reg
 
 
 async def test_the_get_stream_tells_that_lists_changed(client: Client, registered: MemoryServer) -> None:
-    session = await initialize(client)
+    session = await handshake(client)
     async with client.open("GET", "/mcp", headers=session | {"accept": "text/event-stream"}) as answer:
         assert answer.status == 200
         registered.tools["second"] = steps
@@ -277,7 +245,7 @@ async def test_the_get_stream_tells_that_lists_changed(client: Client, registere
 async def test_completion_finds_the_prompt_behind_a_public_name(client: Client, servers: Servers) -> None:
     servers["a"] = MemoryServer(prompts=[{"name": "p"}], templates=[{"uriTemplate": "x://{id}", "name": "t"}])
     await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
-    session = await initialize(client)
+    session = await handshake(client)
     for ref, local in (
         ({"type": "ref/prompt", "name": "a__p"}, {"type": "ref/prompt", "name": "p"}),
         ({"type": "ref/resource", "uri": "x://{id}"}, {"type": "ref/resource", "uri": "x://{id}"}),
@@ -308,7 +276,7 @@ async def test_links_in_results_lead_back_to_the_server_that_gave_them(client: C
     servers["second"].resources.append({"uri": "file:///only", "name": "o"})
     for name in servers:
         await client.ask("POST", "/mcp/servers", value={"name": name, "url": f"http://{name}.test/mcp"})
-    session = await initialize(client)
+    session = await handshake(client)
     result = await ask(client, "/mcp", session, "tools/call", name="second__link")
     assert result["_meta"] == {"y": 2}
     *links, copy, text = result["content"]
@@ -323,7 +291,7 @@ async def test_links_in_results_lead_back_to_the_server_that_gave_them(client: C
     for each in links:
         await ask(client, "/mcp", session, "resources/read", uri=each["uri"])
         assert servers["second"].requests[-1].method == "resources/read"
-    own = await initialize(client, "/mcp/servers/second/mcp")
+    own = await handshake(client, "/mcp/servers/second/mcp")
     result = await ask(client, "/mcp/servers/second/mcp", own, "tools/call", name="link")
     assert result["content"][0]["uri"] == "file:///same"
 

@@ -11,8 +11,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.fix_stack import KEY, Running
-from tests.system.test_stack import each_worker, registered
+from tests.fix_stack import KEY, Running, each_worker, registered
 
 pytestmark = [pytest.mark.system, pytest.mark.anyio]
 

@@ -14,9 +14,8 @@ import httpx
 import pytest
 
 from gateway.protocol.sse import ServerSentEvent, SseDecoder
-from tests.edge.test_mcp import BOTH, request
-from tests.fix_stack import Running
-from tests.system.test_stack import registered
+from tests.fix_stack import Running, registered
+from tests.talk import BOTH, request
 
 pytestmark = pytest.mark.system
 STEPS = 6

@@ -15,9 +15,8 @@ import pytest
 
 from tests import node
 from tests.fix_node import Install
-from tests.fix_stack import KEY, Running
-from tests.system.test_matrix import Talk, connect
-from tests.system.test_stack import registered
+from tests.fix_stack import KEY, Running, registered
+from tests.sdk import Talk, connect
 
 pytestmark = [
     pytest.mark.system,

@@ -9,45 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.fix_stack import KEY, Running, free_ports
+from tests.fix_stack import KEY, Running, each_worker, free_ports, registered, wait_until
 
 pytestmark = pytest.mark.system
 ECHO = {"name": "stub.echo", "arguments": {"message": "hello"}}
 Start = Callable[..., Running]
-
-
-@contextlib.contextmanager
-def registered(stack: Running, name: str, **fields: Any) -> Iterator[dict[str, Any]]:
-    """A server registered through nginx for the time of the block."""
-    with stack.client() as client:
-        answer = client.post("/mcp/servers", json={"name": name, "url": stack.stub, **fields})
-        assert answer.status_code == 200, answer.text
-        try:
-            yield answer.json()
-        finally:
-            client.delete(f"/mcp/servers/{name}")
-
-
-def each_worker(stack: Running, what: Callable[[httpx.Client], Any]) -> dict[tuple[str, str], Any]:
-    """Ask every worker of every replica something; one connection leads to one worker."""
-    found: dict[tuple[str, str], Any] = {}
-    deadline = time.monotonic() + 60
-    while len(found) < 4:
-        assert time.monotonic() < deadline, f"only met {sorted(found)}"
-        for replica in stack.replicas:
-            with stack.client(base_url=replica) as client:
-                state = client.get("/readyz").json()
-                who = (state["replica"], state["worker"])
-                if who not in found:
-                    found[who] = what(client)
-    return found
 
 
 def judge(stack: Running) -> subprocess.CompletedProcess[str]:
@@ -368,13 +341,6 @@ def test_the_plain_hypercorn_command_serves_too(stack: Running, tmp_path: Path) 
     finally:
         process.terminate()
         process.wait(30)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def status(url: str) -> int:

@@ -16,10 +16,9 @@ import httpx
 import pytest
 
 from tests.asgi import Client
-from tests.edge.test_mcp import BOTH, request
 from tests.fix_gateway import Open
 from tests.fix_stack import Running
-from tests.service.test_sessions import OWN, STREAM, call, initialize, next_message, tell
+from tests.talk import BOTH, OWN, STREAM, call, initialize, next_message, request, tell
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.asgi import Client
-from tests.edge.test_mcp import request
-from tests.service.test_sessions import OWN, STREAM, call, initialize, next_message, tell
+from tests.talk import OWN, STREAM, call, initialize, next_message, request, tell
 
 pytestmark = [pytest.mark.anyio, pytest.mark.system]
 

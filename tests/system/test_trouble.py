@@ -16,8 +16,7 @@ import httpx
 import pytest
 
 from gateway.run.embedded import Stores
-from tests.fix_stack import Running, free_ports
-from tests.system.test_stack import wait_until
+from tests.fix_stack import Running, free_ports, wait_until
 
 pytestmark = pytest.mark.system
 Start = Callable[..., Running]

@@ -17,11 +17,10 @@ from gateway.upstream.contract import Heard, Interrupted, NoStream, SessionExpir
 from gateway.upstream.http_sse import HttpSseUpstream
 from gateway.upstream.link import OURSELVES
 from gateway.upstream.streamable_http import WireLimits
-from tests.adapters.test_http_upstream import CALL, HELLO, PROGRESS, Wire, event, http, reply, upstream, wire
 from tests.calls import messages_of
 from tests.waiting import until
+from tests.wire import CALL, HELLO, PROGRESS, Wire, event, http, reply, upstream
 
-__all__ = ["wire"]
 pytestmark = pytest.mark.anyio
 NOTE = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}'
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from gateway.errors import SettingsError
-from gateway.system import ports
+from gateway.machine import ports
 
 
 def test_a_taken_port_names_the_process_that_has_it() -> None:

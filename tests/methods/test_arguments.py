@@ -4,8 +4,8 @@ import pytest
 
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client
-from tests.edge.test_mcp import ask, initialize
 from tests.fix_gateway import Servers
+from tests.talk import ask, handshake
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +36,7 @@ async def test_wrong_arguments_are_a_tool_error_that_names_the_field(
     status, _, answer = await client.ask("POST", "/mcp/tools/call", value=body)
     assert (status, answer["result"]["isError"]) == (200, True)
     assert named in answer["result"]["content"][0]["text"]
-    session = await initialize(client, "/mcp/servers/a/mcp")
+    session = await handshake(client, "/mcp/servers/a/mcp")
     params = {"name": "echo"} | ({} if arguments is None else {"arguments": arguments})
     assert (await ask(client, "/mcp/servers/a/mcp", session, "tools/call", **params))["isError"] is True
     assert server.requests == []

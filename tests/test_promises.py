@@ -11,8 +11,8 @@ from gateway.methods.services import Gateway
 from gateway.protocol.messages import Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
-from tests.edge.test_mcp import ask, initialize
 from tests.fix_gateway import Open, Servers
+from tests.talk import ask, handshake
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ async def test_a_call_costs_no_round_trip_to_postgres_or_redis(open_app: Open, s
     servers["a"] = MemoryServer()
     async with open_app(poll_seconds=300, refresh_seconds=3600) as (app, client):
         await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
-        session = await initialize(client)
+        session = await handshake(client)
         await ask(client, "/mcp", session, "tools/call", name="a__echo")
         gateway = inside(app)
         count: list[tuple[int, int, int]] = []

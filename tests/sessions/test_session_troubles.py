@@ -10,20 +10,8 @@ from gateway.protocol.messages import Notification, Reply, Request
 from gateway.stores.words import UpstreamOpened
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
-from tests.edge.test_mcp import request
 from tests.fix_gateway import Open, Servers
-from tests.service.test_sessions import (
-    OWN,
-    STREAM,
-    asking,
-    call,
-    counting,
-    initialize,
-    inside,
-    next_message,
-    offer,
-    tell,
-)
+from tests.talk import OWN, STREAM, asking, call, counting, initialize, inside, next_message, offer, request, tell
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio

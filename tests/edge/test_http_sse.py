@@ -11,9 +11,8 @@ import pytest
 from gateway.protocol.messages import Notification, Reply
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Answer, Client
-from tests.edge.test_mcp import request
 from tests.fix_gateway import Open
-from tests.service.test_sessions import EVERYTHING, asking, inside, next_message, offer
+from tests.talk import EVERYTHING, asking, inside, next_message, offer, request
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio

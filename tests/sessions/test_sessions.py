@@ -2,85 +2,32 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from gateway.edge.app import Application
-from gateway.methods.services import Gateway
-from gateway.protocol.messages import Failure, Notification, Reply, Request
-from gateway.upstream.memory import Emit, MemoryServer, Tool
-from tests.asgi import Answer, Client
-from tests.edge.test_mcp import BOTH, request
+from gateway.protocol.messages import Notification, Reply, Request
+from gateway.upstream.memory import Emit, MemoryServer
+from tests.asgi import Client
 from tests.fix_gateway import KEY, Open, Servers
+from tests.talk import (
+    BOTH,
+    EVERYTHING,
+    OWN,
+    STREAM,
+    asking,
+    call,
+    counting,
+    initialize,
+    inside,
+    next_message,
+    offer,
+    request,
+    tell,
+)
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
-STREAM = {"accept": "text/event-stream"}
-OWN = "/mcp/servers/demo/mcp"
-EVERYTHING = {"sampling": {}, "roots": {"listChanged": True}, "elicitation": {"form": {}, "url": {}}}
-
-
-def inside(app: Application) -> Gateway:
-    assert app.gateway is not None
-    return app.gateway
-
-
-async def offer(client: Client, demo: MemoryServer, **tools: Tool) -> None:
-    demo.tools |= tools
-    await client.ask("POST", "/mcp/servers/demo/refresh")
-
-
-async def initialize(
-    client: Client,
-    address: str = OWN,
-    version: str = "2025-11-25",
-    capabilities: Mapping[str, Any] = EVERYTHING,
-) -> dict[str, str]:
-    body = request(
-        "initialize", protocolVersion=version, capabilities=capabilities, clientInfo={"name": "me", "version": "7"}
-    )
-    status, headers, answer = await client.ask("POST", address, value=body, headers=BOTH)
-    assert status == 200, answer
-    return BOTH | {"mcp-session-id": headers["mcp-session-id"], "mcp-protocol-version": version}
-
-
-async def call(
-    client: Client, session: Mapping[str, str], name: str, address: str = OWN, id: Any = 1, **arguments: Any
-) -> Any:
-    body = request("tools/call", id, name=name, arguments=arguments)
-    _, _, answer = await client.ask("POST", address, value=body, headers=session)
-    if isinstance(answer, bytes):
-        return [json.loads(line[6:]) for line in answer.decode().splitlines() if line.startswith("data: {")][-1]
-    return answer
-
-
-async def tell(
-    client: Client, session: Mapping[str, str], message: Mapping[str, Any], address: str = OWN
-) -> tuple[int, Any]:
-    status, _, answer = await client.ask("POST", address, value={"jsonrpc": "2.0", **message}, headers=session)
-    return status, answer
-
-
-def asking(demo: MemoryServer, method: str, **params: Any) -> Tool:
-    """A tool that asks the client something, and answers with what came back."""
-
-    async def tool(_: Request, emit: Emit) -> Any:
-        before = len(demo.posted)
-        await emit(Request(f"q-{before}", method, params))
-        await until(lambda: any(isinstance(each, Reply | Failure) for each in demo.posted[before:]))
-        [answer] = [each for each in demo.posted[before:] if isinstance(each, Reply | Failure)]
-        said = answer.result if isinstance(answer, Reply) else {"code": answer.code}
-        return {"content": [{"type": "text", "text": json.dumps([answer.id, said])}]}
-
-    return tool
-
-
-async def next_message(answer: Answer) -> Any:
-    event = await answer.event()
-    assert event is not None
-    return json.loads(event.data)
 
 
 # --- a session's own session upstream ------------------------------------------------------------------------------
@@ -463,13 +410,6 @@ async def test_the_newest_own_stream_wins(workers: tuple[Client, Client], demo: 
 
 
 # --- streams that are cut ---------------------------------------------------------------------------------------------
-
-
-async def counting(request: Request, emit: Emit) -> Any:
-    for number in range(5):
-        await emit(Notification("notifications/message", {"level": "info", "data": number}))
-        await asyncio.sleep(0.02)
-    return {"content": []}
 
 
 @pytest.mark.parametrize("cut", range(6))

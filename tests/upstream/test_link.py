@@ -20,9 +20,8 @@ from gateway.upstream.link import OURSELVES, CallLimits
 from gateway.upstream.memory import Emit, MemoryServer, MemoryUpstream
 from gateway.upstream.pool import Pool
 from tests.asgi import Client
-from tests.edge.test_mcp import request
 from tests.fix_gateway import Open, Servers
-from tests.service.test_sessions import OWN, asking, call, initialize, next_message, offer, tell
+from tests.talk import OWN, asking, call, initialize, next_message, offer, request, tell
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
