@@ -76,7 +76,7 @@ class Client:
     """Calls an ASGI application as a server would; leaving the block of `open` is a hang-up."""
 
     def __init__(self, app: ASGIApp, key: str | None = None, root_path: str = "") -> None:
-        self._app = app
+        self.app = app
         self._root_path = root_path
         self.headers: dict[str, str] = {"host": "localhost"}
         if key is not None:
@@ -128,7 +128,7 @@ class Client:
 
         async def work() -> None:
             try:
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
             except BaseException as error:
                 if not head.done():
                     head.set_exception(error)

@@ -1,6 +1,5 @@
 """The whole stack as processes: two replicas of two workers, nginx, stub and stores, on ports of the test's own."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -11,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ def start_stack(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             running.stop()
 
 
-@contextlib.contextmanager
+@contextmanager
 def registered(stack: Running, name: str, **fields: Any) -> Iterator[dict[str, Any]]:
     """A server registered through nginx for the time of the block."""
     with stack.client() as client:

@@ -237,10 +237,13 @@ class EventLog:
         key = self._streams.key(stream)
 
         async def close(store: Any) -> None:
+            # answers before the place where the stream is read from are no longer pending either
+            answered = [orjson.loads(fields[b"g"]) for _, fields in await store.xrange(key) if b"g" in fields]
+            unanswered = [id for id in pending if id not in answered]
             async with store.pipeline() as pipe:
-                for place, id in enumerate(pending, number + 1):
-                    pipe.xadd(key, {"d": _unanswered(id)}, id=f"{place}-1")
-                pipe.xadd(key, {"e": b""}, id=f"{number + len(pending) + 1}-1")
+                for place, id in enumerate(unanswered, number + 1):
+                    pipe.xadd(key, {"d": _unanswered(id), "g": orjson.dumps(id)}, id=f"{place}-1")
+                pipe.xadd(key, {"e": b""}, id=f"{number + len(unanswered) + 1}-1")
                 await pipe.execute(raise_on_error=False)
 
         log.warning("closing a stream of worker %s, which is gone", owner)

@@ -83,7 +83,7 @@ class Redis:
                 raise RedisUnavailable from None
             except (TimeoutError, RedisError, OSError) as error:
                 if not bulk:
-                    self._down_until = time.monotonic() + _DOWN_SECONDS
+                    self.rest(_DOWN_SECONDS)
                 log.warning("Redis does not answer: %s", type(error).__name__)
                 raise RedisUnavailable from None
         finally:
@@ -92,6 +92,10 @@ class Redis:
     def key(self, *parts: str) -> str:
         """A key of this gateway's in Redis."""
         return ":".join((self._prefix, *parts))
+
+    def rest(self, seconds: float) -> None:
+        """Leave Redis alone for so long: every operation fails at once."""
+        self._down_until = time.monotonic() + seconds
 
     def script(self, text: str) -> Script:
         """A Lua script to be run within `do`: `await script(keys=…, args=…)`."""

@@ -138,7 +138,7 @@ async def test_below_a_mount_point_the_endpoint_is_too(open_app: Open) -> None:
 
 async def test_without_redis_it_is_503(open_app: Open) -> None:
     async with open_app() as (app, client):
-        inside(app).redis._down_until = 1e12
+        inside(app).redis.rest(1e9)
         status, _, answer = await client.ask("GET", "/sse", headers=SSE)
         assert status == 503
         assert "Redis" in answer["detail"]
@@ -168,7 +168,7 @@ async def test_a_message_that_fails_after_it_was_taken_has_one_answer(
     workers: tuple[Client, Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(*workers) as client:
-        gateway = inside(workers[1]._app)  # type: ignore[arg-type]
+        gateway = inside(workers[1].app)  # type: ignore[arg-type]
         [key] = [each.key for each in gateway.sessions.here()]
         await gateway.redis.do(lambda store: store.delete(gateway.redis.key("session", key)))
         note = {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
@@ -189,15 +189,15 @@ async def test_a_message_that_fails_after_it_was_taken_has_one_answer(
             "type": "http", "method": "POST", "path": path, "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         }  # fmt: skip
-        await workers[1]._app(scope, receive, send)
+        await workers[1].app(scope, receive, send)
         assert sent == ["http.response.start", "http.response.body"]
 
 
 async def test_a_refused_message_keeps_its_id(workers: tuple[Client, Client]) -> None:
     async with connected(*workers) as client:
         for worker in workers:
-            inside(worker._app).redis._down_until = 1e12  # type: ignore[arg-type]
+            inside(worker.app).redis.rest(1e9)  # type: ignore[arg-type]
         _, answer = await client.post(workers[1], request("ping", "mine"))
         assert (answer["id"], answer["error"]["code"]) == ("mine", -32061)
         for worker in workers:
-            inside(worker._app).redis._down_until = 0.0  # type: ignore[arg-type]
+            inside(worker.app).redis.rest(0)  # type: ignore[arg-type]

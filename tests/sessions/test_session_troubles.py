@@ -90,18 +90,18 @@ async def test_what_was_made_without_redis_is_settled_when_it_is_back(open_app: 
     async with open_app() as (app, one), open_app() as (other, two):
         await one.ask("POST", "/mcp/servers", value=DEMO)
         session = await initialize(one)
-        inside(other).redis._down_until = 1e12
+        inside(other).redis.rest(1e9)
         assert (await call(two, session, "echo"))["result"]
         assert servers["demo"].hellos[-1].capabilities == {}
-        inside(other).redis._down_until = 0.0
+        inside(other).redis.rest(0)
         for worker in (one, two, one, two):
             assert (await call(worker, session, "echo"))["result"]
         assert servers["demo"].hellos[-1].capabilities != {}
         await until(lambda: len(servers["demo"].sessions) == 1)
-        inside(app).redis._down_until = 1e12
+        inside(app).redis.rest(1e9)
         alone = await initialize(one)
         assert (await call(one, alone, "echo"))["result"]
-        inside(app).redis._down_until = 0.0
+        inside(app).redis.rest(0)
         assert (await call(one, alone, "echo"))["result"]
         assert (await call(two, alone, "echo"))["result"]
         assert len(servers["demo"].sessions) == 2
@@ -120,9 +120,9 @@ async def test_a_recording_survives_a_gap_of_redis(open_app: Open, servers: Serv
             first = await stream.event()
             assert first is not None
             await until(lambda: not inside(app).event_log.unwritten)
-            inside(app).redis._down_until = asyncio.get_running_loop().time() + 1e6
+            inside(app).redis.rest(1e9)
             await stream.events()
-        inside(app).redis._down_until = 0.0
+        inside(app).redis.rest(0)
         async with two.open("GET", OWN, headers={**session, **STREAM, "last-event-id": first.id or ""}) as stream:
             rest = [json.loads(event.data) for event in await stream.events()]
         assert rest[-1]["id"] == 9
