@@ -92,11 +92,16 @@ class Streams:
                 await asyncio.sleep(1)
                 continue
             for key, entries in found or ():
-                self._hand_out(key.decode(), entries)
+                self._hand_out(key.decode(), wanted[key.decode()], entries)
 
-    def _hand_out(self, key: str, entries: list[tuple[bytes, Fields]]) -> None:
+    def _hand_out(self, key: str, after: str, entries: list[tuple[bytes, Fields]]) -> None:
+        """Give the entries of a stream after `after` to its followers.
+
+        One that joined meanwhile, or was left out, and stands before that place would miss what lies between: it
+        waits for the next read, which begins with it.
+        """
         for name, tail in self._tails.items():
-            if name.partition(" ")[0] != key:
+            if name.partition(" ")[0] != key or order(tail.last) < order(after):
                 continue
             for id, fields in entries:
                 if order(id.decode()) > order(tail.last):

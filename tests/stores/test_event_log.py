@@ -12,6 +12,7 @@ from gateway.stores import event_log as module
 from gateway.stores.event_log import EventLog, Retention
 from gateway.stores.redis import Redis
 from gateway.stores.streams import Streams
+from gateway.tasks import end
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -51,9 +52,7 @@ async def worker(
     try:
         yield one
     finally:
-        for each in loops:
-            each.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await end(loops)  # asyncio.wait_for, which redis-py waits on, can lose a cancellation
         await redis.close()
 
 

@@ -11,6 +11,7 @@ from gateway.stores import inbox as module
 from gateway.stores.inbox import Inbox
 from gateway.stores.redis import Redis, RedisUnavailable
 from gateway.stores.streams import Streams
+from gateway.tasks import end
 
 pytestmark = pytest.mark.anyio
 
@@ -27,8 +28,7 @@ async def inbox(redis: Redis) -> AsyncIterator[Inbox]:
     streams = Streams(redis)
     running = asyncio.create_task(streams.run())
     yield Inbox(redis, streams, 60)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await end([running])  # asyncio.wait_for, which redis-py waits on, can lose a cancellation
 
 
 async def test_an_errand_is_read_once_by_the_worker_it_is_for(inbox: Inbox) -> None:

@@ -16,6 +16,7 @@ from gateway.stores.inbox import Inbox
 from gateway.stores.redis import Redis
 from gateway.stores.streams import Streams
 from gateway.stores.words import Word
+from gateway.tasks import end
 from gateway.upstream import relayed as relay_module
 from gateway.upstream.contract import UpstreamSession
 from gateway.upstream.memory import MemoryServer, MemoryUpstream
@@ -52,9 +53,7 @@ async def worker(redis_url: str, name: str, find: Callable[[str], Any]) -> Async
     try:
         yield one
     finally:
-        for each in loops:
-            each.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await end(loops)  # asyncio.wait_for, which redis-py waits on, can lose a cancellation
         await one.redis.close()
 
 
