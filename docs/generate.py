@@ -136,10 +136,10 @@ the one that the address is for. Parameters and results of our own are the REST 
 _ERRORS = """\
 REST answers a problem document (RFC 9457), its ``type`` ``urn:mcp-gateway:problem:`` and the name below, its
 ``detail`` what to do. JSON-RPC answers an error with one clear sentence, the same facts in ``data``, and the
-request's own id. At ``/rpc`` and the REST addresses a JSON-RPC error travels with HTTP 200, except 400 for -32700
-and -32600, and 401 and 403 at the door; at the MCP addresses with the status below. A server's own error is passed
-on as it is; an error beside ``field`` names the parameter, ``candidates`` and ``did_you_mean`` name what may have
-been meant, ``retry_after`` is in seconds."""
+request's own id. At ``/rpc`` and the REST addresses a JSON-RPC error travels with HTTP 200, except 400 for what is
+no JSON-RPC message (-32700, -32600), and 401 and 403 at the door; at the MCP addresses with the status below. A
+server's own error is passed on as it is; an error beside ``field`` names the parameter, ``candidates`` and
+``did_you_mean`` name what may have been meant, ``retry_after`` is in seconds."""
 _SETTINGS = """\
 From the environment; each is also a field of ``gateway.Settings``. A wrong value stops the start with one line that
 names it. Keys, secrets and URLs may stand in a file instead: ``GATEWAY_MASTER_KEY_FILE``,

@@ -177,7 +177,7 @@ class UnknownServer(UnknownName):
     title = "Unknown server"
     kind = "server"
     listing = "lists the registered servers."
-    method = "mcp.servers.list"
+    method = "mcp.servers.list at /rpc (GET /mcp/servers)"
 
 
 class UnknownResource(UnknownName):

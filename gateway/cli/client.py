@@ -6,6 +6,7 @@ Knows the REST faces only; nothing of the gateway's inside.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ class Remote:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Refused(
-                f"There is no gateway at {self.url} ({error}). Is it running? --url or GATEWAY_URL says where it is.",
+                f"There is no gateway at {self.url} ({_plain(error)}). Is it running? "
+                "--url or GATEWAY_URL says where it is.",
                 Exit.UNREACHABLE,
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -107,6 +109,11 @@ def read_events(answer: httpx.Response) -> Iterator[Event]:
         elif not line and data:
             yield Event(name, json.loads(data))
             name, data = "message", ""
+
+
+def _plain(error: Exception) -> str:
+    """The system's words without its number."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error))
 
 
 def _checked(answer: httpx.Response) -> Any:

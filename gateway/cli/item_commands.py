@@ -169,11 +169,12 @@ def _as_declared(remote: Remote, name: str, given: list[str], read: dict[str, An
         return read
     found = remote.ask("GET", f"/mcp/tools?{urlencode({'q': name.rpartition('__')[2]})}")["tools"]
     named = [tool for tool in found if tool["name"] == name or tool["name"].endswith(f"__{name}")]
-    properties = named[0]["inputSchema"].get("properties") if len(named) == 1 else None
-    if not isinstance(properties, dict):
-        return read
-    is_text = [field for field in texts if field in read and (properties.get(field) or {}).get("type") == "string"]
-    return read | {field: texts[field] for field in is_text}
+    schemas = [tool["inputSchema"].get("properties") or {} for tool in named]
+
+    def is_text(field: str) -> bool:
+        return bool(schemas) and all((schema.get(field) or {}).get("type") == "string" for schema in schemas)
+
+    return read | {field: text for field, text in texts.items() if field in read and is_text(field)}
 
 
 def _json_or_text(text: str) -> Any:

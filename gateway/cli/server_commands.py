@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Annotated, Any
@@ -122,6 +123,8 @@ def add_server(
     """Register a server: `servers add docs https://docs.example/mcp`, `servers add files -- npx -y PACKAGE DIR`."""
     place = place or []
     is_program = command is not None or len(place) > 1 or "--" in sys.argv
+    if "--" not in sys.argv and command is None and place:
+        _check_place(name, place)
     if command is not None and place:
         raise typer.BadParameter("name either a URL or a program", param_hint="URL")
     if not is_program and len(place) != 1:
@@ -149,7 +152,8 @@ def add_server(
             typer.echo(f"{name} is registered and still starting; `servers show {name}` says when it is ready")
         else:
             say(f"{name} is registered, but {stored['state']}: {stored['reason'] or 'it was switched off'}")
-            typer.echo(f"`servers update {name} …` corrects it, `servers remove {name}` forgets it.", err=True)
+            what = "…" if command is not None else "--server-url URL"
+            typer.echo(f"`servers update {name} {what}` corrects it, `servers remove {name}` forgets it.", err=True)
     if stored["state"] == "unreachable":
         raise typer.Exit(Exit.FAILED)
 
@@ -229,10 +233,23 @@ def _change(name: str, changes: dict[str, Any], done: str, url: str | None, key:
             say(f"{name} is {done}" + ("" if done == server["state"] else f"; it is {server['state']}{reason}"))
 
 
+def _check_place(name: str, place: list[str]) -> None:
+    """Tell a URL that is none, or a program without its dashes, by what it looks like."""
+    if all(each.startswith(("http://", "https://")) for each in place) and len(place) > 1:
+        raise typer.BadParameter("name one URL", param_hint="URL")
+    first, words = place[0], " ".join(place).split()
+    if " " in first:
+        raise typer.BadParameter(f"a program? then: servers add {name} -- {' '.join(words)}", param_hint="URL")
+    if len(place) == 1 and "://" not in first and re.fullmatch(r"[\w.-]+(:\d+)?(/.*)?", first):
+        raise typer.BadParameter(f"a URL? then: http://{first}. A program? then: -- {first}", param_hint="URL")
+
+
 def _first_look(remote: Remote, name: str, stored: Any) -> Any:
     """Wait until a new server was asked what it offers; a terminal shows that something happens."""
     deadline = time.monotonic() + _WAIT_SECONDS
     console, pause = Console(stderr=True), _LOOK_SECONDS
+    if not console.is_terminal:
+        typer.echo(f"{name} is starting", err=True)
     with console.status(f"{escape(name)} is starting"):
         while stored["state"] == "starting" and time.monotonic() < deadline:
             time.sleep(pause)

@@ -44,14 +44,15 @@ _AGGREGATE = Address("/mcp", None, "aggregate")
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, server: str | None = None) -> None:
     """MCP: all servers with their public names, or the one that the address names, as if connected directly."""
-    address = _AGGREGATE if server is None else await _address_of(gateway, principal, server)
     if http.method != "POST":
+        address = _AGGREGATE if server is None else await _address_of(gateway, principal, server)
         await _other(gateway, http, principal, address)
         return
     http.check_json()
     how = http.accepts()
     message = decode(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
     try:
+        address = _AGGREGATE if server is None else await _address_of(gateway, principal, server)
         placed = place(http.headers, (message,) if not isinstance(message, Batch) else _messages(message))
         if placed.opens and isinstance(message, Request):
             await _initialize(gateway, http, principal, address, how, message)

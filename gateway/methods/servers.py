@@ -83,7 +83,8 @@ def _without_programs(change: Change) -> Change:
 
     def checked(stored: ServerSpec | None) -> ServerSpec:
         spec = change(stored)
-        if spec.transport_type == STDIO and spec != stored:
+        is_new = stored is None or stored.fingerprint != spec.fingerprint
+        if spec.transport_type == STDIO and (is_new or (spec.enabled and stored is not None and not stored.enabled)):
             raise Forbidden(
                 "Servers of transport_type 'stdio' are programs run on the gateway's machine. The operator has not "
                 "allowed them: GATEWAY_ALLOW_STDIO=true."

@@ -16,7 +16,7 @@ STRICT = {"tools": "strict tools", "prompts": "strict prompts"}
 """The kinds of the second names, of letters, digits, `_` and `-`, which some model APIs insist on."""
 _OTHER = re.compile(r"[^A-Za-z0-9_-]")
 URI_SCHEME = "mcp-gateway://"
-_NEAR_LENGTH, _NEAR_EDGES, _NEAR_MOST = 3, (12, 6, 2), 60
+_NEAR_LENGTH, _NEAR_EDGES, _NEAR_MOST, _NEAR_WORD = 3, (12, 6, 2), 60, 3
 """What two names share to be compared at all: about the length, and the letters at one end. Comparing costs 20 us."""
 
 
@@ -102,13 +102,16 @@ def near(name: str, there: Iterable[str]) -> list[str]:
     Costs about 1 us for each name that is there, and 3 ms: anybody can ask for nonsense.
     """
     asked, length = name[:128].casefold(), len(name)
+    there = list(there)
     folded = {each.casefold(): each for each in there if abs(len(each) - length) <= _NEAR_LENGTH}
     for edge in _NEAR_EDGES:
         start, end = asked[:edge], asked[-edge:]
         alike = [each for each in folded if each.startswith(start) or each.endswith(end)]
         if found := get_close_matches(asked, alike[:_NEAR_MOST], 3, 0.7):
             return [folded[each] for each in found]
-    return []
+    if length < _NEAR_WORD:
+        return []
+    return sorted((each for each in there if asked in each.casefold()), key=lambda each: (len(each), each))[:3]
 
 
 def explicit_uri(server: str, local: str) -> str:

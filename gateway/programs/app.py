@@ -184,6 +184,7 @@ async def run(settings: Settings, path: str, parent: int) -> None:
     loop.add_signal_handler(signal.SIGTERM, ending.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C reaches the whole group; the parent tells us in order
     loop.add_reader(parent, ending.set)
+    loop.set_exception_handler(_report)
     config = Config()
     config.bind = [f"unix:{path}"]
     config.umask = 0o177
@@ -201,8 +202,14 @@ async def run(settings: Settings, path: str, parent: int) -> None:
         await programs.close()
 
 
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what nobody awaits; a connection of hypercorn's that is cancelled at the end is no fault."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
+
+
 def main() -> int:
-    """`python -m gateway.bridge SOCKET PIPE`; settings come from the environment."""
+    """`python -m gateway.programs.app SOCKET PIPE`; settings come from the environment."""
     path, parent = sys.argv[1], int(sys.argv[2])
     try:
         settings = Settings.from_environment(os.environ)

@@ -148,7 +148,8 @@ class Discovery:
             else:
                 pause = self._every_seconds * random.uniform(0.9, 1.1)  # noqa: S311
                 if await self._servers.record_offers(claim, offers, self._rules, pause):
-                    log.info("server %s offers %d tools", claim.spec.name, len(offers.tools))
+                    count = len(offers.tools)
+                    log.info("server %s offers %d tool%s", claim.spec.name, count, "" if count == 1 else "s")
                     await self._sync.announce()
         except StoreUnavailable:
             log.warning("what server %s offers could not be stored; its claim runs out", claim.spec.name)

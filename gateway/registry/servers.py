@@ -22,6 +22,7 @@ from gateway.model.server import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, 
 from gateway.stores.postgres import Connection, Postgres
 
 _SEAL = "server secrets"
+_NOT_RUN = NO_PROGRAMS.removeprefix("It ")
 _SEALED_AWAY = "its headers were stored with another GATEWAY_SECRET; add that secret, or register it again"
 _SPEC_FIELDS = frozenset(each.name for each in fields(ServerSpec) if each.init)
 _CLAIM = (
@@ -274,6 +275,8 @@ class ServerTable:
             row = {**row, "state": "unreachable", "reason": _SEALED_AWAY}
         elif spec.transport_type == STDIO and spec.enabled and not self._runs_programs:
             row = {**row, "state": "unreachable", "reason": NO_PROGRAMS}
+        elif spec.transport_type == STDIO and self._runs_programs and (row["reason"] or "").endswith(_NOT_RUN):
+            row = {**row, "state": "starting", "reason": None}  # of a time when programs were not run
         return Server(
             spec=spec,
             revision=row["revision"],

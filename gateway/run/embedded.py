@@ -55,6 +55,8 @@ class Stores:
         self._lock: IO[str] | None = None
         self._children: dict[str, tuple[subprocess.Popen[bytes], signal.Signals]] = {}
         self.urls: Urls | None = None
+        self.owner = os.getpid()
+        """The process that runs them."""
         self._runtime: Path | None = None
 
     def start(self) -> Urls:
@@ -135,12 +137,25 @@ class Stores:
             with suppress(OSError, ValueError, KeyError):
                 state = json.loads((self._root / "state.json").read_text())
                 urls = Urls(state["database_url"], state["redis_url"])
+                self.owner = int(state["pid"])
                 if (urls.database_url or not self._postgres) and (urls.redis_url or not self._valkey):
+                    self._check(urls)
                     return urls
             time.sleep(0.1)
         raise SettingsError(
             f"GATEWAY_DATA_DIR: {self._root} is in use by another process whose stores do not fit; choose another one."
         )
+
+    def _check(self, urls: Urls) -> None:
+        """See that another owner's Postgres answers. Raises SettingsError."""
+        if urls.database_url:
+            try:
+                psycopg.connect(urls.database_url, connect_timeout=5).close()
+            except psycopg.OperationalError:
+                raise SettingsError(
+                    f"GATEWAY_DATA_DIR: {self._root} belongs to process {self.owner}, whose stores do not answer: end "
+                    "that process, or choose another directory."
+                ) from None
 
     def _sockets(self) -> Path:
         """A directory for the sockets: in the data directory, or, where its path is too long, in a temporary one.

@@ -182,7 +182,10 @@ class Stack:
             urls = self._stores.start()
             if not self._stores.owned:
                 folder = settings.data_dir.absolute()
-                raise SettingsError(f"GATEWAY_DATA_DIR: {folder} is that of a running gateway; choose another one.")
+                raise SettingsError(
+                    f"GATEWAY_DATA_DIR: {folder} is that of a running gateway (process {self._stores.owner}); "
+                    "end it, or choose another directory."
+                )
             environment["DATABASE_URL"] = settings.database_url or urls.database_url
             environment["REDIS_URL"] = settings.redis_url or urls.redis_url
         self._step(f"starting the stub on port {settings.stub_port}")

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from gateway.machine.ports import listen
+from gateway.machine.wake import Wake
 from gateway.observability.metrics import SHARED_FOLDER
 from gateway.settings import Settings
 
@@ -53,7 +53,7 @@ class Supervisor:
         self._settings = settings
         self._environment = dict(environment)
         self._workers = [_Worker(number) for number in range(1, settings.workers + 1)]
-        self._wake = threading.Event()
+        self._wake = Wake()
         self._signals = 0
         self._listener: socket.socket | None = None
 
@@ -115,7 +115,6 @@ class Supervisor:
 
     def _sleep(self, seconds: float) -> None:
         self._wake.wait(seconds)
-        self._wake.clear()
 
     def _pause(self) -> float:
         waiting = [each.due - time.monotonic() for each in self._workers if each.process is None]

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -23,6 +24,7 @@ _DOWN_SECONDS = 2.0
 _ANSWERED_SECONDS = 60
 _BEAT_SECONDS = 1.5
 _DEAD_SECONDS = 5.0
+_SAY_AGAIN_SECONDS = 60.0
 
 log = logging.getLogger("gateway.redis")
 
@@ -48,6 +50,9 @@ class Redis:
         self._prefix = prefix
         self._gate = asyncio.Semaphore(_CONNECTIONS)
         self._down_until = 0.0
+        self._lost_at: float | None = None
+        parts = urlsplit(url)
+        self._where = (parts.hostname and f"{parts.hostname}:{parts.port or 6379}") or parts.path
         self.round_trips = 0
 
     async def close(self) -> None:
@@ -77,14 +82,21 @@ class Redis:
             self.round_trips += 1
             try:
                 async with asyncio.timeout(seconds):
-                    return await work(self._redis)
+                    answer = await work(self._redis)
+                if self._lost_at is not None:
+                    log.info("Redis answers again")
+                    self._lost_at = None
+                return answer
             except ResponseError:
                 log.exception("Redis refused a command")
                 raise RedisUnavailable from None
             except (TimeoutError, RedisError, OSError) as error:
                 if not bulk:
                     self.rest(_DOWN_SECONDS)
-                log.warning("Redis does not answer: %s", type(error).__name__)
+                now = time.monotonic()
+                if self._lost_at is None or now - self._lost_at > _SAY_AGAIN_SECONDS:
+                    self._lost_at = now
+                    log.warning("Redis does not answer at %s: %s", self._where, _cause(error))
                 raise RedisUnavailable from None
         finally:
             self._gate.release()
@@ -147,3 +159,13 @@ class Redis:
     async def lives(self, worker: str) -> bool:
         """Tell whether a worker said so lately. Raises RedisUnavailable."""
         return bool(await self.do(lambda store: store.exists(self.key("worker", worker))))
+
+
+def _cause(error: BaseException) -> str:
+    """The system's own words, without addresses that may hold a password."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        found = found.__cause__ or found.__context__
+    return type(error).__name__

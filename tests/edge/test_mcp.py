@@ -300,3 +300,9 @@ async def test_links_in_results_lead_back_to_the_server_that_gave_them(client: C
 async def test_a_refusal_has_the_id_of_what_it_refuses(client: Client, headers: dict[str, str]) -> None:
     _, _, answer = await client.ask("POST", "/mcp", value=request("tools/list", "mine"), headers=BOTH | headers)
     assert answer["id"] == "mine"
+
+
+async def test_an_unknown_server_at_its_own_address_is_refused_with_the_requests_id(client: Client) -> None:
+    body = request("initialize", "mine", protocolVersion="2025-11-25", capabilities={}, clientInfo={})
+    status, _, answer = await client.ask("POST", "/mcp/servers/nobody/mcp", value=body, headers=BOTH)
+    assert (status, answer["id"], answer["error"]["code"]) == (404, "mine", -32602)

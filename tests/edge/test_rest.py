@@ -322,6 +322,7 @@ async def test_a_worker_that_starts_asks_those_whose_state_may_be_of_other_setti
         ("demo__ecoh", ["demo__echo"]),
         ("ecoh", ["demo__echo"]),
         ("other__echo", ["demo__echo"]),
+        ("cho", ["demo__echo"]),
         ("something else", None),
     ],
 )
@@ -493,3 +494,14 @@ async def test_a_call_that_finds_its_server_gone_changes_the_state(open_app: Ope
             while (shown := (await client.ask("GET", "/mcp/servers/demo"))[2])["state"] == "ready":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert (shown["state"], shown["reason"]) == ("unreachable", "nobody there")
+
+
+async def test_a_program_that_may_not_run_can_be_switched_off_and_labelled(open_app: Open) -> None:
+    spec = {"name": "p", "transport_type": "stdio", "command": "true"}
+    async with open_app(allow_stdio=True) as (_, client):
+        assert (await client.ask("POST", "/mcp/servers", value=spec))[0] == 200
+    async with open_app() as (_, client):
+        for change, status in (
+            ({"tags": ["old"]}, 200), ({"enabled": False}, 200), ({"enabled": True}, 403), ({"args": ["x"]}, 403),
+        ):  # fmt: skip
+            assert (await client.ask("PATCH", "/mcp/servers/p", value=change))[0] == status, change

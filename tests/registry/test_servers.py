@@ -316,6 +316,14 @@ async def test_where_programs_may_not_run_they_are_shown_so(store: Store, databa
     assert (there.state, "GATEWAY_ALLOW_STDIO=true" in (there.reason or "")) == ("unreachable", True)
 
 
+async def test_a_program_that_was_not_run_is_starting_where_programs_are(store: Store, database_url: str) -> None:
+    await store.put("p", always(ServerSpec("p", transport_type="stdio", command="x")), 30)
+    why = "Server 'p' is a program, and programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
+    await store.record_failure(await store.claim("p", 30), why, 60)
+    [here] = (await read(store)).servers
+    assert (here.state, here.reason) == ("starting", None)
+
+
 async def test_strict_names_are_given_beside_the_first_ones_and_kept(store: Store) -> None:
     await store.put("a", always(spec("a")), 30)
     assert await record(store, "a", offers("x.y", "x_y", "plain"))

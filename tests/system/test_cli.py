@@ -98,7 +98,7 @@ def test_check_finds_everything_well_through_nginx(run: Run, stack: Running) -> 
 def test_check_names_what_is_wrong_and_what_to_do(run: Run, stack: Running) -> None:
     [port] = free_ports(1)
     added = run("servers", "add", "cli", f"http://127.0.0.1:{port}/mcp", code=1)
-    assert "`servers update cli …` corrects it" in added.output
+    assert "`servers update cli --server-url URL` corrects it" in added.output
     done = run("check", "--json", code=1, DATABASE_URL=f"postgresql://postgres@127.0.0.1:{port}/x")
     wrong = {each["what"]: each for each in json.loads(done.stdout) if not each["well"]}
     assert set(wrong) == {"server cli", "DATABASE_URL"}
@@ -236,8 +236,22 @@ def test_a_refused_field_is_named_as_the_option_that_sets_it(run: Run, stack: Ru
 
 def test_what_a_schema_declares_as_text_is_sent_as_text(run: Run, stack: Running) -> None:
     run("servers", "add", "cli", stack.stub)
-    got = json.loads(run("tools", "call", "cli__stub.echo", "text=123", "n=3", "--json").stdout)
-    assert got["result"]["structuredContent"] == {"text": "123", "n": 3}
+    for name in ("cli__stub.echo", "stub.echo"):
+        got = json.loads(run("tools", "call", name, "text=123", "n=3", "--json").stdout)
+        assert got["result"]["structuredContent"] == {"text": "123", "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (["python3 /tmp/prog.py"], "servers add cli -- python3 /tmp/prog.py"),
+        (["localhost:9100/mcp"], "http://localhost:9100/mcp"),
+        (["http://a.test/mcp", "http://b.test/mcp"], "name one URL"),
+    ],
+)
+def test_a_place_that_is_none_is_told_from_what_it_looks_like(run: Run, place: list[str], said: str) -> None:
+    refused = run("servers", "add", "cli", *place, code=2)
+    assert said in " ".join(refused.output.replace("│", "").split())
 
 
 def test_a_wide_table_wraps_and_cuts_nothing(run: Run, stack: Running) -> None:
