@@ -104,19 +104,25 @@ def wait_for(port: int, path: str) -> None:
             time.sleep(0.05)
 
 
-def start(stack: ExitStack, command: list[str], environment: dict[str, str] | None = None) -> int:
+def start(
+    stack: ExitStack, command: list[str], environment: dict[str, str] | None = None, folder: Path | None = None
+) -> int:
     # the lines of calls are written, as in earnest, but not shown
     process = subprocess.Popen(
-        command, env=environment or dict(os.environ), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env=environment or dict(os.environ),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     stack.callback(process.wait, 30)
     stack.callback(process.terminate)
     return process.pid
 
 
-def rows(stack: ExitStack, folder: Path) -> tuple[list[Row], int]:
+def rows(stack: ExitStack, folder: Path, beside: list[Path]) -> tuple[list[Row], int]:
     """Start every part; return the rows and the upstream's pid."""
-    upstream, hop, own = free_port(), free_port(), free_port()
+    upstream, hop = free_port(), free_port()
     upstream_pid = start(stack, [sys.executable, "-m", "bench.upstream", str(upstream)])
     conf = folder / "nginx.conf"
     source = Path(__file__).parent.parent / "deploy" / "nginx.conf"
@@ -126,34 +132,46 @@ def rows(stack: ExitStack, folder: Path) -> tuple[list[Row], int]:
     root = " user root;" if os.geteuid() == 0 else ""
     nginx = [str(nginx_binary()), "-p", f"{folder}/", "-c", str(conf), "-e", "stderr", "-g", f"daemon off;{root}"]
     nginx_pid = start(stack, nginx)
-    stores = Stores(folder / "stores")
+    for port in (upstream, hop):
+        wait_for(port, "/")
+    direct = prepared(upstream, "/mcp", call("bench"), {})
+    found = [
+        Row("bare hypercorn (the upstream)", upstream, direct, upstream_pid),
+        Row("nginx hop", hop, prepared(hop, "/mcp", call("bench"), {}), nginx_pid),
+        *gateway_rows(stack, folder / "stores", upstream, "gateway", Path.cwd()),
+    ]
+    for number, checkout in enumerate(beside, 1):
+        found += gateway_rows(stack, folder / f"stores-{number}", upstream, checkout.name, checkout)
+    return found, upstream_pid
+
+
+def gateway_rows(stack: ExitStack, stores_folder: Path, upstream: int, name: str, checkout: Path) -> list[Row]:
+    """Start the gateway of a checkout, with stores of its own, and open a session at it."""
+    stores, own = Stores(stores_folder), free_port()
     stack.callback(stores.stop)
     urls = stores.start()
     environment = dict(os.environ) | {
         "DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url, "GATEWAY_MASTER_KEY": KEY,
         "GATEWAY_PORT": str(own), "GATEWAY_WORKERS": "1", "GATEWAY_ALLOW_PRIVATE_UPSTREAMS": "true",
     }  # fmt: skip
-    gateway_pid = start(stack, [sys.executable, "-m", "gateway", "serve"], environment)
-    for port, path in ((upstream, "/"), (hop, "/"), (own, "/readyz")):
-        wait_for(port, path)
+    pid = start(stack, [sys.executable, "-m", "gateway", "serve"], environment, checkout)
+    wait_for(own, "/readyz")
     key = {"authorization": f"Bearer {KEY}"}
     post(own, "/mcp/servers", {"name": "bench", "url": f"http://127.0.0.1:{upstream}/mcp"}, key)
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
     both = {**key, "accept": "application/json, text/event-stream"}
     opened = post(own, "/mcp", {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}, both)
     session = {**both, "mcp-session-id": opened["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
-
-    def call(name: str) -> dict[str, object]:
-        params = {"name": name, "arguments": {"text": "hello"}}
-        return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-
     rest = {"name": "bench__bench", "arguments": {"text": "hello"}}
     return [
-        Row("bare hypercorn (the upstream)", upstream, prepared(upstream, "/mcp", call("bench"), {}), upstream_pid),
-        Row("nginx hop", hop, prepared(hop, "/mcp", call("bench"), {}), nginx_pid),
-        Row("gateway, MCP /mcp", own, prepared(own, "/mcp", call("bench__bench"), session), gateway_pid),
-        Row("gateway, REST", own, prepared(own, "/mcp/tools/call", rest, key), gateway_pid),
-    ], upstream_pid
+        Row(f"{name}, MCP /mcp", own, prepared(own, "/mcp", call("bench__bench"), session), pid),
+        Row(f"{name}, REST", own, prepared(own, "/mcp/tools/call", rest, key), pid),
+    ]
+
+
+def call(name: str) -> dict[str, object]:
+    params = {"name": name, "arguments": {"text": "hello"}}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
 
 
 def measure(row: Row, upstream_pid: int, connections: int, seconds: float, *, keep: bool) -> None:
@@ -189,10 +207,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="other checkouts, measured in turn")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        measured, upstream_pid = rows(stack, folder)
+        measured, upstream_pid = rows(stack, folder, [path.absolute() for path in options.beside])
         for turn in range(options.rounds + 1):  # the first turn warms up
             for row in measured:
                 measure(row, upstream_pid, options.connections, options.seconds, keep=turn > 0)
