@@ -1,6 +1,16 @@
-"""Asks upstreams what they offer, when they are due, and stores the answer for every worker.
+"""Asks servers what they offer, when they are due, and stores the answer for every worker.
 
-Due servers are claimed in Postgres, so that of all workers one asks; nothing is asked inside a transaction.
+Each server has a time at which it is due (`next_refresh`) and a number (`claim`). States: *due* (its time has come),
+*claimed* (one worker asks it; its time is when the claim runs out, so that a worker that dies leaves it to the next),
+*waiting* (asked; its time is a minute ahead, or after a failure a pause that doubles up to GATEWAY_RETRY_SECONDS).
+
+Who may write: claiming counts the number up, under `FOR UPDATE SKIP LOCKED`, so that of all workers one gets a due
+server. Recording what was found works only with the number of the latest claim: whoever was slower than its claim, or
+asked a specification that was changed meanwhile, writes nothing. A server that says that its lists changed while it is
+being asked is marked (`due_again`), and is due again right after. Nothing is asked inside a transaction.
+
+What is recorded counts the registry's revision up only if it is news: the same offers, or the same reason but for its
+times and process ids, wake nobody. Without Redis none of this changes; the other workers see it when they poll.
 """
 
 from __future__ import annotations
