@@ -1,9 +1,10 @@
 """Keeps this worker's catalogue at the registry's revision.
 
 Postgres is the truth; a catalogue is a copy of it as of one revision, replaced as a whole and never changed. A worker
-looks for a newer one when: another worker's hint arrives over Redis, a subscription to hints is made anew (what was said
-in between is lost), the clock says so (GATEWAY_POLL_SECONDS), it wrote something itself, or a caller named something
-that is unknown here (at most four times a second). So a change is seen at once with Redis, within the poll without it.
+looks for a newer one when: another worker's hint arrives over Redis, a subscription to hints is made anew (what was
+said in between is lost), the clock says so (GATEWAY_POLL_SECONDS), it wrote something itself, or a caller named
+something that is unknown here (at most four times a second). So a change is seen at once with Redis, within the poll
+without it.
 
 A look reads all rows with a higher revision than ours, and the names of all, in one snapshot. That is complete, since
 every change takes the next revision under the lock of one row: revisions become visible in their order. Looks are

@@ -1,17 +1,20 @@
 """Upstream sessions that are bound to one process: whoever does not hold them reaches the holder through Redis.
 
 The old SSE transport's sessions live with a connection, and those of programs with a child of the bridge: only the
-worker that opened them, or the workers beside that bridge, can carry their messages. Every other worker is an *asker*:
+worker that opened them, or the workers beside that bridge, can carry their messages. Every other worker is an
+*asker*:
 
 1. It puts an errand (`send`, `listen`, `post` or `end`) into the holder's inbox, with the name of a reply stream.
 2. The holder reads its inbox, carries the errand out on its own upstream, and adds what comes to the reply stream:
-   messages, `a` (the server answers with a stream), `i` (that was interrupted), `x` (it failed, and why), `e` (the end).
+   messages, `a` (the server answers with a stream), `i` (that was interrupted), `x` (it failed, and why), `e` (the
+   end).
 3. The asker follows that stream and raises what an upstream raises.
 
-Ends: the asker that wants no more says so to all workers (`ErrandStopped`), and the holder cancels the errand. A holder
-without a heartbeat is lost: before the errand SessionExpired (nothing was sent), in its middle OutcomeUnknown. The holder
-looks after its askers, too, and drops the errands of dead ones. A reply stream whose asker does not keep up is full, and
-ends the errand. An inbox that nobody reads is gone after 30 s. Without Redis a held session can't be reached elsewhere.
+Ends: the asker that wants no more says so to all workers (`ErrandStopped`), and the holder cancels the errand. A
+holder without a heartbeat is lost: before the errand SessionExpired (nothing was sent), in its middle OutcomeUnknown.
+The holder looks after its askers, too, and drops the errands of dead ones. A reply stream whose asker does not keep
+up is full, and ends the errand. An inbox that nobody reads is gone after 30 s. Without Redis a held session can't be
+reached elsewhere.
 """
 
 from __future__ import annotations
