@@ -535,7 +535,7 @@ class UpstreamProtocolError(UpstreamError):
 
 
 class OutcomeUnknown(UpstreamError):
-    """Sent, and the connection was lost: nobody can say whether it was carried out."""
+    """Sent, and the connection was lost: it may or may not have been carried out."""
 
     code = -32053
     title = "Outcome unknown"
@@ -599,7 +599,7 @@ class NotReady(GatewayError):
 
 
 class ClientLeft(Exception):
-    """The client hung up, or does not read: there is nobody to answer. Not an error of anybody's."""
+    """The client hung up, or does not read: no answer can be sent. Not an error."""
 
 
 class SettingsError(Exception):

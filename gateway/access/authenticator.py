@@ -51,7 +51,7 @@ class Authenticator:
         return self._administrator
 
     def check_metrics(self, authorization: Sequence[str], query: bytes) -> None:
-        """Let whoever may read the figures pass. Raises Unauthorized or KeyInQuery."""
+        """Let requests pass that may read the figures. Raises Unauthorized or KeyInQuery."""
         key = "".join(authorization).partition(" ")[2].strip().encode("utf-8", "surrogateescape")
         is_metrics = self._metrics is not None and hmac.compare_digest(sha256(key).digest(), self._metrics)
         if query:

@@ -120,7 +120,7 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _open(self) -> Gateway:
-        """Open once; whoever comes shortly after a failure gets the same. Raises SettingsError, StoreUnavailable."""
+        """Open once; requests shortly after a failure get the same failure. Raises SettingsError, StoreUnavailable."""
         if self._opening is None:
             self._opening = asyncio.Lock()
         async with self._opening:

@@ -138,7 +138,7 @@ async def open_gateway(
             sessions.server_changed(server, method)
 
         def call_failed(server: str) -> None:
-            """A call found nobody where the registry says `ready`: some worker looks at once."""
+            """A call did not reach a server that the registry calls `ready`: have it asked at once."""
             known = sync.catalogue.servers.get(server)
             if known is not None and known.state == "ready":
                 discovery.changed(server)

@@ -265,7 +265,7 @@ class Response:
             await self._http.send({"type": "http.response.body", "body": b""})
 
     async def _stop(self) -> None:
-        """From here on nobody else writes, and a hang-up cancels nothing."""
+        """From here on no timer or task writes, and a hang-up cancels nothing."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -303,7 +303,7 @@ class Response:
         self._leave()
 
     def _leave(self) -> None:
-        """Nobody waits for the answer any more: end the work at once, unless it has ended."""
+        """The client left: end the work at once, unless it has ended."""
         try:
             self._hang_up.reschedule(0)  # our loop's clock began before
         except RuntimeError:

@@ -49,7 +49,7 @@ def refused(host: str, port: int, error: OSError) -> str:
 
 
 def owner(port: int) -> tuple[int, str] | None:
-    """The process id and the command line of whoever listens on a TCP port here; None if it is not to be seen."""
+    """The process id and the command line of the process that listens on a TCP port here; None if unseen."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     if not sockets:
         return None

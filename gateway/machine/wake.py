@@ -20,11 +20,11 @@ class Wake:
         os.set_blocking(self._writing, False)
 
     def set(self) -> None:
-        """Wake whoever waits."""
+        """Wake the waiting thread."""
         try:
             os.write(self._writing, b".")
         except BlockingIOError:
-            pass  # it is full: whoever waits will wake
+            pass  # it is full: the waiting thread will wake
 
     def wait(self, seconds: float) -> None:
         """Sleep for so long, or until woken."""

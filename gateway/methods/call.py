@@ -141,7 +141,7 @@ def failure(error: GatewayError, id: Id | None) -> Failure:
 async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tuple[Outcome, bytes]:
     """Carry out one call; whatever happens is its outcome, which is presented, counted and logged.
 
-    Raises ClientLeft when nobody waits for it any more; that, and being cancelled, is counted too.
+    Raises ClientLeft when the client has left; that, and being cancelled, is counted too.
     """
     began, request, reply, error, label = time.perf_counter(), call.request, None, None, "ok"
     try:

@@ -45,7 +45,7 @@ class Breaker:
         self._opened_until, self._pause, self._trying = None, _FIRST_PAUSE, False
 
     def failed(self, now: float, reason: str) -> None:
-        """A call found nobody, or no answer in time; several in a row open."""
+        """A call failed (no connection, no answer in time); several in a row open the breaker."""
         self.failures += 1
         self.reason = reason
         if self._trying:

@@ -1,7 +1,7 @@
 """The ids under which an upstream's requests travel to a client, and its answers find their way back.
 
 An id names server, upstream session and the upstream's own id, and is signed for one client session: whichever replica
-gets the answer knows where it belongs, and an answer to a question that nobody asked is known as such.
+gets the answer knows where it belongs, and an answer without a question is recognized.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _SECRET_QUERY = re.compile(r"key|token|secret|passw|signature|sig$|auth|credenti
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """What somebody registered. `headers`, `env` and secrets in `url` are shown to nobody.
+    """What was registered. `headers`, `env` and secrets in `url` are never shown.
 
     A server is reached at `url`, or (`stdio`) by running `command` with `args` and `env` in `cwd`.
     """

@@ -33,7 +33,7 @@ class SessionId:
     version: str
     expires: int
     key: str = field(init=False)
-    """What names the session's record: not the id itself, which whoever reads Redis could use."""
+    """The name of the session's record: a digest, since a reader of Redis could use the id itself."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", hashlib.sha256(self.text.encode()).hexdigest()[:32])

@@ -203,7 +203,7 @@ async def run(settings: Settings, path: str, parent: int) -> None:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report what nobody awaits; a connection of hypercorn's that is cancelled at the end is no fault."""
+    """Report errors of callbacks; a connection of hypercorn's that is cancelled at the end is no fault."""
     if not isinstance(context.get("exception"), asyncio.CancelledError):
         loop.default_exception_handler(context)
 

@@ -266,7 +266,7 @@ class Session:
             self._sent.pop(request.id, None)
 
     async def post(self, message: Notification | Reply | Failure) -> None:
-        """Send what needs no answer; a shared child's handshake is nobody's in particular."""
+        """Send what needs no answer; a shared child was initialized once, for all callers."""
         self.used = time.monotonic()
         if self.shared and isinstance(message, Notification):
             if message.method != "notifications/cancelled":
@@ -280,7 +280,7 @@ class Session:
             self.child.duplex.cancelled(message)
 
     async def listen(self) -> AsyncGenerator[Message, None]:
-        """What the child says by itself; of a shared one that is nobody's."""
+        """What the child sends by itself; of a shared one it is dropped."""
         if self.shared:
             raise Unknown
         self.busy += 1
@@ -470,7 +470,7 @@ class Bridged:
         return max([self._described.get(key, 0.0), *(each.used for each in sessions)])
 
     def _forget(self, now: float) -> None:
-        """Forget programs that nobody runs and nobody asked for lately: who opens a session describes it first."""
+        """Forget programs that neither run nor were asked for lately: opening a session describes them again."""
         running = {each.key for each in self._sessions.values()} | set(self._shared)
         for key, described in list(self._described.items()):
             failures = self._failures.get(key)

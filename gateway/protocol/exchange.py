@@ -1,6 +1,6 @@
 """One talk with an upstream as a state machine: the handshake, ids, progress.
 
-Values in, values out. Whoever holds the wire sends what `outgoing` says and feeds what arrives.
+Values in, values out. The link sends what `outgoing` says and feeds what arrives.
 Source: MCP 2025-11-25, basic, lifecycle and utilities.
 """
 
@@ -127,7 +127,7 @@ class Talk(Protocol):
         ...
 
     def cancelled(self, reason: str) -> Notification:
-        """What to send upstream when nobody waits any more."""
+        """What to send upstream when the answer is wanted no more."""
         ...
 
     def receive(self, message: Message) -> Event:
@@ -153,7 +153,7 @@ class Exchange:
         return Request(self._id, self._request.method, params)
 
     def cancelled(self, reason: str) -> Notification:
-        """What to send upstream when nobody waits any more."""
+        """What to send upstream when the answer is wanted no more."""
         return Notification("notifications/cancelled", {"requestId": self._id, "reason": reason})
 
     def receive(self, message: Message) -> Event:
@@ -174,7 +174,7 @@ class Exchange:
         match message.method:
             case "notifications/progress":
                 if self._token is None or message.params.get("progressToken") != self._id:
-                    return Ignored("progress nobody asked for")
+                    return Ignored("progress that was not asked for")
                 return Emit(Notification(message.method, {**message.params, "progressToken": self._token}))
             case "notifications/message":
                 return Emit(message)
@@ -199,7 +199,7 @@ class OwnExchange:
         return Request(self._id, self._request.method, self._request.params)
 
     def cancelled(self, reason: str) -> Notification:
-        """What to send upstream when nobody waits any more."""
+        """What to send upstream when the answer is wanted no more."""
         return Notification("notifications/cancelled", {"requestId": self._id, "reason": reason})
 
     def receive(self, message: Message) -> Event:
@@ -237,7 +237,7 @@ def gateway_id(worker: str, number: int) -> str:
 
 
 def answer_for_nobody(request: Request) -> Reply | Failure:
-    """Answer an upstream that asks where nobody can be asked; a ping is answered as such."""
+    """Answer a server that asks where no client can be asked; a ping is answered as such."""
     if request.method == "ping":
         return Reply(request.id, {})
     return Failure(request.id, -32601, f"The client did not declare {request.method}.")

@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A method to take note of; nobody waits."""
+    """A method to take note of; it has no answer."""
 
     method: str
     params: Params = field(default_factory=dict)

@@ -5,12 +5,12 @@ Each server has a time at which it is due (`next_refresh`) and a number (`claim`
 *waiting* (asked; its time is a minute ahead, or after a failure a pause that doubles up to GATEWAY_RETRY_SECONDS).
 
 Who may write: claiming counts the number up, under `FOR UPDATE SKIP LOCKED`, so that of all workers one gets a due
-server. Recording what was found works only with the number of the latest claim: whoever was slower than its claim, or
-asked a specification that was changed meanwhile, writes nothing. A server that says that its lists changed while it is
-being asked is marked (`due_again`), and is due again right after. Nothing is asked inside a transaction.
+server. Recording what was found works only with the number of the latest claim: a worker that was slower than its
+claim, or asked a specification that was changed meanwhile, writes nothing. A server that says that its lists changed
+while it is being asked is marked (`due_again`), and is due again right after. Nothing is asked inside a transaction.
 
 What is recorded counts the registry's revision up only if it is news: the same offers, or the same reason but for its
-times and process ids, wake nobody. Without Redis none of this changes; the other workers see it when they poll.
+times and process ids, wake no worker. Without Redis none of this changes; the other workers see it when they poll.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Discovery:
                     for claim in await self._servers.claim_due(CLAIM_SECONDS):
                         self._start(claim)
                 except StoreUnavailable:
-                    pass  # whoever is due stays due
+                    pass  # those that are due stay due
                 self._wake.clear()
                 try:
                     async with asyncio.timeout(min(_LOOK_SECONDS, self._every_seconds / 2)):

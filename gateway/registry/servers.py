@@ -53,7 +53,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A server whose lists this worker is to ask for; nobody else does until the claim runs out."""
+    """A server whose lists this worker is to ask for; no other worker does until the claim runs out."""
 
     spec: ServerSpec
     number: int

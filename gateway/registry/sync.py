@@ -111,7 +111,7 @@ class Sync:
     async def catch_up_for_caller(self, seen: Catalogue) -> bool:
         """Look because a caller named something that is unknown in `seen`; True if there is another catalogue.
 
-        Rate-limited, and bounded: whoever asks for nonsense must not wait for a database that is gone.
+        Rate-limited, and bounded: a call for a name that does not exist must not wait for a database that is gone.
         """
         if self.catalogue is not seen:
             return True

@@ -160,8 +160,9 @@ class Stores:
     def _sockets(self) -> Path:
         """A directory for the sockets: in the data directory, or, where its path is too long, in a temporary one.
 
-        The folder above is closed to everybody else. Postgres trusts whoever reaches its socket, and under root it may
-        read every file: of the sockets' own folder its user is the owner, but nobody else of that user gets there.
+        The folder above is closed to other users. Postgres trusts every process that reaches its socket, and under
+        root it may read every file: of the sockets' own folder its user is the owner, but no other process of that
+        user gets there.
         """
         above = self._root
         if len(os.fsencode(above / "run")) > _SOCKET_PATH_LIMIT:

@@ -244,7 +244,7 @@ class GetStream:
                 else:
                     self.put(question)
             case Changed(notification):
-                link.lists_changed(notification.method)  # which comes back to us, as to everybody
+                link.lists_changed(notification.method)  # which comes back by the broadcast to all workers
             case Emit(notification):
                 if (passed := self._translation().outward(server, upstream, notification)) is not None:
                     self.put(passed)

@@ -179,7 +179,7 @@ class Records:
             await self._redis.do(lambda store: store.zadd(self._redis.key("live"), dict(deadlines), xx=True, gt=True))
 
     async def overdue(self, now: float, limit: int) -> list[str]:
-        """Claim sessions whose time has come: nobody else gets the same. Raises RedisUnavailable."""
+        """Claim sessions whose time has come: no other worker gets the same. Raises RedisUnavailable."""
         found = await self._redis.do(
             lambda _: self._claim(keys=[self._redis.key("live")], args=[now, limit, now + _CLAIM_SECONDS])
         )

@@ -160,11 +160,11 @@ class Session:
         raise UpstreamProtocolError(server.name, f"Server {server.name!r} does not know the session that it just made.")
 
     async def answer(self, message: Reply | Failure) -> None:
-        """Pass a client's answer on to the server that asked; what nobody asked, or twice, is dropped."""
+        """Pass a client's answer on to the server that asked; one without a question, or a second one, is dropped."""
         try:
             question = self.translation().question_of(message.id)
         except UnknownQuestion:
-            log.info("dropped an answer to a question that nobody asked")
+            log.info("dropped an answer without a question")
             return
         try:
             if not await self._around.redis.once(f"{self.key}:{message.id}"):

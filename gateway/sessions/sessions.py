@@ -254,7 +254,7 @@ class Sessions:
                 while receivers and await self._redis.acknowledged(token) < receivers:  # noqa: ASYNC110  # Redis counts
                     await asyncio.sleep(_HEARD_LOOK_SECONDS)
         except (TimeoutError, RedisUnavailable):
-            pass  # whoever did not hear it reads it from the registry's database
+            pass  # a worker that did not hear it reads it from Postgres
 
     async def _end_upstream(self, server: str, upstream: UpstreamRecord) -> None:
         link = self._links.of(server, upstream)
@@ -293,7 +293,7 @@ class Sessions:
         del self._announcing[server, method]
 
     def reconcile(self, catalogue: Catalogue) -> None:
-        """Servers changed: nobody listens to those that are gone or others now."""
+        """Servers changed: stop listening to those that are gone or others now."""
         for session in self._known.values():
             if session.get_stream is not None:
                 session.get_stream.forget_others(catalogue)

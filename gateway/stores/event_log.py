@@ -8,13 +8,14 @@ itself: so recording trails sending, and costs the sender nothing but a place in
 
 Who may write: only the worker that began a stream, since an entry's id in Redis is fixed by its number. XADD of an id
 that is there, or is older than the newest, fails harmlessly: an entry written twice after a timeout is there once.
-One other may write: whoever resumes a stream whose worker is dead (no heartbeat for 5 s, looked at again for 3 s)
-adds "outcome unknown" for each request that has no answer yet and ends the stream. Should the worker have lived after
-all, its entries are refused from then on; should two see it at once, the second one's entries are refused.
+One other may write: a worker that resumes a stream whose own worker is dead (no heartbeat for 5 s, looked at again
+for 3 s) adds "outcome unknown" for each request that has no answer yet and ends the stream. Should the worker have
+lived after all, its entries are refused from then on; should two see it at once, the second one's entries are
+refused.
 
 What could not be recorded shows as a gap, never as silence: entries beyond the bound of what waits are dropped, and
-the stream gets an end entry with a number far above. Whoever resumes and finds a number missing gets EventUnknown.
-Without Redis nothing can be resumed; what waits is written when it answers again, up to the bound.
+the stream gets an end entry with a number far above. A reader that finds a number missing gets EventUnknown. Without
+Redis nothing can be resumed; what waits is written when it answers again, up to the bound.
 """
 
 from __future__ import annotations

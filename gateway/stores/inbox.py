@@ -1,7 +1,7 @@
 """What one worker sends another through Redis: errands into its inbox, and replies on a stream of the asker's own.
 
 An inbox is a list, read by the worker that it names; it is gone a while after the last errand. A reply stream is
-bounded: when its reader does not keep up, `append` says so, and whoever adds to it gives up.
+bounded: when its reader does not keep up, `append` says so, and the writer gives up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gateway.stores.streams import Fields, Streams
 
 _WAIT_SECONDS = 0.5
 _BLOCK_EXTRA = 2.0
-_KEPT_SECONDS = 30  # of an inbox that nobody reads
+_KEPT_SECONDS = 30  # of an unread inbox
 _ADD_SECONDS = 2.0
 _KEPT = 1000  # entries of a reply stream, and
 _KEPT_BYTES = 64 << 20  # bytes of it, that wait for its reader

@@ -1,4 +1,4 @@
-"""Redis streams, followed: whoever wants what is added to one gets it as it comes.
+"""Redis streams, followed: a reader gets each entry as it is added.
 
 However many streams a worker follows, they are read over one connection (`run`), which blocks on all of them at once.
 A follower that is slow is read ahead for, up to a bound, and then left out until it has caught up.

@@ -14,7 +14,7 @@ from gateway.protocol.messages import Id
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded:
-    """A session is over; whoever has heard it counts itself under `ack`."""
+    """A session is over; each worker that hears it counts itself under `ack`."""
 
     key: str
     expires: float
@@ -69,7 +69,7 @@ class RecordChanged:
 
 @dataclass(frozen=True, slots=True)
 class ErrandStopped:
-    """Nobody waits any more for the errand whose replies go to the stream `key`."""
+    """The errand whose replies go to the stream `key` is wanted no more."""
 
     key: str
 

@@ -44,7 +44,7 @@ class Interrupted:
 
 
 MessageStream = AsyncGenerator[StreamOpened | Interrupted | Message, None]
-"""An answer that is a stream: its messages as they arrive, the answer last. Whoever iterates closes it."""
+"""An answer that is a stream: its messages as they arrive, the answer last. The iterating side closes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Upstream(Protocol):
     def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         """Listen to what the server says by itself, after an event where one is known; ends when the stream does.
 
-        Raises NoStream, SessionExpired or UpstreamError; whoever iterates closes it.
+        Raises NoStream, SessionExpired or UpstreamError; the iterating side closes it.
         """
         ...
 

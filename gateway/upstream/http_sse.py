@@ -205,7 +205,7 @@ class HttpSseUpstream:
             raise too_large(self._server, self._limits.max_result) from None
 
     def _hear(self, stream: _Stream, data: bytes) -> None:
-        """One message of the stream; what is none is left out, the others are nobody's fault."""
+        """One message of the stream; a malformed one is logged and left out."""
         try:
             message = decode_answer(data)
         except GatewayError as error:

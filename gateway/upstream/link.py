@@ -13,8 +13,8 @@ close it when the server answers.
 A link is *live* until the registry drops or changes its server, then *retired*: calls under way and streams go on,
 and after the last one the upstream is closed. A later call gets the new link from the pool.
 
-The shared session is opened by whoever comes first; others wait for the same attempt, and a failed attempt is not
-kept. An upstream that forgot it (SessionExpired, before anything was carried out) gets the call again, once.
+The shared session is opened by the first call that needs it; others wait for the same attempt, and a failed attempt
+is not kept. An upstream that forgot it (SessionExpired, before anything was carried out) gets the call again, once.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class CallLimits:
 
 
 OURSELVES = Hello(versions.LATEST_HANDSHAKE, {}, {"name": version.NAME, "version": version.VERSION}, shared=True)
-"""What the gateway says of itself where it speaks for nobody in particular."""
+"""What the gateway says of itself where it speaks for no single client."""
 
 
 class ServerLink:
@@ -140,7 +140,7 @@ class ServerLink:
     ) -> Reply | Failure:
         """Carry one request over a session; what comes before its answer goes to `events`.
 
-        Raises SessionExpired or UpstreamError. Without `ask` a server that asks is told that nobody can be asked.
+        Raises SessionExpired or UpstreamError. Without `ask` a server that asks is refused: no client can be asked.
         """
         if self._calls >= self._limits.max_calls or self._breaker.failures:
             self._check()
@@ -337,7 +337,7 @@ class ServerLink:
         self._changed(self.spec.name, method)
 
     async def _open(self) -> UpstreamSession:
-        """Open the shared session; whoever comes meanwhile waits for the same attempt."""
+        """Open the shared session; calls that come meanwhile wait for the same attempt."""
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._shake())
             self._opening.add_done_callback(_retrieve)  # its waiters may all have left

@@ -1,7 +1,7 @@
 """One channel that carries everything of a session: requests are told apart by their ids, the rest by what it is.
 
 What the old SSE transport and a child's pipes have in common. A server's message that belongs to no request in
-particular goes to the call under way if there is but one, else to whoever listens; what it asks, to the newest call.
+particular goes to the call under way if there is but one, else to the listener; what it asks, to the newest call.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Multiplexer:
     """The requests under way over one channel; `write` sends a message, `feed` takes one that came."""
 
     def __init__(self, write: Callable[[Message], Awaitable[None]], *, shared: bool) -> None:
-        """`shared` by several callers: then what belongs to no request in particular is nobody's."""
+        """`shared` by several callers: then messages that belong to no request are dropped."""
         self._write = write
         self._shared = shared
         self._pending: dict[Id, _Box] = {}
@@ -93,7 +93,7 @@ class Multiplexer:
         await self._write(message)
 
     def cancelled(self, message: Notification | Reply | Failure) -> None:
-        """If this cancels a request, nobody waits for its answer any more: the server will send none."""
+        """If this cancels a request, answer it here: the server will send no answer."""
         if isinstance(message, Notification) and message.method == "notifications/cancelled":
             id = message.params.get("requestId")
             pending = self._pending.pop(id, None) if isinstance(id, str | int) else None

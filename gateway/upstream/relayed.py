@@ -1,4 +1,4 @@
-"""Upstream sessions that are bound to one process: whoever does not hold them reaches the holder through Redis.
+"""Upstream sessions that are bound to one process: other workers reach the holder through Redis.
 
 The old SSE transport's sessions live with a connection, and those of programs with a child of the bridge: only the
 worker that opened them, or the workers beside that bridge, can carry their messages. Every other worker is an
@@ -13,7 +13,7 @@ worker that opened them, or the workers beside that bridge, can carry their mess
 Ends: the asker that wants no more says so to all workers (`ErrandStopped`), and the holder cancels the errand. A
 holder without a heartbeat is lost: before the errand SessionExpired (nothing was sent), in its middle OutcomeUnknown.
 The holder looks after its askers, too, and drops the errands of dead ones. A reply stream whose asker does not keep
-up is full, and ends the errand. An inbox that nobody reads is gone after 30 s. Without Redis a held session can't be
+up is full, and ends the errand. An unread inbox is gone after 30 s. Without Redis a held session can't be
 reached elsewhere.
 """
 

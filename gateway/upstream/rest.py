@@ -66,7 +66,7 @@ class RestUpstream:
         raise NoStream
 
     async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
-        """There is nobody to tell."""
+        """A REST face takes no messages."""
 
     async def end(self, session: UpstreamSession) -> None:
         """There is no session."""

@@ -1,6 +1,6 @@
 """Streamable HTTP, from the client's side: JSON or event-stream answers, sessions by header.
 
-The transports (here, `legacy_sse`, `rest`, `stdio`) and `connect` know httpx; nobody above them does.
+The transports (here, `http_sse`, `rest`, `stdio`) and `net` know httpx; no floor above does.
 Source: MCP 2025-11-25, basic, transports.
 """
 
