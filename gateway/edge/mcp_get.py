@@ -14,6 +14,7 @@ from gateway.edge.response import RETRY_MS, stream
 from gateway.errors import EventUnknown, NotReady
 from gateway.methods.services import Gateway
 from gateway.model.catalogue import Catalogue
+from gateway.model.kinds import KINDS
 from gateway.model.principals import Principal, may_see
 from gateway.protocol import versions
 from gateway.protocol.messages import Failure, encode
@@ -26,7 +27,6 @@ from gateway.tasks import end
 
 _SECOND_SECONDS = 0.2
 _SETTLE_SECONDS = 1.0
-_LISTS = {"tools": "tools", "prompts": "prompts", "resources": "resources", "templates": "resources"}
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, session: Session) -> None:
@@ -164,5 +164,5 @@ def _changed(before: Catalogue, after: Catalogue, principal: Principal, server: 
         found = catalogue.servers.get(server)
         return list(getattr(found.offers, kind)) if found else []
 
-    changed = {public for kind, public in _LISTS.items() if items(before, kind) != items(after, kind)}
+    changed = {kind.capability for kind in KINDS.values() if items(before, kind.name) != items(after, kind.name)}
     return sorted(changed)

@@ -13,6 +13,7 @@ from gateway import version
 from gateway.errors import InvalidParams
 from gateway.methods.call import Call, Handler
 from gateway.model.catalogue import Target
+from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery, cursor_after, read_cursor
 from gateway.model.server import Server
 from gateway.protocol import versions
@@ -52,10 +53,11 @@ async def ping(call: Call, /, **_: Any) -> Mapping[str, Any]:
     return {}
 
 
-def _listing(kind: str, key: str) -> Handler:
+def _listing(kind: str) -> Handler:
+    key, identity = KINDS[kind].key, KINDS[kind].identity
+
     async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Mapping[str, Any]:
         items = call.catalogue.items(kind, call.principal)
-        identity = {"resources": "uri", "templates": "uriTemplate"}.get(kind, "name")
         after = read_cursor(cursor)
         size = call.gateway.settings.page_size
         rest = [item for _, item in items if after is None or item[identity] > after]
@@ -70,14 +72,14 @@ def _listing(kind: str, key: str) -> Handler:
     return list_items
 
 
-def _filtered(kind: str, key: str) -> Handler:
+def _filtered(kind: str) -> Handler:
     """The same list outside MCP (`/rpc`), which takes a filter and a limit as the REST lists do."""
+    key, identity = KINDS[kind].key, KINDS[kind].identity
 
     async def list_items(call: Call, /, **params: Any) -> Mapping[str, Any]:
         query = ListQuery.from_params(params)
         if query.limit is None:
             query = replace(query, limit=call.gateway.settings.page_size)
-        identity = {"resources": "uri", "templates": "uriTemplate"}.get(kind, "name")
         found = [item for server, item in call.catalogue.items(kind, call.principal) if query.takes(server, item)]
         items, cursor = query.page(found, lambda item: str(item[identity]))
         result: dict[str, Any] = {key: items, "total": len(found)}
@@ -242,12 +244,12 @@ def _subscribing(*, to: bool) -> Handler:
 METHODS: dict[str, Handler] = {
     "initialize": initialize,
     "ping": ping,
-    "tools/list": _listing("tools", "tools"),
+    "tools/list": _listing("tools"),
     "tools/call": tools_call,
-    "resources/list": _listing("resources", "resources"),
-    "resources/templates/list": _listing("templates", "resourceTemplates"),
+    "resources/list": _listing("resources"),
+    "resources/templates/list": _listing("templates"),
     "resources/read": resources_read,
-    "prompts/list": _listing("prompts", "prompts"),
+    "prompts/list": _listing("prompts"),
     "prompts/get": prompts_get,
     "completion/complete": completion_complete,
     "resources/subscribe": _subscribing(to=True),
@@ -256,9 +258,9 @@ METHODS: dict[str, Handler] = {
 }
 
 OUTSIDE_MCP: dict[str, Handler] = METHODS | {
-    "tools/list": _filtered("tools", "tools"),
-    "resources/list": _filtered("resources", "resources"),
-    "resources/templates/list": _filtered("templates", "resourceTemplates"),
-    "prompts/list": _filtered("prompts", "prompts"),
+    "tools/list": _filtered("tools"),
+    "resources/list": _filtered("resources"),
+    "resources/templates/list": _filtered("templates"),
+    "prompts/list": _filtered("prompts"),
 }
 """What `/rpc` serves of MCP's methods."""

@@ -19,6 +19,7 @@ from gateway.errors import (
 from gateway.methods.all_servers import UNREACHABLE_META, check_arguments, ping, unreachable
 from gateway.methods.call import Call, Handler
 from gateway.model.catalogue import Target
+from gateway.model.kinds import KINDS
 from gateway.model.server import Server
 from gateway.protocol import versions
 from gateway.protocol.messages import Reply
@@ -82,7 +83,9 @@ def _subscribing(*, to: bool) -> Handler:
     return subscribe
 
 
-def _listing(kind: str, key: str) -> Handler:
+def _listing(kind: str) -> Handler:
+    key = KINDS[kind].key
+
     async def list_items(call: Call, /, **params: Any) -> Reply | Mapping[str, Any]:
         server = await _addressed(call)
         try:
@@ -99,12 +102,12 @@ def _listing(kind: str, key: str) -> Handler:
 METHODS: dict[str, Handler] = {
     "initialize": initialize,
     "ping": ping,
-    "tools/list": _listing("tools", "tools"),
+    "tools/list": _listing("tools"),
     "tools/call": tools_call,
-    "resources/list": _listing("resources", "resources"),
-    "resources/templates/list": _listing("templates", "resourceTemplates"),
+    "resources/list": _listing("resources"),
+    "resources/templates/list": _listing("templates"),
     "resources/read": forward,
-    "prompts/list": _listing("prompts", "prompts"),
+    "prompts/list": _listing("prompts"),
     "prompts/get": forward,
     "completion/complete": forward,
     "resources/subscribe": _subscribing(to=True),

@@ -20,12 +20,11 @@ from gateway.errors import (
     UnknownServer,
     UnknownTool,
 )
+from gateway.model.kinds import KINDS
 from gateway.model.names import STRICT, explicit_uri, near, server_of_uri
 from gateway.model.principals import Principal, may_see
 from gateway.model.server import Server
 from gateway.model.uri_templates import UriTemplate
-
-_IDENTITY = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +185,7 @@ class Catalogue:
                 for names in (kind, STRICT.get(kind, kind))
                 if (public := server.names.get(names, {}).get(item[key])) is not None
             }
-            for kind, key in _IDENTITY.items()
+            for kind, key in ((kind.name, kind.identity) for kind in KINDS.values())
         }
 
     @cached_property
@@ -210,7 +209,7 @@ class Catalogue:
     @cached_property
     def _items(self) -> Mapping[str, list[tuple[Server, dict[str, Any]]]]:
         lists: dict[str, list[tuple[Server, dict[str, Any]]]] = {}
-        for kind, key in _IDENTITY.items():
+        for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
             pairs = []
             for server in self._enabled:
                 names, seen = server.names.get(kind, {}), set()

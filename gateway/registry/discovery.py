@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError
+from gateway.model.kinds import KINDS
 from gateway.model.server import STDIO, Offers, ServerSpec
 from gateway.net.dialer import Vetting
 from gateway.protocol.messages import Failure, Request
@@ -42,14 +43,6 @@ _LEADS_BACK_SECONDS = 3600.0
 _MAX_ITEMS = 10_000
 _MAX_BYTES = 16 << 20
 _MAX_PAGES = 2_000
-
-_LISTS = (
-    # kind, capability, method, key of the result, identity of an item
-    ("tools", "tools", "tools/list", "tools", "name"),
-    ("prompts", "prompts", "prompts/list", "prompts", "name"),
-    ("resources", "resources", "resources/list", "resources", "uri"),
-    ("templates", "resources", "resources/templates/list", "resourceTemplates", "uriTemplate"),
-)
 
 log = logging.getLogger("gateway.discovery")
 
@@ -190,9 +183,9 @@ async def ask(pool: Pool, spec: ServerSpec) -> Offers:
     async with pool[spec].probe() as probe:
         capabilities = probe.handshake.capabilities
         lists: dict[str, Any] = {}
-        for kind, capability, method, key, identity in _LISTS:
-            if capability in capabilities:
-                lists[kind] = await _items(probe, spec.name, method, key, identity)
+        for kind in KINDS.values():
+            if kind.capability in capabilities:
+                lists[kind.name] = await _items(probe, spec.name, kind.method, kind.key, kind.identity)
         return Offers(
             version=probe.handshake.version,
             capabilities=capabilities,

@@ -18,6 +18,7 @@ import orjson
 from gateway.errors import ServerSealed, UnknownServer
 from gateway.model import names
 from gateway.model.keyring import Keyring, SealBroken
+from gateway.model.kinds import KINDS
 from gateway.model.server import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, ServerSpec
 from gateway.stores.postgres import Connection, Postgres
 
@@ -351,9 +352,8 @@ async def _assign(connection: Connection, naming: names.Naming, offers: Offers) 
     Second, strict names are given to what has other characters whether or not lists show them (GATEWAY_NAME_CHARS):
     else replicas that differ in that would rename each other's tools.
     """
-    keys = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
     assigned: dict[str, dict[str, str]] = {}
-    for kind, key in keys.items():
+    for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
         locals = [item[key] for item in getattr(offers, kind)]
         assigned[kind] = await _assign_kind(connection, naming, kind, locals)
         if kind in names.STRICT:
