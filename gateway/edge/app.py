@@ -210,19 +210,17 @@ class Application:
             raise NotFound(f"There is nothing at {http.path[:200]}; docs/reference.rst lists the addresses.")
         if not is_taken:
             raise MethodNotAllowed(http.method, route.methods or ())
-        if http.method in ("GET", "HEAD"):  # streams stay open, and are counted by themselves
-            await route.handler(gateway, http, principal, *params)
-            return
         under_way, who = gateway.admission.requests, principal.digest
-        if under_way[who] >= gateway.admission.max_in_flight:
+        is_bound = http.method not in ("GET", "HEAD")  # streams stay open, and are bound by themselves
+        if is_bound and under_way[who] >= gateway.admission.max_in_flight:
             gateway.admission.refuse()
-        under_way[who] += 1
+        under_way[who] += is_bound
         gateway.metrics.in_flight.inc()
         try:
             await route.handler(gateway, http, principal, *params)
         finally:
             gateway.metrics.in_flight.dec()
-            under_way[who] -= 1
+            under_way[who] -= is_bound
             if not under_way[who]:
                 del under_way[who]
 

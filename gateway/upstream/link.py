@@ -34,7 +34,6 @@ from gateway.errors import (
     GatewayError,
     OutcomeUnknown,
     ServerBusy,
-    UpstreamError,
     UpstreamProtocolError,
     UpstreamSuspended,
     UpstreamTimeout,
@@ -164,21 +163,16 @@ class ServerLink:
         """Carry one request over the session that all callers share. Raises UpstreamError."""
         reason = ""
         for _ in range(2):
-            session = self._session
-            if session is None:
-                self._check()
-                try:
-                    session = await self._open()
-                except UpstreamError as error:
-                    self._judge(error)
-                    raise
-                self.revive()
+            session, exchange = self._session, Exchange(request, next(self._ids), wants_progress=wants_progress)
             try:
-                exchange = Exchange(request, next(self._ids), wants_progress=wants_progress)
-                return await self.call(session, exchange, events)
+                if session is not None:
+                    return await self.call(session, exchange, events)
+                with _Held(self):  # what is retired meanwhile closes after the call
+                    session = await self._opened()
+                    return await self.call(session, exchange, events)
             except SessionExpired as error:
                 reason = str(error)
-                if self._session is session:
+                if session is not None and self._session is session:
                     self._session = None
                     self._spawn(self._upstream.end(session))
         raise UpstreamProtocolError(
@@ -335,6 +329,17 @@ class ServerLink:
     def lists_changed(self, method: str) -> None:
         """The server said on somebody's stream that one of its lists changed."""
         self._changed(self.spec.name, method)
+
+    async def _opened(self) -> UpstreamSession:
+        """The shared session, opened now; the outcome moves the breaker. Raises UpstreamError."""
+        self._check()
+        try:
+            session = await self._open()
+        except BaseException as error:
+            self._judge(error)
+            raise
+        self.revive()
+        return session
 
     async def _open(self) -> UpstreamSession:
         """Open the shared session; calls that come meanwhile wait for the same attempt."""

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import OutcomeUnknown, RequestCancelled, UpstreamSuspended, UpstreamUnreachable
 from gateway.model.server import ServerSpec
-from gateway.protocol.exchange import Handshake
+from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Message, Notification, Reply, Request
 from gateway.sessions import get_stream
 from gateway.sessions.get_stream import GetStream
@@ -79,6 +79,59 @@ async def test_a_call_that_its_client_cancels_says_nothing_of_the_server() -> No
     with pytest.raises(RequestCancelled):
         await live.call_shared(CALL)
     assert live.breaker() == "closed"
+
+
+async def test_a_call_that_opens_the_shared_session_ends_before_a_retired_link_closes() -> None:
+    """Its server was changed in the registry while the call shook hands."""
+
+    class Slow(Scripted):
+        go = asyncio.Event()
+
+        async def open(self, hello: Hello) -> UpstreamSession:
+            await self.go.wait()
+            return await super().open(hello)
+
+        async def call(self, session: UpstreamSession, request: Request) -> Reply:
+            await asyncio.sleep(0.05)
+            assert not self.closed, "the link was closed under the call"
+            return Reply(request.id, {})
+
+    upstream = Slow()
+    made = iter([upstream, Scripted()])
+    pool = Pool(lambda _: next(made), CallLimits(5, 10), lambda *_: None, lambda *_, **__: None)
+    calling = asyncio.create_task(pool[SPEC].call_shared(CALL))
+    await asyncio.sleep(0)
+    assert pool[ServerSpec("demo", "http://other.test/mcp")] is not None
+    upstream.go.set()
+    assert isinstance(await calling, Reply)
+    await until(lambda: upstream.closed == 1)
+    await pool.close()
+
+
+async def test_a_caller_that_leaves_a_trial_while_it_opens_leaves_the_next_one_to_others() -> None:
+    class Opening(Scripted):
+        failing = True
+        go = asyncio.Event()
+
+        async def open(self, hello: Hello) -> UpstreamSession:
+            if self.failing:
+                raise UpstreamUnreachable("demo", "nobody there")
+            await self.go.wait()
+            return await super().open(hello)
+
+    upstream = Opening()
+    link = pool_of(upstream, failures=1)[SPEC]
+    with pytest.raises(UpstreamUnreachable):
+        await link.call_shared(CALL)
+    await until(lambda: link.breaker() == "half-open")
+    upstream.failing = False
+    leaving = asyncio.create_task(link.call_shared(CALL))
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    upstream.go.set()
+    assert isinstance(await link.call_shared(CALL), Reply)
+    assert link.breaker() == "closed"
 
 
 async def test_a_retired_link_that_only_listens_is_closed_with_the_pool() -> None:
