@@ -125,6 +125,7 @@ class ServerLink:
         self._opening: asyncio.Task[UpstreamSession] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._calls = 0
+        self._uses = 0
         self._listening = 0
         self._retired = False
         self._breaker = Breaker(limits.breaker_failures, limits.breaker_seconds)
@@ -398,12 +399,12 @@ class ServerLink:
     # --- the end ------------------------------------------------------------------------------------------------
 
     def hold(self) -> None:
-        """Count one more use of the connections: a retired link closes after the last one."""
-        self._calls += 1
+        """Count one more use of the connections beside calls: a retired link closes after the last one."""
+        self._uses += 1
 
     def let_go(self) -> None:
         """One use is over."""
-        self._calls -= 1
+        self._uses -= 1
         self._end_if_retired()
 
     def _end_if_retired(self) -> None:
@@ -412,8 +413,8 @@ class ServerLink:
 
     @property
     def in_use(self) -> bool:
-        """Whether a call is under way, or somebody listens."""
-        return bool(self._calls or self._listening)
+        """Whether a call or another use is under way, or a stream is listened to."""
+        return bool(self._calls or self._uses or self._listening)
 
     @property
     def upstream(self) -> Upstream:
