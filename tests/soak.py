@@ -34,7 +34,7 @@ _REST_SECONDS = 60.0
 _PAUSE = 0.1
 _ROOT = str(Path(__file__).parent.parent)
 _VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
-_KINDS = ("gateway.run.worker", "gateway.programs.app", "tests.everything")
+_KINDS = {"gateway.run.worker": "worker", "gateway.programs.app": "bridge", "tests.everything": "everything"}
 _AUTH = {"authorization": f"Bearer {KEY}"}
 _STREAM = {"accept": "text/event-stream"}
 
@@ -186,7 +186,7 @@ class Watch:
                 if kind is None:
                     continue
                 status = Path(f"/proc/{pid}/status").read_text()
-                short = kind.partition(".")[2]
+                short = _KINDS[kind]
                 found[f"{short}: processes"] += 1
                 found[f"{short}: MiB"] += int(status.partition("VmRSS:")[2].split()[0]) // 1024
                 found[f"{short}: descriptors"] += len(os.listdir(f"/proc/{pid}/fd"))
