@@ -67,6 +67,7 @@ from gateway.upstream.contract import (
     Upstream,
     UpstreamSession,
 )
+from gateway.upstream.deadline import CallDeadline
 
 AskClient = Callable[[Request, Callable[[], None]], Awaitable[Failure | None]]
 """Passes on what a server asks; None if the answer comes later, by itself, else why it can't be asked.
@@ -195,7 +196,12 @@ class ServerLink:
                 answer = await self._upstream.call(session, exchange.outgoing())
                 if not isinstance(answer, Reply | Failure):
                     return await self._follow(
-                        answer, session, exchange, events, ask, _Deadline(deadline, self._limits, seconds)
+                        answer,
+                        session,
+                        exchange,
+                        events,
+                        ask,
+                        CallDeadline(deadline, seconds, self._limits.cap_seconds),
                     )
                 done = exchange.receive(answer)
                 if isinstance(done, Done):
@@ -217,7 +223,7 @@ class ServerLink:
         exchange: Talk,
         events: Events,
         ask: AskClient | None,
-        deadline: _Deadline,
+        deadline: CallDeadline,
     ) -> Reply | Failure:
         """Pass on what comes on a stream, until the answer does."""
         asked = 0
@@ -469,35 +475,6 @@ class _Held:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._link.let_go()
-
-
-class _Deadline:
-    """A call's time: progress extends it, and while a client is asked only the overall cap holds."""
-
-    def __init__(self, deadline: asyncio.Timeout, limits: CallLimits, seconds: float) -> None:
-        self._deadline = deadline
-        self._seconds = seconds
-        self._cap = _now() + max(seconds, limits.cap_seconds)
-        self._waiting = 0
-
-    def extend(self) -> None:
-        """Something came: the server has its usual time again."""
-        at = min(_now() + self._seconds, self._cap)
-        self._deadline.reschedule(max(self._deadline.when() or 0.0, at))
-
-    def wait_for_client(self) -> None:
-        """The client was asked, a human perhaps."""
-        self._waiting += 1
-        self._deadline.reschedule(self._cap)
-
-    def client_answered(self) -> None:
-        """From the last answer on, the server has its usual time again."""
-        self._waiting -= 1
-        if not self._waiting:
-            try:
-                self._deadline.reschedule(min(_now() + self._seconds, self._cap))
-            except RuntimeError:
-                pass  # the call has ended meanwhile
 
 
 def _now() -> float:
