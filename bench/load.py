@@ -1,91 +1,109 @@
-"""A closed-loop load generator: some connections, each sends its next call when the last one is answered."""
+"""One measurement: a load on a port for some seconds, from the compiled generator, with the CPU that it took there."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-import time
+import json
+import statistics
+import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
-_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+from bench.machine import cpu_seconds
+from bench.native import built
+
+NUMBER = "##########"
+"""In a request, the place of its number."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Load:
-    """What one round saw; latencies in seconds."""
+    """What is sent, and what must come back; `rate` 0 for the closed loop, else calls a second."""
 
-    seconds: float = 0.0
-    latencies: list[float] = field(default_factory=list)
-    failed: int = 0
+    request: bytes
+    connections: int
+    seconds: float
+    rate: float = 0.0
+    least: int = 0
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one run of the generator saw; latencies in microseconds, CPU of the measured processes in seconds."""
+
+    seconds: float
+    calls: int
+    failed: int
+    unsent: int
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+    generator_cpu: float
+    cpu: float
+    sample: str
 
     @property
     def rate(self) -> float:
-        return len(self.latencies) / self.seconds
+        return self.calls / self.seconds
 
-    def quantile(self, share: float) -> float:
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")
-
-
-class _Caller(asyncio.Protocol):
-    """One connection."""
-
-    def __init__(self, request: bytes, load: Load, until: float, done: asyncio.Future[None]) -> None:
-        self._request = request
-        self._load = load
-        self._until = until
-        self._done = done
-        self._buffer = bytearray()
-        self._sent = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport  # uvloop's are no asyncio.Transport
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        length = _LENGTH.search(self._buffer, 0, end + 4)
-        if length is None:
-            self._done.set_exception(RuntimeError(f"an answer without length: {bytes(self._buffer[:300])!r}"))
-            self._transport.close()
-            return
-        if len(self._buffer) < end + 4 + int(length[1]):
-            return
-        now = time.perf_counter()
-        if self._buffer.startswith(b"HTTP/1.1 200") and b'"result"' in self._buffer:
-            self._load.latencies.append(now - self._sent)
-        else:
-            self._load.failed += 1
-        self._buffer.clear()
-        if now < self._until:
-            self._send()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._done.done():
-            return
-        if error is None:
-            self._done.set_result(None)
-        else:
-            self._done.set_exception(error)
-
-    def _send(self) -> None:
-        self._sent = time.perf_counter()
-        self._transport.write(self._request)
+    @property
+    def cpu_us(self) -> float:
+        return self.cpu / max(1, self.calls) * 1e6
 
 
-async def run(port: int, request: bytes, *, connections: int, seconds: float) -> Load:
-    """Send a prepared request over and over for some seconds."""
-    loop = asyncio.get_running_loop()
-    load, began = Load(), time.perf_counter()
-    ends = [loop.create_future() for _ in range(connections)]
-    for done in ends:
-        await loop.create_connection(lambda done=done: _Caller(request, load, began + seconds, done), "127.0.0.1", port)
-    await asyncio.wait_for(asyncio.gather(*ends), seconds + 30)
-    load.seconds = time.perf_counter() - began
-    return load
+@dataclass
+class Row:
+    """The rounds of one way under one load."""
+
+    way: str
+    what: str
+    connections: int
+    rounds: list[Round] = field(default_factory=list)
+
+    def middle(self, name: str) -> float:
+        return statistics.median(getattr(each, name) for each in self.rounds)
+
+    @property
+    def failed(self) -> int:
+        return sum(each.failed for each in self.rounds)
+
+    def as_json(self) -> dict[str, Any]:
+        rates = [each.rate for each in self.rounds]
+        return {
+            "way": self.way,
+            "what": self.what,
+            "connections": self.connections,
+            "calls_per_second": round(self.middle("rate"), 1),
+            "spread": [round(min(rates), 1), round(max(rates), 1)],
+            "cpu_us_per_call": round(self.middle("cpu_us"), 1),
+            **{f"{name}_us": round(self.middle(name), 1) for name in ("p50", "p90", "p99", "p999", "max")},
+            "generator_cpu_share": round(statistics.median(r.generator_cpu / r.seconds for r in self.rounds), 2),
+            "failed": self.failed,
+            "unsent": sum(each.unsent for each in self.rounds),
+        }
+
+
+def run(port: int, load: Load, pids: list[int]) -> Round:
+    """Put a load on a port; `pids` are the processes whose CPU is counted."""
+    with tempfile.NamedTemporaryFile(prefix="bench-request-") as file:
+        file.write(load.request)
+        file.flush()
+        before = cpu_seconds(pids)
+        command = [built("load"), port, file.name, load.connections, load.seconds, load.rate, load.least, load.expected]
+        done = subprocess.run(
+            [str(each) for each in command], check=True, capture_output=True, timeout=load.seconds + 60
+        )
+        used = cpu_seconds(pids) - before
+    said = json.loads(done.stdout)
+    return Round(generator_cpu=said.pop("cpu"), cpu=used, **said)
+
+
+def http(port: int, path: str, value: object, headers: dict[str, str]) -> bytes:
+    """A whole POST request."""
+    body = json.dumps(value, separators=(",", ":")).encode()
+    fixed = {"host": f"127.0.0.1:{port}", "content-type": "application/json", "content-length": str(len(body))}
+    lines = "".join(f"{name}: {text}\r\n" for name, text in (fixed | headers).items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body

@@ -9,7 +9,8 @@ from typing import Any
 from gateway.model.address_policy import Allowed
 from gateway.net.dialer import Dialer, Vetting
 from gateway.protocol.messages import Request
-from gateway.upstream.streamable_http import StreamableHttpUpstream, WireLimits
+from gateway.upstream.streamable_http import StreamableHttpUpstream
+from gateway.upstream.wire import WireLimits
 
 CALL = Request(1, "tools/call", {"name": "t"})
 HELLO = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}

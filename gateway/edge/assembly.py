@@ -43,7 +43,7 @@ from gateway.upstream.factory import Connect, over_http
 from gateway.upstream.link import CallLimits
 from gateway.upstream.pool import Pool
 from gateway.upstream.relayed import Relay
-from gateway.upstream.streamable_http import WireLimits
+from gateway.upstream.wire import WireLimits
 
 _CONTACT_SECONDS = 1.0
 

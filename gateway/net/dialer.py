@@ -9,21 +9,19 @@ import asyncio
 import functools
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from http.cookiejar import DefaultCookiePolicy
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpcore
 import httpx
 
 from gateway import version
 from gateway.errors import AddressRefused
 from gateway.model.address_policy import Address, Allowed, literal, refusal
+from gateway.net.http1_client import Dial
+from gateway.net.http_client import HttpClient
 
-# Below the 5 s after which uvicorn and Node close an idle connection: a request never meets a closing one.
-_KEEPALIVE_SECONDS = 4.0
 _MAX_CONNECTIONS = 256
 
 Resolve = Callable[[str], Awaitable[list[Address]]]
@@ -71,48 +69,16 @@ class Vetting:
         return found
 
 
-class _Backend(httpcore.AsyncNetworkBackend):
-    """httpcore's network, with vetting at each connect; TLS still checks the name of the URL."""
-
-    def __init__(self, vetting: Vetting) -> None:
-        self._vetting = vetting
-        self._network = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            async with asyncio.timeout(timeout):
-                addresses = await self._vetting.addresses(host)
-        except TimeoutError:
-            raise httpcore.ConnectTimeout(f"the name {host!r} was not resolved within {timeout:g} s") from None
-        except NotResolved as error:
-            raise httpcore.ConnectError(error.strerror) from error
-        lost: Exception = httpcore.ConnectError(f"the name {host!r} has no address")
-        for address in addresses:
-            try:
-                return await self._network.connect_tcp(str(address), port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                lost = error
-        raise lost
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
 @functools.cache
 def _trusted() -> ssl.SSLContext:
     """The system's trusted certificates, read once per process: it takes 30 ms and a megabyte."""
-    return ssl.create_default_context()
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 class Dialer:
-    """Makes the HTTP clients of upstreams: one each, pooled, kept alive; all share one TLS context."""
+    """Makes the HTTP clients of upstreams, one each; all share one TLS context."""
 
     def __init__(self, vetting: Vetting, *, connect_seconds: float, via: str) -> None:
         self._vetting = vetting
@@ -120,48 +86,58 @@ class Dialer:
         self._via = via
         self._tls = _trusted()
 
-    def client(self, headers: Mapping[str, str], connections: int = _MAX_CONNECTIONS) -> httpx.AsyncClient:
+    def client(self, headers: Mapping[str, str], connections: int = _MAX_CONNECTIONS) -> HttpClient:
         """A client that sends these headers with each request, and says where it comes from."""
         own = {
             "user-agent": f"{version.NAME}/{version.VERSION}",
             "accept-encoding": "identity",
             "via": f"1.1 {self._via}",
         }
-        sent = httpx.Headers(own)
-        sent.update({name.encode(): value.encode("latin-1") for name, value in headers.items()})
-        limits = httpx.Limits(
-            max_connections=connections, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_SECONDS
-        )
-        client = httpx.AsyncClient(
-            headers=sent,
-            timeout=httpx.Timeout(None, connect=self._connect_seconds, pool=self._connect_seconds),
-            transport=_transport(self._vetting, self._tls, limits),
-            follow_redirects=False,
-            trust_env=False,
-        )
-        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # callers share it: it keeps nothing
-        return client
+        sent = own | {name.lower(): value for name, value in headers.items()}
+        return HttpClient(self._vetted, sent, connections, self._connect_seconds)
 
-    def local(self, path: str, connections: int) -> httpx.AsyncClient:
+    def local(self, path: str, connections: int) -> HttpClient:
         """A client for a unix socket on this machine."""
-        limits = httpx.Limits(
-            max_connections=connections, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_SECONDS
-        )
-        return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=path, limits=limits, trust_env=False),
-            timeout=httpx.Timeout(None, connect=self._connect_seconds, pool=self._connect_seconds),
-            trust_env=False,
-        )
 
+        async def dial(protocol: Callable[[], asyncio.Protocol]) -> None:
+            await self._connected(asyncio.get_running_loop().create_unix_connection(protocol, path))
 
-def _transport(vetting: Vetting, tls: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
-    """httpx's own transport, over connections to vetted addresses."""
-    made = httpx.AsyncHTTPTransport(verify=tls, limits=limits, trust_env=False)
-    made._pool = httpcore.AsyncConnectionPool(  # httpx has no argument for it
-        ssl_context=tls,
-        max_connections=limits.max_connections,
-        max_keepalive_connections=limits.max_keepalive_connections,
-        keepalive_expiry=limits.keepalive_expiry,
-        network_backend=_Backend(vetting),
-    )
-    return made
+        return HttpClient(lambda url: dial, {}, connections, self._connect_seconds)
+
+    def _vetted(self, url: httpx.URL) -> Dial:
+        """How the origin of a URL is connected to: at an address that was judged, under the name of the URL in TLS."""
+        host, port = url.host, url.port or (443 if url.scheme == "https" else 80)
+        tls: dict[str, Any] = {"ssl": self._tls, "server_hostname": host} if url.scheme == "https" else {}
+
+        async def dial(protocol: Callable[[], asyncio.Protocol]) -> None:
+            lost: Exception = httpx.ConnectError(f"the name {host!r} has no address")
+            for address in await self._addresses(host):
+                try:
+                    loop = asyncio.get_running_loop()
+                    await self._connected(loop.create_connection(protocol, str(address), port, **tls))
+                    return
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    lost = error
+            raise lost
+
+        return dial
+
+    async def _addresses(self, host: str) -> list[Address]:
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                return await self._vetting.addresses(host)
+        except TimeoutError:
+            seconds = f"{self._connect_seconds:g} s"
+            raise httpx.ConnectTimeout(f"the name {host!r} was not resolved within {seconds}") from None
+        except NotResolved as error:
+            raise httpx.ConnectError(error.strerror or str(error)) from error
+
+    async def _connected(self, connecting: Awaitable[object]) -> None:
+        """Bound a connect in time, and put httpx's errors in place of the system's."""
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                await connecting
+        except TimeoutError:
+            raise httpx.ConnectTimeout(f"no connection within {self._connect_seconds:g} s") from None
+        except OSError as error:  # ssl's errors are such too
+            raise httpx.ConnectError(str(error)) from error

@@ -13,7 +13,8 @@ from gateway.upstream.http_sse import HttpSseUpstream
 from gateway.upstream.relayed import Relay, RelayedUpstream
 from gateway.upstream.rest import RestUpstream
 from gateway.upstream.stdio import NoBridge, StdioUpstream
-from gateway.upstream.streamable_http import StreamableHttpUpstream, WireLimits
+from gateway.upstream.streamable_http import StreamableHttpUpstream
+from gateway.upstream.wire import WireLimits
 
 Connect = Callable[[ServerSpec], Upstream]
 

@@ -13,8 +13,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from urllib.parse import urljoin, urlsplit
 
-import httpx
-
 from gateway.errors import (
     GatewayError,
     OutcomeUnknown,
@@ -22,6 +20,8 @@ from gateway.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+from gateway.net.http1_client import Response
+from gateway.net.http_client import HttpClient
 from gateway.protocol import exchange
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Batch, Failure, Message, Notification, Reply, Request, decode_answer, encode
@@ -29,7 +29,7 @@ from gateway.protocol.sse import EventTooLarge, SseDecoder
 from gateway.tasks import end
 from gateway.upstream.contract import Heard, MessageStream, SessionExpired, StreamOpened, UpstreamSession
 from gateway.upstream.multiplexer import ChannelClosed, Multiplexer
-from gateway.upstream.streamable_http import WireLimits, foreign, too_large
+from gateway.upstream.wire import WireLimits, foreign, media_type, too_large
 
 _REST_SECONDS = 0.5
 _REST_BYTES = 64 << 10
@@ -53,7 +53,7 @@ class _Stream:
 class HttpSseUpstream:
     """One server behind the URL of its stream; `holder` names the worker that all this happens in."""
 
-    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: WireLimits, holder: str) -> None:
+    def __init__(self, server: str, url: str, client: HttpClient, limits: WireLimits, holder: str) -> None:
         self._server = server
         self._url = url
         self._client = client
@@ -125,30 +125,26 @@ class HttpSseUpstream:
 
     async def close(self) -> None:
         await end([each.reading for each in self._streams.values() if each.reading is not None])
-        await self._client.aclose()
+        self._client.close()
 
     async def write(self, stream: _Stream, message: Message) -> None:
         """Post a message where the server said. Raises UpstreamError."""
         with foreign(self._server):
-            request = self._client.build_request(
-                "POST", stream.endpoint.result(), content=encode(message), headers=_JSON
-            )
-            answer = await self._client.send(request, stream=True)
+            answer = await self._client.send("POST", stream.endpoint.result(), _JSON, encode(message))
             try:  # what it says belongs on the stream; a few bytes are read so that the connection serves on
                 async with asyncio.timeout(_REST_SECONDS):
-                    if int(answer.headers.get("content-length", "0") or 0) <= _REST_BYTES:
-                        await anext(answer.aiter_raw(), b"")
-            except (TimeoutError, ValueError):
+                    await answer.read(_REST_BYTES)
+            except TimeoutError:
                 pass
             finally:
-                await answer.aclose()
-        if answer.status_code in (401, 403):
-            raise UpstreamRefused(self._server, f"Server {self._server!r} answered {answer.status_code}.")
-        if answer.status_code >= 300:
+                answer.close()
+        if answer.status in (401, 403):
+            raise UpstreamRefused(self._server, f"Server {self._server!r} answered {answer.status}.")
+        if answer.status >= 300:
             raise UpstreamProtocolError(
                 self._server,
-                f"Server {self._server!r} answered a message with HTTP {answer.status_code}.",
-                upstream_status=answer.status_code,
+                f"Server {self._server!r} answered a message with HTTP {answer.status}.",
+                upstream_status=answer.status,
             )
 
     def _stream(self, session: UpstreamSession) -> _Stream:
@@ -161,9 +157,12 @@ class HttpSseUpstream:
         reason = "the server ended it"
         try:
             with foreign(self._server):
-                async with self._client.stream("GET", self._url, headers=_STREAM) as response:
+                response = await self._client.send("GET", self._url, _STREAM)
+                try:
                     self._check(response)
                     await self._feed(stream, response)
+                finally:
+                    response.close()
         except GatewayError as error:
             reason = error.detail
             if not stream.endpoint.done():
@@ -176,26 +175,26 @@ class HttpSseUpstream:
             stream.multiplexer.close(reason)
             self._streams.pop(stream.id, None)
 
-    def _check(self, response: httpx.Response) -> None:
-        if response.status_code in (401, 403):
+    def _check(self, response: Response) -> None:
+        if response.status in (401, 403):
             raise UpstreamRefused(
                 self._server,
-                f"Server {self._server!r} answered {response.status_code} to the credentials it is registered with; "
+                f"Server {self._server!r} answered {response.status} to the credentials it is registered with; "
                 "check its `headers`.",
             )
-        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if response.status_code != 200 or media_type != "text/event-stream":
+        found = media_type(response)
+        if response.status != 200 or found != "text/event-stream":
             raise UpstreamProtocolError(
                 self._server,
-                f"Server {self._server!r} has no event stream at its URL: HTTP {response.status_code}, "
-                f"{media_type or 'no content type'}.",
-                upstream_status=response.status_code,
+                f"Server {self._server!r} has no event stream at its URL: HTTP {response.status}, "
+                f"{found or 'no content type'}.",
+                upstream_status=response.status,
             )
 
-    async def _feed(self, stream: _Stream, response: httpx.Response) -> None:
+    async def _feed(self, stream: _Stream, response: Response) -> None:
         decoder = SseDecoder(self._limits.max_result)
         try:
-            async for chunk in response.aiter_raw():
+            while chunk := await response.receive():
                 for event in decoder.feed(chunk):
                     if event.name == "endpoint" and not stream.endpoint.done():
                         stream.endpoint.set_result(self._endpoint(event.data))

@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-import httpx
 import orjson
 
 from gateway.errors import ParseError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
+from gateway.net.http_client import HttpClient
 from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
 from gateway.upstream.contract import Heard, NoStream, UpstreamSession
-from gateway.upstream.streamable_http import WireLimits, foreign, read_bounded
+from gateway.upstream.wire import WireLimits, foreign, read_bounded
 
 VERSION = "rest"
 """What stands for a protocol version with a server that has none."""
@@ -26,7 +26,7 @@ VERSION = "rest"
 class RestUpstream:
     """One server with a plain REST face."""
 
-    def __init__(self, server: str, url: str, client: httpx.AsyncClient, limits: WireLimits) -> None:
+    def __init__(self, server: str, url: str, client: HttpClient, limits: WireLimits) -> None:
         self._server = server
         self._url = url.rstrip("/")
         self._client = client
@@ -72,7 +72,7 @@ class RestUpstream:
         """There is no session."""
 
     async def close(self) -> None:
-        await self._client.aclose()
+        self._client.close()
 
     async def _tools(self) -> list[dict[str, Any]]:
         found = await self._list("tools", required=True)
@@ -110,23 +110,22 @@ class RestUpstream:
     async def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         content = None if body is None else orjson.dumps(body)
         headers = {"accept": "application/json"} | ({} if body is None else {"content-type": "application/json"})
-        request = self._client.build_request(method, self._url + path, content=content, headers=headers)
         with foreign(self._server):
-            response = await self._client.send(request, stream=True)
+            response = await self._client.send(method, self._url + path, headers, content)
             try:
                 data = await read_bounded(self._server, response, self._limits.max_result)
             finally:
-                await response.aclose()
-        if response.status_code in (401, 403):
-            raise UpstreamRefused(self._server, f"Server {self._server!r} answered {response.status_code}.")
+                response.close()
+        if response.status in (401, 403):
+            raise UpstreamRefused(self._server, f"Server {self._server!r} answered {response.status}.")
         try:
-            return response.status_code, parse(data)
+            return response.status, parse(data)
         except ParseError:
-            if response.status_code < 400:
+            if response.status < 400:
                 raise UpstreamProtocolError(
                     self._server, f"Server {self._server!r} answered {path} with something that is not JSON."
                 ) from None
-            return response.status_code, data.decode(errors="replace")[:1000]
+            return response.status, data.decode(errors="replace")[:1000]
 
 
 def _schema(tool: Mapping[str, Any]) -> Any:

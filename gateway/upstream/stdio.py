@@ -9,25 +9,26 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import orjson
 
 from gateway.errors import UpstreamProtocolError, UpstreamUnreachable
 from gateway.model.server import NO_PROGRAMS
+from gateway.net.http_client import HttpClient
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.upstream.contract import Heard, MessageStream, UpstreamSession
-from gateway.upstream.streamable_http import StreamableHttpUpstream, WireLimits, foreign
+from gateway.upstream.streamable_http import StreamableHttpUpstream
+from gateway.upstream.wire import WireLimits, foreign
 
 _NOTHING: tuple[Any, ...] = ()
-_SHARED = {"mcp-gateway-shared": "1"}
+_SHARED = b"mcp-gateway-shared: 1\r\n"
 
 
 class StdioUpstream:
     """One server that the bridge runs; `program` is what it is told to run, `holder` names the bridge."""
 
     def __init__(
-        self, server: str, key: str, program: dict[str, Any], client: httpx.AsyncClient, limits: WireLimits, holder: str
+        self, server: str, key: str, program: dict[str, Any], client: HttpClient, limits: WireLimits, holder: str
     ) -> None:
         self._server = server
         self._place = f"http://bridge/{key}"
@@ -38,11 +39,12 @@ class StdioUpstream:
 
     async def open(self, hello: Hello) -> UpstreamSession:
         with foreign(self._server):
-            answer = await self._client.put(self._place, content=self._program)
-        if answer.status_code != 204:
+            answer = await self._client.send("PUT", self._place, body=self._program)
+            answer.close()
+        if answer.status != 204:
             raise UpstreamUnreachable(self._server, f"The bridge did not take server {self._server!r}.")
         try:
-            session = await self._mcp.open(hello, _SHARED if hello.shared else {})
+            session = await self._mcp.open(hello, _SHARED if hello.shared else b"")
         except UpstreamProtocolError as error:
             if error.facts.get("upstream_status") == 503:
                 raise UpstreamUnreachable(

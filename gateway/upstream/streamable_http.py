@@ -1,6 +1,5 @@
 """Streamable HTTP, from the client's side: JSON or event-stream answers, sessions by header.
 
-The transports (here, `http_sse`, `rest`, `stdio`) and `net` know httpx; no floor above does.
 Source: MCP 2025-11-25, basic, transports.
 """
 
@@ -8,17 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import httpx
-
 from gateway.errors import (
-    AddressRefused,
     GatewayError,
     OutcomeUnknown,
     UpstreamError,
@@ -28,6 +21,8 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.model.server import redact_url
+from gateway.net.http1_client import Response
+from gateway.net.http_client import Endpoint, HttpClient
 from gateway.protocol import exchange
 from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import (
@@ -51,6 +46,7 @@ from gateway.upstream.contract import (
     StreamOpened,
     UpstreamSession,
 )
+from gateway.upstream.wire import FOREIGN, WireLimits, foreign, media_type, read_bounded, too_large, translated
 
 _END_SECONDS = 1.0
 _DRAIN_SECONDS = 0.5
@@ -64,14 +60,6 @@ _RESUMES = 5  # attempts at taking up a stream again, of which each got nowhere
 
 
 log = logging.getLogger("gateway.upstream")
-
-
-@dataclass(frozen=True, slots=True)
-class WireLimits:
-    """Bounds of one upstream's wire; times in seconds, sizes in bytes."""
-
-    handshake_seconds: float = 10.0
-    max_result: int = 16 << 20
 
 
 class _Place:
@@ -95,9 +83,9 @@ class StreamableHttpUpstream:
         self,
         server: str,
         url: str,
-        client: httpx.AsyncClient,
+        client: HttpClient,
         limits: WireLimits,
-        streams: httpx.AsyncClient | None = None,
+        streams: HttpClient | None = None,
     ) -> None:
         """`streams` carries what stays open, so that it takes no connection from calls."""
         self._server = server
@@ -105,17 +93,19 @@ class StreamableHttpUpstream:
         self._client = client
         self._streams = streams or client
         self._limits = limits
+        self._posting: Endpoint | None = None
         self._draining: set[asyncio.Task[None]] = set()
 
-    async def open(self, hello: Hello, headers: Mapping[str, str] = MappingProxyType({})) -> UpstreamSession:
-        request = exchange.initialize(hello)
+    async def open(self, hello: Hello, headers: bytes = b"") -> UpstreamSession:
+        """Shake hands; `headers` are lines that go with `initialize`. Raises UpstreamError."""
         try:
             async with asyncio.timeout(self._limits.handshake_seconds):
-                async with self._post(request, headers) as response:
-                    await self._check(response, session=False)
-                    session_id = response.headers.get("mcp-session-id")
-                    handshake = exchange.accept(await self._first_answer(response))
-                session = UpstreamSession(handshake, session_id)
+                response = await self._sent(exchange.initialize(hello), headers)
+                try:
+                    answer = await self._checked(response, session=False) or await self._first_answer(response)
+                finally:
+                    self._let_go(response)
+                session = UpstreamSession(exchange.accept(answer), response.header(b"mcp-session-id") or None)
                 await self.post(session, exchange.INITIALIZED)
                 return session
         except exchange.HandshakeRefused as error:
@@ -129,15 +119,13 @@ class StreamableHttpUpstream:
     async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
         response = await self._sent(request, _headers(session))
         try:
-            await self._check(response, session=session.session_id is not None)
-            if _media_type(response) == "text/event-stream":
+            failure = await self._checked(response, session=session.session_id is not None)
+            if failure is None and media_type(response) == "text/event-stream":
                 return self._stream(session, request, response)
-            with foreign(self._server):
-                messages = [each async for each in self._messages(response, response.aiter_raw(), _Place())]
+            messages: list[Message] = [failure] if failure is not None else await self._body(response)
         except BaseException:
-            await self._let_go(response, None)
+            response.close()
             raise
-        await self._let_go(response, None)
         answer = messages[0] if len(messages) == 1 else None
         if isinstance(answer, Reply | Failure) and answer.id == request.id:
             return answer
@@ -149,27 +137,29 @@ class StreamableHttpUpstream:
             yield message
         raise self._lost()
 
-    async def _stream(self, session: UpstreamSession, request: Request, response: httpx.Response) -> MessageStream:
+    async def _stream(self, session: UpstreamSession, request: Request, response: Response) -> MessageStream:
         """The messages of an event stream, which is taken up again where it ends before the answer."""
         place, failed = _Place(), 0
         try:
             yield StreamOpened()
         except BaseException:  # who leaves at the yield
-            await self._let_go(response, None)
+            response.close()
             raise
         while True:
-            chunks, answered, before = response.aiter_raw(), False, place.event_id
+            answered, before = False, place.event_id
             try:
-                with foreign(self._server):
-                    async with aclosing(self._messages(response, chunks, place)) as messages:
-                        async for message in messages:
-                            answered = isinstance(message, Reply | Failure) and message.id == request.id
-                            yield message
+                async with aclosing(self._events(response, place)) as messages:
+                    async for message in messages:
+                        answered = isinstance(message, Reply | Failure) and message.id == request.id
+                        yield message
             except OutcomeUnknown:
                 if place.event_id is None:
                     raise
             finally:
-                await self._let_go(response, chunks if answered else None)
+                if answered:
+                    self._let_go(response)
+                else:
+                    response.close()
             failed = failed + 1 if place.event_id == before else 0
             if place.event_id is None or failed > _RESUMES:
                 break
@@ -177,7 +167,7 @@ class StreamableHttpUpstream:
             response = await self._resumed(session, place)
         raise self._lost()
 
-    async def _resumed(self, session: UpstreamSession, place: _Place) -> httpx.Response:
+    async def _resumed(self, session: UpstreamSession, place: _Place) -> Response:
         """Take up a call's stream where it ended, by GET; the call was sent, so whatever fails leaves it unknown."""
         for _ in range(_RESUMES):
             await asyncio.sleep(place.retry_seconds)
@@ -187,9 +177,9 @@ class StreamableHttpUpstream:
                 continue
             except UpstreamError:
                 break
-            if response.status_code == 200 and _media_type(response) == "text/event-stream":
+            if response.status == 200 and media_type(response) == "text/event-stream":
                 return response
-            await response.aclose()
+            response.close()
             break
         raise self._lost()
 
@@ -201,99 +191,100 @@ class StreamableHttpUpstream:
     async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         response = await self._got(self._streams, session, after)
         try:
-            with foreign(self._server):
-                if response.status_code == 404 and session.session_id is not None:
-                    raise SessionExpired("it answered 404")
-                is_stream = _media_type(response) == "text/event-stream"
-                if response.status_code == 405 or (response.status_code == 200 and not is_stream):
-                    raise NoStream
-                if response.status_code != 200:
-                    raise UpstreamProtocolError(  # 409, say: its last stream is not closed yet
-                        self._server, f"Server {self._server!r} answered GET with HTTP {response.status_code}."
-                    )
-                place = _Place(after)
-                async with aclosing(self._messages(response, response.aiter_raw(), place)) as messages:
-                    async for message in messages:
-                        yield Heard(message, place.event_id)
+            if response.status == 404 and session.session_id is not None:
+                raise SessionExpired("it answered 404")
+            is_stream = media_type(response) == "text/event-stream"
+            if response.status == 405 or (response.status == 200 and not is_stream):
+                raise NoStream
+            if response.status != 200:
+                raise UpstreamProtocolError(  # 409, say: its last stream is not closed yet
+                    self._server, f"Server {self._server!r} answered GET with HTTP {response.status}."
+                )
+            place = _Place(after)
+            async with aclosing(self._events(response, place)) as messages:
+                async for message in messages:
+                    yield Heard(message, place.event_id)
         finally:
-            await response.aclose()
+            response.close()
 
-    async def _got(self, client: httpx.AsyncClient, session: UpstreamSession, after: str | None) -> httpx.Response:
+    async def _got(self, client: HttpClient, session: UpstreamSession, after: str | None) -> Response:
         """Open the server's stream, after an event where one is known; the response head is here."""
-        headers = {**_GET, **_headers(session)}
+        headers = _headers(session)
         if after is not None:
-            headers["last-event-id"] = after
+            headers += b"last-event-id: %b\r\n" % after.encode()
         with foreign(self._server):
-            return await client.send(client.build_request("GET", self._url, headers=headers), stream=True)
+            return await client.endpoint("GET", self._url, _GET).send(headers=headers)
 
     async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
-        async with self._post(message, _headers(session)) as response:
-            if response.status_code in (401, 403):
-                await self._check(response, session=False)
-            elif response.status_code >= 400:
+        response = await self._sent(message, _headers(session))
+        try:
+            if response.status in (401, 403):
+                await self._checked(response, session=False)
+            elif response.status >= 400:
                 what = message.method if isinstance(message, Notification) else "an answer to its request"
-                log.warning("server %s answered HTTP %d to %s", self._server, response.status_code, what)
+                log.warning("server %s answered HTTP %d to %s", self._server, response.status, what)
+        finally:
+            self._let_go(response)
 
     async def end(self, session: UpstreamSession) -> None:
         if session.session_id is None:
             return
         try:
             async with asyncio.timeout(_END_SECONDS):
-                await self._client.delete(self._url, headers=_headers(session))
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, AddressRefused, RuntimeError):
+                response = await self._client.endpoint("DELETE", self._url).send(headers=_headers(session))
+            self._let_go(response)
+        except (TimeoutError, *FOREIGN):
             pass  # it expires upstream by itself
 
     async def close(self) -> None:
         await end(self._draining)
-        await self._client.aclose()
-        await self._streams.aclose()
+        self._client.close()
+        self._streams.close()
 
-    async def _first_answer(self, response: httpx.Response) -> Reply | Failure:
-        async with aclosing(self._messages(response, response.aiter_raw(), _Place())) as messages:
-            async for message in messages:
+    async def _first_answer(self, response: Response) -> Reply | Failure:
+        if media_type(response) == "text/event-stream":
+            async with aclosing(self._events(response, _Place())) as messages:
+                async for message in messages:
+                    if isinstance(message, Reply | Failure):
+                        return message
+        else:
+            for message in await self._body(response):
                 if isinstance(message, Reply | Failure):
                     return message
         raise exchange.HandshakeRefused("it ended its answer to initialize without a result")
 
-    @asynccontextmanager
-    async def _post(self, message: Message, headers: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
-        response = await self._sent(message, headers)
-        try:
-            with foreign(self._server):
-                yield response
-        finally:
-            await self._let_go(response, response.aiter_raw())
-
-    async def _sent(self, message: Message, headers: Mapping[str, str]) -> httpx.Response:
-        """Send a message; the response head is here, its body is to be read and let go of."""
+    async def _sent(self, message: Message, headers: bytes) -> Response:
+        """Send a message; the head of the answer is here, its body is to be read and let go of."""
         if self._client.is_closed:
             raise UpstreamUnreachable(
                 self._server, f"Server {self._server!r} was removed or changed; the request was not sent."
             )
-        with foreign(self._server):
-            request = self._client.build_request(
-                "POST", self._url, content=encode(message), headers={**_POST, **headers}
-            )
-            return await self._client.send(request, stream=True)
+        try:
+            if self._posting is None:
+                self._posting = self._client.endpoint("POST", self._url, _POST)
+            return await self._posting.send(encode(message), headers)
+        except FOREIGN as error:
+            raise translated(self._server, error) from None
 
-    async def _let_go(self, response: httpx.Response, chunks: AsyncIterator[bytes] | None) -> None:
+    def _let_go(self, response: Response) -> None:
         """Close a response; one of which only the end is to come is read to it, so that its connection serves on."""
-        if response.is_closed or chunks is None:
-            await response.aclose()
-            return
-        task = asyncio.create_task(_drain(response, chunks))
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
+        if not response.is_closed:
+            task = asyncio.create_task(_drain(response))
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
 
-    async def _check(self, response: httpx.Response, *, session: bool) -> None:
-        """Let a 2xx pass. Raises SessionExpired or what else the status means."""
-        status, coding = response.status_code, response.headers.get("content-encoding", "identity")
-        if coding.strip().lower() not in ("", "identity"):
+    async def _checked(self, response: Response, *, session: bool) -> Failure | None:
+        """Let a 200 pass; the JSON-RPC error that came with another status, if it answers the request.
+
+        Raises SessionExpired, or UpstreamError for what else the status means.
+        """
+        status, coding = response.status, response.header(b"content-encoding")
+        if coding and coding.strip().lower() != "identity":
             raise UpstreamProtocolError(
                 self._server, f"Server {self._server!r} answered with Content-Encoding {coding[:40]!r}, unasked."
             )
         if status == 200:
-            return
+            return None
         if status == 404 and session:
             raise SessionExpired("it answered 404")
         if status in (401, 403):
@@ -310,12 +301,12 @@ class StreamableHttpUpstream:
             )
         failure = await self._failure(response)
         if failure is not None and failure.id is not None:
-            return
+            return failure
         if status == 400 and session and failure is not None and "session" in failure.message.lower():
             raise SessionExpired(failure.message[:200])  # what the SDKs' examples answer instead of 404
         said = f" ({failure.message[:_SAID]})" if failure is not None else ""
         where = _redirection(self._url, response) if 300 <= status < 400 else ""
-        retry = response.headers.get("retry-after", "")
+        retry = response.header(b"retry-after")
         raise UpstreamProtocolError(
             self._server,
             f"Server {self._server!r} answered HTTP {status}{said}.{where}",
@@ -323,109 +314,74 @@ class StreamableHttpUpstream:
             retry_after=int(retry) if retry.isascii() and retry.isdigit() and len(retry) < 6 else None,
         )
 
-    async def _failure(self, response: httpx.Response) -> Failure | None:
+    async def _failure(self, response: Response) -> Failure | None:
         """The JSON-RPC error in an answer that is not 200, if there is one."""
-        if _media_type(response) != "application/json":
+        if media_type(response) != "application/json":
             return None
         try:
-            message = decode_answer(await self._body(response))
-        except GatewayError:
+            [message] = await self._body(response)
+        except (GatewayError, ValueError):
             return None
         return message if isinstance(message, Failure) else None
 
-    async def _messages(
-        self, response: httpx.Response, chunks: AsyncIterator[bytes], place: _Place
-    ) -> AsyncGenerator[Message, None]:
-        media_type = _media_type(response)
+    async def _body(self, response: Response) -> list[Message]:
+        """The messages of an answer that is no stream. Raises UpstreamError."""
+        found = media_type(response)
         try:
-            if media_type == "text/event-stream":
-                decoder = SseDecoder(self._limits.max_result)
-                async for chunk in chunks:
-                    for event in decoder.feed(chunk):
-                        place.passed(event)
-                        if event.name == "message" and event.data:
-                            for message in _flat(decode_answer(event.data)):
-                                yield message
-            elif media_type == "application/json":
-                for message in _flat(decode_answer(await self._body(response))):
-                    yield message
-            else:
+            if found != "application/json":
                 raise UpstreamProtocolError(
                     self._server,
-                    f"Server {self._server!r} answered with {media_type or 'no content type'}, not JSON or an event "
+                    f"Server {self._server!r} answered with {found or 'no content type'}, not JSON or an event "
                     "stream; is the URL that of its MCP endpoint?",
                 )
-        except EventTooLarge:
-            raise too_large(self._server, self._limits.max_result) from None
+            return _flat(decode_answer(await read_bounded(self._server, response, self._limits.max_result)))
+        except FOREIGN as error:
+            raise translated(self._server, error) from None
         except UpstreamError:
             raise
         except GatewayError as error:
-            raise UpstreamProtocolError(
-                self._server, f"Server {self._server!r} sent a malformed message: {error.detail}"
-            ) from None
+            raise self._malformed(error) from None
 
-    async def _body(self, response: httpx.Response) -> bytes:
-        if not response.is_stream_consumed:
-            response._content = await read_bounded(self._server, response, self._limits.max_result)
-        return response.content
+    async def _events(self, response: Response, place: _Place) -> AsyncGenerator[Message, None]:
+        """The messages of an event stream, as they come. Raises UpstreamError."""
+        decoder = SseDecoder(self._limits.max_result)
+        try:
+            while chunk := await response.receive():
+                for event in decoder.feed(chunk):
+                    place.passed(event)
+                    if event.name == "message" and event.data:
+                        for message in _flat(decode_answer(event.data)):
+                            yield message
+        except EventTooLarge:
+            raise too_large(self._server, self._limits.max_result) from None
+        except FOREIGN as error:
+            raise translated(self._server, error) from None
+        except UpstreamError:
+            raise
+        except GatewayError as error:
+            raise self._malformed(error) from None
+
+    def _malformed(self, error: GatewayError) -> UpstreamProtocolError:
+        return UpstreamProtocolError(self._server, f"Server {self._server!r} sent a malformed message: {error.detail}")
 
 
-async def _drain(response: httpx.Response, chunks: AsyncIterator[bytes]) -> None:
+async def _drain(response: Response) -> None:
     """Read the little that is left of a response, within bounds, and close it."""
     try:
         async with asyncio.timeout(_DRAIN_SECONDS):
             left = _DRAIN_BYTES
-            async for chunk in chunks:
+            while left >= 0 and (chunk := await response.receive()):
                 left -= len(chunk)
-                if left < 0:
-                    break
-    except (TimeoutError, httpx.HTTPError, httpx.StreamError, RuntimeError):
+    except (TimeoutError, *FOREIGN):
         pass  # then its connection is closed
     finally:
-        await response.aclose()
+        response.close()
 
 
-@contextmanager
-def foreign(server: str) -> Iterator[None]:
-    """The border that turns the HTTP client's exceptions into ours, naming the server."""
-    try:
-        yield
-    except AddressRefused as error:
-        raise UpstreamUnreachable(server, f"Server {server!r} is not connected to. {error.detail}") from None
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise UpstreamUnreachable(server, f"Server {server!r} can't be reached: {_why(error)}.") from None
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-        raise UpstreamUnreachable(server, f"Server {server!r} can't be reached: {_why(error)}.") from None
-    except (httpx.HTTPError, RuntimeError) as error:  # uvloop raises RuntimeError on a transport that was closed
-        raise OutcomeUnknown(
-            server,
-            f"The connection to server {server!r} was lost ({_why(error)}); "
-            "it may or may not have carried the request out.",
-        ) from None
-
-
-async def read_bounded(server: str, response: httpx.Response, limit: int) -> bytes:
-    """Read a whole body. Raises UpstreamProtocolError when it is larger than `limit` bytes."""
-    chunks, size = [], 0
-    async for chunk in response.aiter_raw():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            raise too_large(server, limit)
-    return b"".join(chunks)
-
-
-def too_large(server: str, limit: int) -> UpstreamProtocolError:
-    """What a server that sends too much has done."""
-    return UpstreamProtocolError(
-        server, f"Server {server!r} sent a message of more than {limit} bytes (GATEWAY_MAX_RESULT)."
-    )
-
-
-def _redirection(url: str, response: httpx.Response) -> str:
+def _redirection(url: str, response: Response) -> str:
     """Where a redirect leads, which is not followed: an address is vetted and shown before it gets credentials."""
     try:
-        there = urljoin(url, response.headers.get("location", ""))
+        there = urljoin(url, response.header(b"location"))
         parts = urlsplit(there)
     except ValueError:
         there, parts = url, urlsplit(url)
@@ -435,37 +391,15 @@ def _redirection(url: str, response: httpx.Response) -> str:
     return f" It redirects to {shown}, which is not followed: if that is its MCP endpoint, register that URL."
 
 
-def _headers(session: UpstreamSession) -> dict[str, str]:
-    headers = {"mcp-protocol-version": session.handshake.version}
-    if session.session_id is not None:
-        headers["mcp-session-id"] = session.session_id
-    return headers
-
-
-def _media_type(response: httpx.Response) -> str:
-    content_type: str = response.headers.get("content-type", "")
-    return content_type.partition(";")[0].strip().lower()
+def _headers(session: UpstreamSession) -> bytes:
+    """The header lines that name a session and its revision."""
+    version, id = session.handshake.version.encode(), session.session_id
+    if id is None:
+        return b"mcp-protocol-version: %b\r\n" % version
+    return b"mcp-protocol-version: %b\r\nmcp-session-id: %b\r\n" % (version, id.encode("latin-1"))
 
 
 def _flat(message: Message | Batch) -> list[Message]:
     if isinstance(message, Batch):
         return [entry for entry in message.entries if not isinstance(entry, GatewayError)]
     return [message]
-
-
-def _why(error: BaseException) -> str:
-    """The system's own words for what went wrong, from as deep as they stand."""
-    found: BaseException | None = error
-    text = str(error) or type(error).__name__
-    while found is not None:
-        if isinstance(found, ssl.SSLCertVerificationError):
-            return f"its certificate is not valid: {found.verify_message}"
-        if isinstance(found, ssl.SSLError) and found.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-            return "it does not speak TLS; should its URL begin with http://?"
-        if isinstance(found, OSError) and found.strerror:
-            text = found.strerror
-        if isinstance(found, BaseExceptionGroup) and found.exceptions:
-            found = found.exceptions[0]
-        else:
-            found = found.__cause__ or found.__context__
-    return text.rstrip(".")

@@ -1,15 +1,18 @@
 """Connections go to vetted addresses only, whatever the name server says the next time."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from types import MappingProxyType
 
 import httpx
 import pytest
 
 from gateway.errors import AddressRefused
 from gateway.model.address_policy import Address, Allowed
-from gateway.net.dialer import Dialer, NotResolved, Vetting
+from gateway.net.dialer import Dialer, NotResolved, Resolve, Vetting
+from gateway.net.http_client import HttpClient
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +50,16 @@ async def test_an_unknown_name_is_no_refusal() -> None:
         await Vetting(Allowed()).addresses("no-such-host.invalid")
 
 
+@asynccontextmanager
+async def client_of(
+    resolve: Resolve, *, connect_seconds: float = 5, headers: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[HttpClient]:
+    vetting = Vetting(Allowed(everything=True), resolve)
+    client = Dialer(vetting, connect_seconds=connect_seconds, via="us").client(headers)
+    yield client
+    client.close()
+
+
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,24 +75,24 @@ async def port() -> AsyncIterator[int]:
 
 async def test_the_connection_goes_to_the_judged_address_and_the_name_stays_in_host(port: int) -> None:
     names = Names(["127.0.0.1"])
-    async with Dialer(Vetting(Allowed(everything=True), names), connect_seconds=5, via="us").client({}) as client:
-        answer = await client.get(f"http://server.test:{port}/")
-    assert answer.text.lower() == f"host: server.test:{port}"
+    async with client_of(names) as client:
+        answer = await client.send("GET", f"http://server.test:{port}/")
+        assert await answer.read(100) == f"host: server.test:{port}".encode()
     assert names.asked == 1
 
 
 async def test_a_name_that_changes_its_mind_is_judged_again_at_each_connect(port: int) -> None:
     names = Names(["127.0.0.1"], ["169.254.169.254"])
-    async with Dialer(Vetting(Allowed(everything=True), names), connect_seconds=5, via="us").client({}) as client:
-        assert (await client.get(f"http://server.test:{port}/")).status_code == 200
+    async with client_of(names) as client:
+        assert (await client.send("GET", f"http://server.test:{port}/")).status == 200
         with pytest.raises(AddressRefused):
-            await client.get(f"http://server.test:{port}/")
+            await client.send("GET", f"http://server.test:{port}/")
 
 
 async def test_the_next_address_is_tried_when_one_does_not_answer(port: int) -> None:
     names = Names(["::1", "127.0.0.1"])
-    async with Dialer(Vetting(Allowed(everything=True), names), connect_seconds=5, via="us").client({}) as client:
-        assert (await client.get(f"http://server.test:{port}/")).status_code == 200
+    async with client_of(names) as client:
+        assert (await client.send("GET", f"http://server.test:{port}/")).status == 200
 
 
 async def test_a_slow_name_server_is_bounded() -> None:
@@ -87,9 +100,27 @@ async def test_a_slow_name_server_is_bounded() -> None:
         await asyncio.Event().wait()
         return []
 
-    async with Dialer(Vetting(Allowed(everything=True), never), connect_seconds=0.05, via="us").client({}) as client:
-        with pytest.raises(httpx.ConnectTimeout):
-            await client.get("http://server.test/")
+    async with client_of(never, connect_seconds=0.05) as client:
+        with pytest.raises(httpx.ConnectTimeout, match="resolved"):
+            await client.send("GET", "http://server.test/")
+
+
+async def test_headers_and_target_are_sent_as_they_are_known(port: int) -> None:
+    async with client_of(Names(["127.0.0.1"]), headers={"X-Key": "v", "User-Agent": "mine"}) as client:
+        endpoint = client.endpoint("POST", f"http://server.test:{port}/a b/ü?q=1#no", {"accept": "text/plain"})
+        for url in ("ftp://server.test/", "http://", "/nowhere"):
+            with pytest.raises((httpx.UnsupportedProtocol, httpx.InvalidURL)):
+                client.endpoint("GET", url)
+    assert endpoint.head.decode().split("\r\n") == [
+        "POST /a%20b/%C3%BC?q=1 HTTP/1.1",
+        f"host: server.test:{port}",
+        "user-agent: mine",
+        "accept-encoding: identity",
+        "via: 1.1 us",
+        "x-key: v",
+        "accept: text/plain",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from gateway.upstream.contract import Upstream
 from gateway.upstream.factory import over_http
 from gateway.upstream.link import OURSELVES
 from gateway.upstream.relayed import Relay
-from gateway.upstream.streamable_http import WireLimits
+from gateway.upstream.wire import WireLimits
 
 pytestmark = pytest.mark.anyio
 

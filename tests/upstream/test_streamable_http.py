@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -251,8 +250,8 @@ async def test_who_leaves_at_the_response_head_leaves_no_connection_behind(wire:
             messages = messages_of(one, link, CALL)
             assert isinstance(await anext(messages), StreamOpened)
             await messages.aclose()
-        pool = one._client._transport._pool  # type: ignore[attr-defined]  # httpx has no other way to ask
-        assert not [each for each in pool.connections if not (each.is_idle() or each.is_closed())]
+        [connections] = one._client._origins.values()
+        assert connections.busy == 0
 
 
 async def test_an_answer_that_the_server_refuses_has_a_line(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
@@ -267,15 +266,13 @@ async def test_an_answer_that_the_server_refuses_has_a_line(wire: Wire, caplog: 
 async def test_a_connection_that_breaks_in_whatever_way_after_sending_leaves_the_outcome_unknown(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: object) -> AsyncIterator[bytes]:
-        for _ in range(1):
-            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
-        yield b""
+    async def broken(self: object, limit: int) -> bytes:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
 
     wire.answers["tools/call"] = http(200, "application/json", reply(1, {}))
     async with upstream(wire.url) as one:
         link = await one.open(OURSELVES)
-        monkeypatch.setattr("httpx.Response.aiter_raw", broken)
+        monkeypatch.setattr("gateway.net.http1_client.Response.read", broken)
         with pytest.raises(OutcomeUnknown):
             async for _ in messages_of(one, link, CALL):
                 pass

@@ -16,7 +16,7 @@ from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.upstream.contract import Heard, Interrupted, NoStream, SessionExpired
 from gateway.upstream.http_sse import HttpSseUpstream
 from gateway.upstream.link import OURSELVES
-from gateway.upstream.streamable_http import WireLimits
+from gateway.upstream.wire import WireLimits
 from tests.calls import messages_of
 from tests.waiting import until
 from tests.wire import CALL, HELLO, PROGRESS, Wire, event, http, reply, upstream
