@@ -1,4 +1,8 @@
-"""The upstream of the benchmarks: as little of an MCP server as a gateway can talk to, on bare hypercorn."""
+"""As little of a server as can be, on hypercorn as the gateway runs it: what a call costs before there is a gateway.
+
+Usage: `python -m bench.bare constant|hop PORT UPSTREAM`. `constant` answers every call alike; `hop` passes the body on
+to the upstream over the gateway's HTTP client, and the answer back, and looks at neither.
+"""
 
 from __future__ import annotations
 
@@ -12,56 +16,65 @@ import uvloop
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-RESULT = {"content": [{"type": "text", "text": "x" * 200}], "isError": False}
-TOOLS = [{"name": "bench", "description": "Answers at once", "inputSchema": {"type": "object"}}]
+from gateway.model.address_policy import Allowed
+from gateway.net.dialer import Dialer, Vetting
+from gateway.net.http_client import Endpoint
+
+_JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    asked = orjson.loads(body) if body else {}
-    answer = _answer(asked)
-    status = 200 if answer else 202
-    payload = orjson.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "result": answer}) if answer else b""
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(payload)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": payload})
+class Bare:
+    """The application; without an endpoint it answers by itself."""
+
+    def __init__(self, upstream: int | None) -> None:
+        self._upstream = upstream
+        self._endpoint: Endpoint | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        payload = await self._answer(body) if body else b""
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(payload)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": payload})
+
+    async def _answer(self, body: bytes) -> bytes:
+        if self._upstream is None:
+            asked = orjson.loads(body)
+            text = asked["params"]["arguments"]["text"]
+            result = {"content": [{"type": "text", "text": text}], "isError": False}
+            return orjson.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+        if self._endpoint is None:
+            client = Dialer(Vetting(Allowed(everything=True)), connect_seconds=5, via="bench").client({}, 1000)
+            self._endpoint = client.endpoint("POST", f"http://127.0.0.1:{self._upstream}/mcp", _JSON)
+        response = await self._endpoint.send(body)
+        return await response.read(16 << 20) or b""
 
 
-def _answer(asked: dict[str, Any]) -> dict[str, Any] | None:
-    match asked.get("method"):
-        case "tools/call":
-            return RESULT
-        case "tools/list":
-            return {"tools": TOOLS}
-        case "initialize":
-            info = {"name": "bench", "version": "1"}
-            return {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
-    return None
-
-
-async def main(port: int) -> None:
+async def main(kind: str, port: int, upstream: int) -> None:
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.loglevel = "WARNING"
     config.keep_alive_timeout = 75
     config.keep_alive_max_requests = 10_000_000
     config.graceful_timeout = 0.5
+    config.include_server_header = False
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
-    await serve(app, config, shutdown_trigger=ending.wait)  # type: ignore[arg-type]
+    app: Any = Bare(upstream if kind == "hop" else None)
+    await serve(app, config, shutdown_trigger=ending.wait)
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(int(sys.argv[1])))
+        runner.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
