@@ -178,6 +178,12 @@ class Settings:
         read=_one_of("debug", "info", "warning", "error"),
         doc="the least important lines that are written; a call is `info`",
     )
+    call_log: str = _setting(
+        "all",
+        "GATEWAY_CALL_LOG",
+        read=_one_of("all", "errors", "none"),
+        doc="which calls have a line: `all`, those that did not end well (`errors`), or `none`; figures count all",
+    )
     secret: tuple[str, ...] = _setting(
         (),
         "GATEWAY_SECRET",

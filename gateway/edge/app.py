@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.edge import health, registry_documents, welcome
 from gateway.edge.assembly import open_gateway
 from gateway.edge.doors import Doors
-from gateway.edge.request import Http, Protocol
+from gateway.edge.request import Http, Protocol, Surroundings
 from gateway.edge.response import log_refusal, send_empty, send_failure, send_problem
 from gateway.edge.routes import PATHS, Door, Route, match
 from gateway.errors import (
@@ -58,9 +58,8 @@ class Application:
     ) -> None:
         settings.check()
         self._settings = settings
-        self._discard = _DISCARD_BODIES * settings.max_body
         self._doors = Doors.of(settings)
-        self._let_in: set[tuple[str | None, str | None]] = set()
+        self._let_in: set[tuple[bytes | None, bytes | None]] = set()
         self._connect = connect
         self._resolve = resolve
         self._worker = worker
@@ -69,6 +68,7 @@ class Application:
         self._stack: AsyncExitStack | None = None
         self._failed: tuple[float, Exception] | None = None
         self.draining = asyncio.Event()
+        self._around = Surroundings(self.draining, _DISCARD_BODIES * settings.max_body)
         self.leaving = False
         """Whether a drain is about to begin: `/readyz` says so, everything is served as before."""
 
@@ -145,7 +145,7 @@ class Application:
             return self._gateway
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        http = Http(scope, receive, send, discard=self._discard, draining=self.draining)
+        http = Http(scope, receive, send, self._around)
         params: tuple[str, ...] = ()
         route = PATHS.get(http.path)
         if route is None:
@@ -189,10 +189,11 @@ class Application:
                 raise MethodNotAllowed(http.method, ("GET", "HEAD"))
             await self._metrics(gateway, http)
             return
-        names = http.headers.get("host"), http.headers.get("origin")
+        headers = http.headers
+        names = headers.raw_value(b"host"), headers.raw_value(b"origin")
         if names not in self._let_in:
             self._check_names(*names, http.protocol)
-        if gateway.identity in ",".join(http.headers.getlist("via")):
+        if b"via" in headers and gateway.identity in ",".join(headers.all(b"via")):
             raise LoopDetected
         if route is None:
             if http.path.startswith("/.well-known/"):
@@ -203,9 +204,9 @@ class Application:
         if not self._settings.enabled:
             raise GatewayDisabled
         if http.protocol is Protocol.REGISTRY and http.method == "OPTIONS":
-            await send_empty(http.send, 204, registry_documents.CORS)
+            await send_empty(http, 204, registry_documents.CORS)
             return
-        principal = gateway.authenticator.identify(http.headers.getlist("authorization"), http.query)
+        principal = gateway.authenticator.identify(headers.all(b"authorization"), http.query)
         if route is None:
             raise NotFound(f"There is nothing at {http.path[:200]}; docs/reference.rst lists the addresses.")
         if not is_taken:
@@ -215,20 +216,20 @@ class Application:
         if is_bound and under_way[who] >= gateway.admission.max_in_flight:
             gateway.admission.refuse()
         under_way[who] += is_bound
-        gateway.metrics.in_flight.inc()
+        gateway.metrics.in_flight += 1
         try:
             await route.handler(gateway, http, principal, *params)
         finally:
-            gateway.metrics.in_flight.dec()
+            gateway.metrics.in_flight -= 1
             under_way[who] -= is_bound
             if not under_way[who]:
                 del under_way[who]
 
-    def _check_names(self, host: str | None, origin: str | None, protocol: Protocol) -> None:
+    def _check_names(self, host: bytes | None, origin: bytes | None, protocol: Protocol) -> None:
         """Refuse other hosts, and pages of other origins. The registry's documents are for every page (CORS)."""
-        self._doors.check_host(host)
+        self._doors.check_host(None if host is None else host.decode("latin-1"))
         if protocol is not Protocol.REGISTRY:
-            self._doors.check_origin(origin)
+            self._doors.check_origin(None if origin is None else origin.decode("latin-1"))
             if len(self._let_in) < _LET_IN:
                 self._let_in.add((host, origin))
 
@@ -252,15 +253,15 @@ class Application:
         if self._settings.metrics == "off":
             raise NotFound("The figures are switched off here (GATEWAY_METRICS).")
         if self._settings.metrics == "key":
-            gateway.authenticator.check_metrics(http.headers.getlist("authorization"), http.query)
+            gateway.authenticator.check_metrics(http.headers.all(b"authorization"), http.query)
         await health.metrics(gateway, http)
 
     async def _refuse(self, http: Http, error: GatewayError) -> None:
         """Answer a refusal in the protocol that the caller speaks."""
         if http.protocol is Protocol.JSON_RPC and not isinstance(error, GatewayDisabled):
-            await send_failure(http.send, error)
+            await send_failure(http, error)
         else:
-            await send_problem(http.send, error, registry_documents.CORS if http.protocol is Protocol.REGISTRY else ())
+            await send_problem(http, error, registry_documents.CORS if http.protocol is Protocol.REGISTRY else ())
 
 
 def create_app(settings: Settings | None = None) -> Application:

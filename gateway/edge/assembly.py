@@ -144,6 +144,7 @@ async def open_gateway(
                 discovery.changed(server)
 
         arguments = ArgumentChecker()
+        call_log = CallLog(metrics, NAMES, settings.call_log)
         sync.follow(ended.catch_up)
         sync.on_swap(ended.swapped)
         sync.on_swap(pool.reconcile)
@@ -162,6 +163,7 @@ async def open_gateway(
             asyncio.create_task(keep("heartbeat", lambda: redis.keep_beating(*relay.holders))),
             asyncio.create_task(keep("event log", event_log.write)),
             asyncio.create_task(keep("streams", streams.run)),
+            asyncio.create_task(keep("call log", call_log.run)),
             asyncio.create_task(keep("relay", lambda: relay.serve(links.upstream_for))),
         ]
         try:
@@ -184,7 +186,7 @@ async def open_gateway(
                 authenticator=Authenticator(settings.master_key, settings.metrics_key),
                 admission=Admission(settings.max_in_flight, settings.max_streams),
                 metrics=metrics,
-                call_log=CallLog(metrics, NAMES),
+                call_log=call_log,
                 draining=draining,
                 worker=worker,
             )

@@ -13,18 +13,18 @@ from gateway.settings import Settings
 
 async def healthz(http: Http, settings: Settings) -> None:
     """200 while the process answers."""
-    await send_json(http.send, {"status": "ok", "version": version.VERSION})
+    await send_json(http, {"status": "ok", "version": version.VERSION})
 
 
 async def readyz(gateway: Gateway | None, http: Http, reason: str | None = None, *, leaving: bool = False) -> None:
     """200 while this worker may get requests (`degraded` says what is missing), else 503."""
     if gateway is None:
-        await send_json(http.send, {"status": "starting", "reason": reason}, 503)
+        await send_json(http, {"status": "starting", "reason": reason}, 503)
         return
     state = readiness(gateway)
     if leaving:
         state["status"] = "draining"
-    await send_json(http.send, state, 503 if state["status"] == "draining" else 200)
+    await send_json(http, state, 503 if state["status"] == "draining" else 200)
 
 
 def readiness(gateway: Gateway) -> dict[str, Any]:
@@ -51,4 +51,4 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
 async def metrics(gateway: Gateway, http: Http) -> None:
     """The figures of all workers of this replica."""
     body = gateway.metrics.exposition()
-    await send_bytes(http.send, 200, body, b"text/plain; version=0.0.4; charset=utf-8")
+    await send_bytes(http, 200, body, b"text/plain; version=0.0.4; charset=utf-8")

@@ -108,7 +108,7 @@ async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> N
         raise refusal
     if isinstance(message, Batch):
         check_batch(message, gateway.settings.max_batch, session.version)
-    await send_empty(http.send, 202)
+    await send_empty(http, 202)
     entries = message.entries if isinstance(message, Batch) else (message,)
     await asyncio.gather(*(_carry_out(gateway, http, principal, session, entry) for entry in entries))
 

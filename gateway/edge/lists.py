@@ -27,7 +27,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
     query = ListQuery.from_query_string(http.query, is_stream=how is not ListAs.DOCUMENT)
     if how is ListAs.DOCUMENT:
         document = listed(kind, gateway.sync.catalogue, principal, query)
-        await send_bytes(http.send, 200, to_bytes(document), headers=[(b"cache-control", b"no-cache")])
+        await send_bytes(http, 200, to_bytes(document), headers=[(b"cache-control", b"no-cache")])
         return
 
     async def frames() -> AsyncGenerator[bytes, None]:

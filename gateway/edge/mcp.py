@@ -62,8 +62,9 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
             check_batch(message, gateway.settings.max_batch, session.version)
         elif not isinstance(message, Request):
             await take_note(session, message)
-            await send_empty(http.send, 202)
+            await send_empty(http, 202)
             return
+        response = respond(gateway, http, how, message, session, address.server)
         call = Call(
             gateway,
             principal,
@@ -72,13 +73,14 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
             session.local.record.version,
             server,
             session,
+            response,
             can_ask=how is not Accepts.JSON,
             request_id=http.request_id,
         )
         if isinstance(message, Batch):
-            await answer_batch(http, how, address.table, call, message)
+            await answer_batch(http, response, address.table, call, message)
         else:
-            await answer(http, how, address.table, call)
+            await answer(response, address.table, call)
     except GatewayError as error:
         if error.id is None and isinstance(message, Request):
             error.id = message.id
@@ -97,7 +99,7 @@ async def _other(gateway: Gateway, http: Http, principal: Principal, address: Ad
     id = place(http.headers, ()).session_id
     if http.method == "DELETE":
         await gateway.sessions.end(gateway.sessions.read_id(id, principal, address.name))
-        await send_empty(http.send, 204)
+        await send_empty(http, 204)
         return
     types = http.accepted()
     if types and not types & {"text/event-stream", "text/*", "*/*"}:
@@ -129,33 +131,46 @@ async def _initialize(
         gateway.metrics.sessions.inc()
     if how is Accepts.STREAM:
         frame = encode_event(payload, name="message")
-        await send_bytes(http.send, 200, frame, how.value.encode(), headers)
+        await send_bytes(http, 200, frame, how.value.encode(), headers)
     else:
-        await send_bytes(http.send, 200, payload, headers=headers)
+        await send_bytes(http, 200, payload, headers=headers)
 
 
-async def answer(http: Http, how: Accepts, table: str, call: Call) -> None:
-    """Carry out one request, and send its answer as JSON, or as the last event of a stream.
-
-    Within a session the stream is on record, and a hang-up does not cancel (MCP); outside it does.
-    """
-    id, session, gateway = call.request.id, call.session, call.gateway
-    response = Response(
+def respond(
+    gateway: Gateway,
+    http: Http,
+    how: Accepts,
+    message: Request | Batch,
+    session: Session | None = None,
+    server: str | None = None,
+) -> Response:
+    """The answer to a message, to come: within a session it is on record if it is a stream, and a hang-up does not
+    cancel (MCP); outside it does. At a server's own address the framing is the server's."""
+    seconds = gateway.settings.keepalive_seconds
+    if session is None:
+        return Response(http, how, seconds, cancels=True)
+    entries = message.entries if isinstance(message, Batch) else (message,)
+    return Response(
         http,
         how,
-        gateway.settings.keepalive_seconds,
-        cancels=session is None,
-        record=None if session is None else lambda: gateway.event_log.begin(session.key, [id]),
-        primes=call.version in versions.HAS_PRIMING,
-        mirrors=call.server is not None,
+        seconds,
+        cancels=False,
+        record=lambda: gateway.event_log.begin(session.key, [each.id for each in entries if isinstance(each, Request)]),
+        primes=session.local.record.version in versions.HAS_PRIMING,
+        mirrors=server is not None,
     )
+
+
+async def answer(response: Response, table: str, call: Call) -> None:
+    """Carry out one request, and send its answer as JSON, or as the last event of a stream."""
+    session = call.session
     async with response:
-        _, payload = await invoke(METHODS[table], replace(call, events=response))
+        _, payload = await invoke(METHODS[table], call)
         status = 404 if session is not None and session.ended else 200  # its client begins anew
-        await response.finish(payload, id, status)
+        await response.finish(payload, call.request.id, status)
 
 
-async def answer_batch(http: Http, how: Accepts, table: str, call: Call, batch: Batch) -> None:
+async def answer_batch(http: Http, response: Response, table: str, call: Call, batch: Batch) -> None:
     """Carry out a batch side by side; notifications have no answer, an empty rest is 202."""
 
     async def one(entry: Message | InvalidRequest) -> tuple[Id | None, bytes] | None:
@@ -171,18 +186,6 @@ async def answer_batch(http: Http, how: Accepts, table: str, call: Call, batch: 
         _, payload = await invoke(METHODS[table], replace(call, request=entry, reached=Reached()))
         return entry.id, payload
 
-    session, gateway = call.session, call.gateway
-    pending = [entry.id for entry in batch.entries if isinstance(entry, Request)]
-    response = Response(
-        http,
-        how,
-        gateway.settings.keepalive_seconds,
-        cancels=session is None,
-        record=None if session is None else lambda: gateway.event_log.begin(session.key, pending),
-        primes=call.version in versions.HAS_PRIMING,
-        mirrors=call.server is not None,
-    )
-    call = replace(call, events=response)
     async with response:
         try:
             async with asyncio.TaskGroup() as tasks:

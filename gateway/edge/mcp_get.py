@@ -31,7 +31,7 @@ _SETTLE_SECONDS = 1.0
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, session: Session) -> None:
     """Open the client's own stream, or resume the one that Last-Event-ID is of."""
-    last = http.headers.get("last-event-id")
+    last = http.headers.get(b"last-event-id")
     found = await _find(gateway, session, last) if last else None
 
     async def frames() -> AsyncGenerator[bytes, None]:

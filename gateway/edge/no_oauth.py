@@ -25,4 +25,4 @@ async def serve(http: Http, settings: Settings) -> None:
 
     No word of the answer may be one that clients take for a challenge (401).
     """
-    await send_json(http.send, _ANSWER, 403, [(b"cache-control", b"no-store")])
+    await send_json(http, _ANSWER, 403, [(b"cache-control", b"no-store")])

@@ -207,4 +207,4 @@ def _operation(
 
 async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
     """The REST faces as an OpenAPI 3.1 document."""
-    await send_json(http.send, document(http.base_url(gateway.settings.public_url)))
+    await send_json(http, document(http.base_url(gateway.settings.public_url)))

@@ -46,7 +46,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
         found = _page(entries, http.query.decode("latin-1"))
     else:
         found = _versions(entries, path.removeprefix("/v0.1/servers/"))
-    await send_json(http.send, found, headers=CORS)
+    await send_json(http, found, headers=CORS)
 
 
 def _page(entries: list[Entry], query: str) -> dict[str, Any]:

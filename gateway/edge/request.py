@@ -6,17 +6,21 @@ Knows ASGI messages, bounds and headers; nothing of MCP's methods.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from urllib.parse import unquote
 
-from starlette.datastructures import Headers
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
+from gateway.deadlines import Alarms, Deadline
 from gateway.errors import BodyTimeout, BodyTooLarge, ClientLeft, NotAcceptable, UnsupportedMediaType
+from gateway.protocol.headers import Headers
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _DISCARD_SECONDS = 5.0
@@ -47,6 +51,23 @@ class ListAs(Enum):
     SNAPSHOT = "snapshot"
 
 
+def _request_ids() -> Iterator[str]:
+    """Ids that no other worker gives: random bytes of this one, and a number."""
+    prefix = secrets.token_hex(6)
+    return (f"{prefix}-{number:x}" for number in itertools.count(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all requests of a worker have in common."""
+
+    draining: asyncio.Event
+    discard: int = 0
+    """How much of a refused body is read, in bytes."""
+    alarms: Alarms = field(default_factory=Alarms)
+    request_ids: Iterator[str] = field(default_factory=_request_ids)
+
+
 class Http:
     """One HTTP request, and its watched way back.
 
@@ -56,28 +77,25 @@ class Http:
     request on this connection.
     """
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, discard: int = 0, draining: asyncio.Event | None = None
-    ) -> None:
-        """`discard` is how much of a refused body is read, in bytes."""
+    def __init__(self, scope: Scope, receive: Receive, send: Send, around: Surroundings) -> None:
         self.scope = scope
-        self.headers = Headers(scope=scope)
+        self.headers = Headers(scope["headers"])
         self.method: str = scope["method"]
         path: str = scope["path"]
         if scope.get("root_path") or path.endswith("/") or b"%" in (scope.get("raw_path") or b""):
             path = _path(scope)
         self.path = path
         self.query: bytes = scope.get("query_string", b"")
-        given = self.headers.get("x-request-id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        given = self.headers.get(b"x-request-id")
+        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else next(around.request_ids)
+        self.alarms = around.alarms
         self.protocol = Protocol.REST
         """The address's, or what the body turns out to be."""
         self.started = False
         self.finished = False
         self._receive = receive
         self._send = send
-        self._discard = discard
-        self._draining = draining
+        self._around = around
         self._complete = False
 
     async def receive(self) -> AsgiMessage:
@@ -87,42 +105,61 @@ class Http:
             self._complete = True
         return message
 
+    async def send_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send an answer of one piece. Raises ClientLeft when the client does not read it."""
+        self.started = True
+        if status >= 400 and not self._complete:
+            await self._read_rest()
+        start = {"type": "http.response.start", "status": status, "headers": self._marked(headers)}
+        try:
+            with Deadline(self.alarms, _SEND_SECONDS):
+                await self._send(start)
+                await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+        except TimeoutError:
+            raise ClientLeft from None  # it is there, but does not read
+        self.finished = True
+
     async def send(self, message: AsgiMessage) -> None:
         """Send one part of the answer. Raises ClientLeft when the client does not read it."""
         if not self.started:
             self.started = True
             if message["status"] >= 400 and not self._complete:
                 await self._read_rest()
-            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
-            is_http_1 = self.scope.get("http_version", "1.1").startswith("1")  # RFC 9113, 8.2.2 forbids it in HTTP/2
-            if self._draining is not None and self._draining.is_set() and is_http_1:
-                message["headers"].append((b"connection", b"close"))
+            message["headers"] = self._marked([*message["headers"]])
         elif self.method == "HEAD":
             message["body"] = b""
         try:
-            async with asyncio.timeout(_SEND_SECONDS):
+            with Deadline(self.alarms, _SEND_SECONDS):
                 await self._send(message)
         except TimeoutError:
             raise ClientLeft from None  # it is there, but does not read
         self.finished = message["type"] == "http.response.body" and not message.get("more_body", False)
 
+    def _marked(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """An answer's headers with those that every answer has."""
+        headers.append((b"x-request-id", self.request_id.encode()))
+        if self._around.draining.is_set() and self.scope.get("http_version", "1.1").startswith("1"):
+            headers.append((b"connection", b"close"))  # RFC 9113, 8.2.2 forbids it in HTTP/2
+        return headers
+
     async def _read_rest(self) -> None:
         try:
-            async with asyncio.timeout(_DISCARD_SECONDS):
-                while not self._complete and self._discard > 0:
-                    self._discard -= len((await self.receive()).get("body", b""))
+            left = self._around.discard
+            with Deadline(self.alarms, _DISCARD_SECONDS):
+                while not self._complete and left > 0:
+                    left -= len((await self.receive()).get("body", b""))
         except TimeoutError:
             pass  # too slow: the refusal goes out all the same
 
     async def read_body(self, limit: int, seconds: float) -> bytes:
         """Read the whole body. Raises BodyTooLarge, BodyTimeout or ClientLeft."""
-        declared = self.headers.get("content-length", "")
+        declared = self.headers.get(b"content-length")
         if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise BodyTooLarge(limit)
         chunks: list[bytes] = []
         size, more = 0, True
         try:
-            async with asyncio.timeout(seconds):
+            with Deadline(self.alarms, seconds):
                 while more:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -140,17 +177,17 @@ class Http:
 
     def check_json(self) -> None:
         """Let a body pass that is declared as JSON. Raises UnsupportedMediaType."""
-        content_type = self.headers.get("content-type", "")
+        content_type = self.headers.get(b"content-type")
         if content_type != "application/json" and content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaType(content_type[:100])
 
     def accepted(self) -> frozenset[str]:
         """The media types of the Accept header, without those of quality 0; empty if there is none."""
-        return _media_types(",".join(self.headers.getlist("accept")))
+        return _media_types(self.headers.raw_value(b"accept") or b"")
 
     def accepts(self) -> Accepts:
         """Choose the framing of a POST's answer. Raises NotAcceptable."""
-        return _accepts(",".join(self.headers.getlist("accept")))
+        return _accepts(self.headers.raw_value(b"accept") or b"")
 
     def list_as(self) -> ListAs:
         """Choose the framing of a list (contract: Accept). Raises NotAcceptable."""
@@ -161,21 +198,21 @@ class Http:
             return ListAs.DOCUMENT
         if not types or "*/*" in types:
             return ListAs.SNAPSHOT
-        raise NotAcceptable(", ".join(self.headers.getlist("accept"))[:200])
+        raise NotAcceptable(", ".join(self.headers.all(b"accept"))[:200])
 
     def base_url(self, public_url: str | None) -> str:
         """What every URL that is handed out begins with: the public one, or how the client reached us."""
         if public_url is not None:
             return public_url
-        scheme = self.headers.get("x-forwarded-proto", self.scope.get("scheme", "http"))
-        host = self.headers.get("host", "localhost")
+        scheme = self.headers.get(b"x-forwarded-proto", self.scope.get("scheme", "http"))
+        host = self.headers.get(b"host", "localhost")
         return f"{scheme if scheme in ('http', 'https') else 'http'}://{host}{self.scope.get('root_path', '')}"
 
 
 @lru_cache(maxsize=256)  # clients send few different ones
-def _media_types(accept: str) -> frozenset[str]:
+def _media_types(accept: bytes) -> frozenset[str]:
     types: set[str] = set()
-    for part in accept.split(","):
+    for part in accept.decode("latin-1").split(","):
         media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
         if media_type and not any(re.fullmatch(r"q=0(\.0*)?", each) for each in parameters):
             types.add(media_type)
@@ -183,7 +220,7 @@ def _media_types(accept: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
-def _accepts(accept: str) -> Accepts:
+def _accepts(accept: bytes) -> Accepts:
     types = _media_types(accept)
     json = bool(types & {"application/json", "application/*"})
     stream = bool(types & {"text/event-stream", "text/*"})
@@ -193,7 +230,7 @@ def _accepts(accept: str) -> Accepts:
         return Accepts.STREAM
     if json or not types or "*/*" in types:
         return Accepts.JSON
-    raise NotAcceptable(accept[:200])
+    raise NotAcceptable(accept.decode("latin-1")[:200])
 
 
 def _path(scope: Scope) -> str:

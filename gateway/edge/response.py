@@ -17,6 +17,7 @@ import orjson
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Send
 
+from gateway.deadlines import Scope
 from gateway.edge.request import Accepts, Http
 from gateway.errors import ClientLeft, GatewayError
 from gateway.observability.logs import FIELDS
@@ -42,31 +43,33 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 async def send_bytes(
-    send: Send,
+    http: Http,
     status: int,
     body: bytes,
     content_type: bytes = b"application/json",
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     """Send a whole answer."""
-    fixed = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
-    last = max(0, (len(body) - 1) // _PIECE * _PIECE)  # in pieces, so that a client that stops reading holds no more
+    fixed = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    if len(body) <= _PIECE:
+        await http.send_whole(status, fixed, body)
+        return
+    await http.send({"type": "http.response.start", "status": status, "headers": fixed})
+    last = (len(body) - 1) // _PIECE * _PIECE  # in pieces, so that a client that stops reading holds no more
     for at in range(0, last, _PIECE):
-        await send({"type": "http.response.body", "body": body[at : at + _PIECE], "more_body": True})
-    await send({"type": "http.response.body", "body": body[last:]})
+        await http.send({"type": "http.response.body", "body": body[at : at + _PIECE], "more_body": True})
+    await http.send({"type": "http.response.body", "body": body[last:]})
 
 
-async def send_json(send: Send, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+async def send_json(http: Http, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send a JSON document."""
-    await send_bytes(send, status, to_bytes(value), headers=headers)
+    await send_bytes(http, status, to_bytes(value), headers=headers)
 
 
-async def send_empty(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+async def send_empty(http: Http, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send a status without a body."""
     length = [] if status == 204 else [(b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": status, "headers": [*length, *headers]})
-    await send({"type": "http.response.body", "body": b""})
+    await http.send_whole(status, [*length, *headers], b"")
 
 
 def to_bytes(value: Any) -> bytes:
@@ -103,18 +106,18 @@ def log_refusal(http: Http, error: GatewayError) -> None:
         refusals.log(logging.DEBUG if "/.well-known/" in path else logging.INFO, "refused", extra={FIELDS: fields})
 
 
-async def send_problem(send: Send, error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+async def send_problem(http: Http, error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Answer a REST request with an error."""
     body = to_bytes(problem(error))
-    await send_bytes(send, error.status, body, b"application/problem+json", [*raw(error.headers), *headers])
+    await send_bytes(http, error.status, body, b"application/problem+json", [*raw(error.headers), *headers])
 
 
 async def send_failure(
-    send: Send, error: GatewayError, status: int | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
+    http: Http, error: GatewayError, status: int | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
     """Answer a JSON-RPC request that could not be dispatched."""
     body = encode(Failure(error.id, error.code, error.rpc_detail, error.data))
-    await send_bytes(send, status or error.status, body, headers=[*raw(error.headers), *headers])
+    await send_bytes(http, status or error.status, body, headers=[*raw(error.headers), *headers])
 
 
 def raw(headers: Mapping[str, str]) -> RawHeaders:
@@ -154,39 +157,52 @@ class Response:
         self._primes = primes
         self._mirrors = mirrors
         self._left = False
-        self._sending = asyncio.Lock()
+        self._sending: asyncio.Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._timers: list[asyncio.TimerHandle] = []
-        self._hang_up = asyncio.timeout(None)
+        self._hang_up = Scope()
         self._wrote = 0.0
+        self._keep_alive_at = 0.0
+        self.at = 0.0
+        """When it is time to look after a call that takes long (`deadlines.Alarm`)."""
         self.streaming = False
 
     async def __aenter__(self) -> Response:
-        loop = asyncio.get_running_loop()
-        if self._cancels:
-            self._timers.append(loop.call_later(_WATCH_AFTER_SECONDS, self._start, self._watch))
-        if self._accepts is not Accepts.JSON:
-            self._timers.append(loop.call_later(self._keepalive_seconds, self._start, self._keep_alive))
-        await self._hang_up.__aenter__()
-        try:
-            if self._accepts is Accepts.STREAM:
+        now = asyncio.get_running_loop().time()
+        self._keep_alive_at = now + self._keepalive_seconds
+        if self._cancels or self._accepts is not Accepts.JSON:
+            self.at = now + _WATCH_AFTER_SECONDS if self._cancels else self._keep_alive_at
+            self._http.alarms.add(self)
+        self._hang_up.__enter__()
+        if self._accepts is Accepts.STREAM:
+            try:
                 await self.commit()
-        except BaseException as error:  # there is no `__aexit__` for a block that was not entered
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
+            except BaseException as error:  # there is no `__aexit__` for a block that was not entered
+                await self.__aexit__(type(error), error, error.__traceback__)
+                raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timers or self._tasks:
-            await self._stop()
+        self._http.alarms.discard(self)
+        if self._tasks:
+            await end(self._tasks)
         if self._recording is not None:
             self._recording.end()  # also of a call that failed here: who resumes the stream must not wait for more
         try:
-            await self._hang_up.__aexit__(kind, error, trace)
+            self._hang_up.__exit__(kind, error, trace)
         except TimeoutError:
             raise ClientLeft from None
+
+    def ring(self) -> None:
+        """The call takes long: watch for a hang-up, and keep the connection alive from its time on."""
+        if self._cancels and not self._tasks:
+            self._start(self._watch)
+            if self._accepts is not Accepts.JSON:
+                self.at = self._keep_alive_at
+                self._http.alarms.add(self)
+        else:
+            self._start(self._keep_alive)
 
     # --- what comes before the answer -----------------------------------------------------------------------------
 
@@ -197,7 +213,7 @@ class Response:
     async def on_interruption(self) -> None:
         """End the client's stream as the server did its own; the rest goes on record, from where it is taken up."""
         if self._mirrors and self._primes and self.streaming and self._recording is not None and not self._left:
-            async with self._sending:
+            async with self._lock():
                 self._left = True
                 await self._http.send({"type": "http.response.body", "body": b""})
 
@@ -232,12 +248,11 @@ class Response:
 
     async def finish(self, payload: bytes, answers: Id | None, status: int = 200) -> None:
         """Send a JSON-RPC answer: as the last event if this is a stream by now, else as the body."""
-        if self._timers or self._tasks:
-            await self._stop()
+        await self._stop()
         if self.streaming:
             await self._end(self.frame(payload, answers))
         else:
-            await send_bytes(self._http.send, status, payload)
+            await send_bytes(self._http, status, payload)
 
     async def finish_batch(self, answers: Sequence[tuple[Id | None, bytes]]) -> None:
         """Send the answers to a batch: an event each, one array, or 202 if there are none."""
@@ -245,9 +260,9 @@ class Response:
         if self.streaming:
             await self._end(b"".join(self.frame(payload, id) for id, payload in answers))
         elif answers:
-            await send_bytes(self._http.send, 200, b"[" + b",".join(payload for _, payload in answers) + b"]")
+            await send_bytes(self._http, 200, b"[" + b",".join(payload for _, payload in answers) + b"]")
         else:
-            await send_empty(self._http.send, 202)
+            await send_empty(self._http, 202)
 
     async def finish_as(self, event: str, body: bytes, send: Callable[[], Awaitable[None]]) -> None:
         """Send the end of a call outside JSON-RPC: as an event of this name, else by `send`."""
@@ -265,12 +280,15 @@ class Response:
             await self._http.send({"type": "http.response.body", "body": b""})
 
     async def _stop(self) -> None:
-        """From here on no timer or task writes, and a hang-up cancels nothing."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        """From here on no task writes, and a hang-up cancels nothing."""
+        self._http.alarms.discard(self)
         if self._tasks:
             await end(self._tasks)
+
+    def _lock(self) -> asyncio.Lock:
+        if self._sending is None:
+            self._sending = asyncio.Lock()
+        return self._sending
 
     async def _write(self, frame: bytes) -> None:
         self._wrote = asyncio.get_running_loop().time()
@@ -278,7 +296,7 @@ class Response:
 
     async def _pass(self, message: AsgiMessage) -> None:
         """Send a part of the stream; one that is on record goes on without a client that left."""
-        async with self._sending:
+        async with self._lock():
             if self._left:
                 return
             try:
@@ -304,10 +322,7 @@ class Response:
 
     def _leave(self) -> None:
         """The client left: end the work at once, unless it has ended."""
-        try:
-            self._hang_up.reschedule(0)  # our loop's clock began before
-        except RuntimeError:
-            pass
+        self._hang_up.cut()
 
     async def _keep_alive(self) -> None:
         now = asyncio.get_running_loop().time

@@ -7,7 +7,6 @@ as a problem.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -68,7 +67,7 @@ async def _manage(gateway: Gateway, http: Http, principal: Principal, method: st
     if outcome.error is not None:
         outcome.error.logged = True
         raise outcome.error
-    await send_bytes(http.send, 200, body)
+    await send_bytes(http, 200, body)
 
 
 async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -112,12 +111,12 @@ async def _answer(gateway: Gateway, http: Http, call: Call, present: Present) ->
     """Answer a call as one document, or as events: `progress` and `log`, then `result` or `error`."""
     how = http.accepts()
     async with Response(http, how, gateway.settings.keepalive_seconds, cancels=True) as response:
-        call = replace(call, wants_progress=how is not Accepts.JSON, events=_Events(response))
+        call.wants_progress, call.events = how is not Accepts.JSON, _Events(response)
         outcome, body = await invoke(METHODS["rest"], call, present)
         if (error := outcome.error) is not None:
-            await response.finish_as("error", body, lambda: send_problem(http.send, error))
+            await response.finish_as("error", body, lambda: send_problem(http, error))
         else:
-            await response.finish_as("result", body, lambda: send_bytes(http.send, 200, body))
+            await response.finish_as("result", body, lambda: send_bytes(http, 200, body))
 
 
 class _Events:

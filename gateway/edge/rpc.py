@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.edge.mcp import NOBODY, answer, answer_batch, check_batch
+from gateway.edge.mcp import NOBODY, answer, answer_batch, check_batch, respond
 from gateway.edge.request import Http, Protocol
 from gateway.edge.response import send_empty
 from gateway.methods.call import Call
@@ -25,11 +25,12 @@ async def take(gateway: Gateway, http: Http, principal: Principal, table: str, v
     message = from_json(value)
     if isinstance(message, Batch):
         check_batch(message, gateway.settings.max_batch)
-    request = message if isinstance(message, Request) else NOBODY
-    call = Call(gateway, principal, gateway.sync.catalogue, request, request_id=http.request_id)
-    if isinstance(message, Request):
-        await answer(http, how, table, call)
-    elif isinstance(message, Batch):
-        await answer_batch(http, how, table, call, message)
+    if not isinstance(message, Request | Batch):
+        await send_empty(http, 202)
+        return
+    request, response = message if isinstance(message, Request) else NOBODY, respond(gateway, http, how, message)
+    call = Call(gateway, principal, gateway.sync.catalogue, request, events=response, request_id=http.request_id)
+    if isinstance(message, Batch):
+        await answer_batch(http, response, table, call, message)
     else:
-        await send_empty(http.send, 202)
+        await answer(response, table, call)

@@ -36,12 +36,12 @@ async def page(http: Http, settings: Settings) -> None:
     )
     policy = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     headers = [(b"content-security-policy", policy), (b"cache-control", b"no-cache")]
-    await send_bytes(http.send, 200, text.encode(), b"text/html; charset=utf-8", headers)
+    await send_bytes(http, 200, text.encode(), b"text/html; charset=utf-8", headers)
 
 
 async def quiet(http: Http, settings: Settings) -> None:
     """What browsers and crawlers ask for by themselves: nothing here is for them, and no line is in the log."""
     if http.path == "/robots.txt":
-        await send_bytes(http.send, 200, b"User-agent: *\nDisallow: /\n", b"text/plain; charset=utf-8")
+        await send_bytes(http, 200, b"User-agent: *\nDisallow: /\n", b"text/plain; charset=utf-8")
     else:
-        await send_empty(http.send, 204)
+        await send_empty(http, 204)

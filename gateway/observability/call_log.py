@@ -1,16 +1,30 @@
-"""One line per call, and its figures: who called what, where it went, how long it took. No argument, header or key."""
+"""One line per call, and its figures: who called what, where it went, how long it took. No argument, header or key.
+
+A call leaves an entry and goes on. The entries become figures and lines a tenth of a second later, many at once: a line
+by Python's logging takes 35 us, here 5, and the system is asked to write once. So a line comes a little late, with its
+own time; a worker that is killed loses a tenth of a second of them. Who embeds the gateway and has handlers of its own
+gets records of the logger `gateway.calls`, call by call.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.observability.logs import FIELDS
+from gateway.observability.logs import FIELDS, only_handler
 from gateway.observability.metrics import Metrics
 
+_TOGETHER_SECONDS = 0.1
+_SETTLE_EVERY = 10  # times that: what is counted here becomes figures that other workers can show
+_AT_ONCE = 200  # lines that are formatted before the loop goes on with its work
+_MAX_WAITING = 20_000  # entries; more are dropped, and counted, while nobody reads standard error
+
 calls = logging.getLogger("gateway.calls")
+log = logging.getLogger("gateway.call_log")
 
 
 @dataclass(slots=True)
@@ -57,37 +71,86 @@ class Logged(Protocol):
 class CallLog:
     """Writes lines and figures; `methods` are the names that figures are labelled with."""
 
-    def __init__(self, metrics: Metrics, methods: Collection[str]) -> None:
+    def __init__(self, metrics: Metrics, methods: Collection[str], which: str = "all") -> None:
+        """`which` calls have a line: `all`, those with `errors`, or `none`."""
         self._metrics = metrics
-        self._methods = frozenset(methods)
+        self._names = {name.replace(".", "/"): name for name in methods} | {name: name for name in methods}
+        self._only_errors = which == "errors"
+        self._is_on = which != "none"
+        self._handler = only_handler(calls)
+        self._waiting: list[tuple[Any, ...]] = []
+        self._dropped = 0
 
     def write(self, call: Logged, outcome: str, seconds: float, size: int) -> None:
         """Count one call and log its line; `size` is the answer's in bytes."""
-        method, reached = call.request.method, call.reached
-        if method not in self._methods:
-            dotted = method.replace("/", ".")
-            method = dotted if dotted in self._methods else "unknown"  # a caller can send anything
-        figures = self._metrics.of_call[method, outcome]
-        figures.calls.inc()
-        figures.seconds.observe(seconds)
-        if reached.seconds is not None:
-            figures.upstream_seconds.observe(reached.seconds)
+        request, reached = call.request, call.reached
+        method = self._names.get(request.method, "unknown")  # a caller can send anything
+        upstream = reached.seconds
+        self._metrics.called(method, outcome, seconds, upstream)
         if reached.server is not None:
-            self._metrics.of_server[reached.server, outcome].inc()
-            if reached.tool is not None and self._metrics.by_tool:
-                self._metrics.tool_called(reached.server, reached.tool, outcome)
-        if calls.isEnabledFor(logging.INFO):
-            params, upstream = call.request.params, reached.seconds
-            named = params.get("name", params.get("uri"))
-            fields = {
-                "principal": call.principal.name,
-                "method": method,
-                "server": reached.server or call.server,
-                "name": named[:128] if isinstance(named, str) else None,
-                "outcome": outcome,
-                "ms": round((seconds - (upstream or 0)) * 1e3, 2),
-                "upstream_ms": None if upstream is None else round(upstream * 1e3, 2),
-                "bytes": size,
-                "request_id": call.request_id,
-            }
-            calls.info("call", extra={FIELDS: fields})
+            self._metrics.server_called(reached.server, reached.tool, outcome)
+        if not self._is_on or (self._only_errors and outcome == "ok") or not calls.isEnabledFor(logging.INFO):
+            return
+        params = request.params
+        entry = (
+            time.time(),
+            call.principal.name,
+            method,
+            reached.server or call.server,
+            params.get("name", params.get("uri")),
+            outcome,
+            seconds,
+            upstream,
+            size,
+            call.request_id,
+        )
+        if self._handler is None:
+            calls.info("call", extra={FIELDS: _fields(entry)})
+        elif len(self._waiting) < _MAX_WAITING:
+            self._waiting.append(entry)
+        else:
+            self._dropped += 1
+
+    async def run(self) -> None:
+        """Write what is waiting, again and again, until cancelled; then write the rest."""
+        try:
+            while True:
+                for _ in range(_SETTLE_EVERY):
+                    await asyncio.sleep(_TOGETHER_SECONDS)
+                    await self._flush()
+                self._metrics.settle()
+        finally:
+            self._metrics.settle()
+            if self._handler is not None:
+                self._handler.write(self._handler.line(*_line(entry)) for entry in self._waiting)
+                self._waiting = []
+
+    async def _flush(self) -> None:
+        if self._handler is None or not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        for at in range(0, len(waiting), _AT_ONCE):
+            lines = [self._handler.line(*_line(entry)) for entry in waiting[at : at + _AT_ONCE]]
+            await asyncio.to_thread(self._handler.write, lines)  # whoever reads standard error may be slow
+        if self._dropped:
+            log.warning("%d lines of calls were dropped, since nobody reads them fast enough", self._dropped)
+            self._dropped = 0
+
+
+def _line(entry: tuple[Any, ...]) -> tuple[float, str, str, str, dict[str, Any]]:
+    return entry[0], "INFO", calls.name, "call", _fields(entry)
+
+
+def _fields(entry: tuple[Any, ...]) -> dict[str, Any]:
+    _, principal, method, server, named, outcome, seconds, upstream, size, request_id = entry
+    return {
+        "principal": principal,
+        "method": method,
+        "server": server,
+        "name": named[:128] if isinstance(named, str) else None,
+        "outcome": outcome,
+        "ms": round((seconds - (upstream or 0)) * 1e3, 2),
+        "upstream_ms": None if upstream is None else round(upstream * 1e3, 2),
+        "bytes": size,
+        "request_id": request_id,
+    }

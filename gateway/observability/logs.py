@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, TextIO
 
 import orjson
 
@@ -29,16 +32,21 @@ class JsonFormatter(logging.Formatter):
         self._fixed = fixed
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **self._fixed,
-            **getattr(record, FIELDS, {}),
-        }
+        fields = getattr(record, FIELDS, {})
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            fields = {**fields, "exception": self.formatException(record.exc_info)}
+        return self.line(record.created, record.levelname, record.name, record.getMessage(), fields)
+
+    def line(self, created: float, level: str, name: str, message: str, fields: Mapping[str, Any]) -> str:
+        """What `format` makes of a record of these parts."""
+        line = {
+            "time": datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds"),
+            "level": level.lower(),
+            "logger": name,
+            "message": message,
+            **self._fixed,
+            **fields,
+        }
         return orjson.dumps(line, default=str).decode()
 
 
@@ -46,28 +54,65 @@ class TextFormatter(logging.Formatter):
     """One line for people; values that callers chose are quoted."""
 
     def __init__(self, fixed: Mapping[str, Any]) -> None:
-        who = " ".join(str(value) for value in fixed.values())
-        super().__init__(f"%(asctime)s {who} %(levelname)s %(name)s: %(message)s".replace("  ", " "))
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # the library's name
-        record.message = printable(record.message)
-        return super().formatMessage(record)
+        super().__init__()
+        self._who = "".join(f" {value}" for value in fixed.values() if value)
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        fields: Mapping[str, Any] = getattr(record, FIELDS, {})
-        return " ".join([text, *(f"{name}={_quoted(value)}" for name, value in fields.items() if value is not None)])
+        fields = getattr(record, FIELDS, {})
+        text = self.line(record.created, record.levelname, record.name, record.getMessage(), fields)
+        return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
+
+    def line(self, created: float, level: str, name: str, message: str, fields: Mapping[str, Any]) -> str:
+        """What `format` makes of a record of these parts."""
+        seconds = _clock(int(created))
+        milliseconds = int(created % 1 * 1000)
+        shown = "".join(f" {key}={_quoted(value)}" for key, value in fields.items() if value is not None)
+        return f"{seconds},{milliseconds:03d}{self._who} {level} {name}: {printable(message)}{shown}"
+
+
+@lru_cache(maxsize=4)
+def _clock(second: int) -> str:
+    """A second in local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 def _quoted(value: Any) -> str:
+    if isinstance(value, int | float):
+        return str(value)
     text = str(value)
     return text if text.isascii() and text.isprintable() and " " not in text else orjson.dumps(text).decode()
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream: records one by one, and ready lines many at once."""
+
+    def __init__(self, stream: TextIO, formatter: JsonFormatter | TextFormatter) -> None:
+        super().__init__(stream)
+        self.setFormatter(formatter)
+        self.line = formatter.line
+
+    def write(self, lines: Iterable[str]) -> None:
+        """Write some lines; a stream that can't be written to is not our callers' fault."""
+        with self.lock or nullcontext():
+            try:
+                self.stream.write("".join(f"{line}\n" for line in lines))
+                self.stream.flush()
+            except (OSError, ValueError):
+                pass
+
+
+def only_handler(logger: logging.Logger) -> LineHandler | None:
+    """The handler that `configure` installed, if nobody else's gets this logger's records."""
+    found: list[logging.Handler] = []
+    at: logging.Logger | None = logger
+    while at is not None:
+        found += at.handlers
+        at = at.parent if at.propagate else None
+    return found[0] if len(found) == 1 and isinstance(found[0], LineHandler) else None
+
+
 def configure(form: str, level: str, **fixed: Any) -> None:
     """Log to standard error in this form (`text` or `json`), each line with the `fixed` fields."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(fixed) if form == "json" else TextFormatter(fixed))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for quiet in ("httpx", "httpcore", "psycopg.pool"):
-        logging.getLogger(quiet).setLevel(logging.ERROR)
+    formatter = JsonFormatter(fixed) if form == "json" else TextFormatter(fixed)
+    logging.basicConfig(level=level.upper(), handlers=[LineHandler(sys.stderr, formatter)], force=True)
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)

@@ -7,9 +7,9 @@ whichever worker is asked shows the sum. Elsewhere (embedded, tests) each instan
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from bisect import bisect_left
+from collections import defaultdict
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -18,32 +18,26 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
-@dataclass(frozen=True, slots=True)
-class CallFigures:
-    """What is counted of one method's calls with one outcome."""
+class _Times:
+    """Durations that were seen since the figures were last settled: how many per bucket, and their sum."""
 
-    calls: Counter
-    seconds: Histogram
-    upstream_seconds: Histogram
+    __slots__ = ("counts", "total")
 
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.total = 0.0
 
-Made = TypeVar("Made")
-
-
-class _Children(dict[tuple[str, str], Made]):
-    """Labelled figures by their labels, each looked up in the library once: that takes longer than counting."""
-
-    def __init__(self, make: Callable[[tuple[str, str]], Made]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, key: tuple[str, str]) -> Made:
-        made = self[key] = self._make(key)
-        return made
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(_BUCKETS, seconds)] += 1
+        self.total += seconds
 
 
 class Metrics:
-    """The figures; every one is labelled with the replica."""
+    """The figures; every one is labelled with the replica.
+
+    What is counted of each call is counted in plain numbers here, and added to the library's figures by `settle`: each
+    of those is a lock, and a place in a file where there are several workers.
+    """
 
     def __init__(self, replica: str, *, by_tool: bool = False) -> None:
         """With `by_tool` calls are counted by the tool's public name as well."""
@@ -67,13 +61,16 @@ class Metrics:
             ("replica", "server", "tool", "outcome"),
             registry=self._registry,
         )
-        self.by_tool = by_tool
+        self._by_tool = by_tool
         self._seconds = self._histogram("gateway_call_seconds", "From request to answer.")
         self._upstream_seconds = self._histogram("gateway_upstream_seconds", "Of that, waiting for the server.")
-        self.of_call = _Children(self._of_call)
-        """The figures of a method's calls with one outcome, by both."""
-        self.of_server = _Children(lambda key: self._server_calls.labels(replica, *key))
-        """The count of requests sent on to a server with one outcome, by both."""
+        self._called: dict[tuple[str, str], int] = defaultdict(int)
+        self._took: dict[str, _Times] = defaultdict(_Times)
+        self._waited: dict[str, _Times] = defaultdict(_Times)
+        self._of_servers: dict[tuple[str, str], int] = defaultdict(int)
+        self._of_tools: dict[tuple[str, str, str], int] = defaultdict(int)
+        self.in_flight = 0
+        """Requests being answered now; who adds one takes it away."""
         self.sessions = Counter(
             "gateway_sessions_opened", "MCP sessions opened.", ("replica",), registry=self._registry
         ).labels(replica)
@@ -83,7 +80,7 @@ class Metrics:
             ("replica",),
             registry=self._registry,
         ).labels(replica)
-        self.in_flight = self._gauge("gateway_in_flight", "Requests being answered now.", "livesum")
+        self._in_flight = self._gauge("gateway_in_flight", "Requests being answered now.", "livesum")
         self.streams = self._gauge("gateway_streams", "Event streams open now.", "livesum")
         self.servers = self._gauge("gateway_servers", "Registered servers.", "livemax")
         self.revision = self._gauge("gateway_registry_revision", "Registry revision served, the oldest.", "livemin")
@@ -102,13 +99,34 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
-    def _of_call(self, key: tuple[str, str]) -> CallFigures:
-        method, outcome = key
-        return CallFigures(
-            self._calls.labels(self._replica, method, outcome),
-            self._seconds.labels(self._replica, method),
-            self._upstream_seconds.labels(self._replica, method),
-        )
+    def called(self, method: str, outcome: str, seconds: float, upstream_seconds: float | None) -> None:
+        """Count one call, and how long it took."""
+        self._called[method, outcome] += 1
+        self._took[method].add(seconds)
+        if upstream_seconds is not None:
+            self._waited[method].add(upstream_seconds)
+
+    def server_called(self, server: str, tool: str | None, outcome: str) -> None:
+        """Count one request that was sent on to a server."""
+        self._of_servers[server, outcome] += 1
+        if tool is not None and self._by_tool:
+            self._of_tools[server, tool, outcome] += 1
+
+    def settle(self) -> None:
+        """Add what was counted since the last time to the figures."""
+        for counts, counter in (
+            (self._called, self._calls),
+            (self._of_servers, self._server_calls),
+            (self._of_tools, self._tool_calls),
+        ):
+            for labels, count in counts.items():
+                counter.labels(self._replica, *labels).inc(count)
+            counts.clear()
+        for times, histogram in ((self._took, self._seconds), (self._waited, self._upstream_seconds)):
+            for method, seen in times.items():
+                _add(histogram.labels(self._replica, method), seen)
+            times.clear()
+        self._in_flight.set(self.in_flight)
 
     def _gauge(self, name: str, text: str, mode: str) -> Gauge:
         gauge = Gauge(name, text, ("replica",), registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]  # a literal there
@@ -117,18 +135,23 @@ class Metrics:
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(name, text, ("replica", "method"), buckets=_BUCKETS, registry=self._registry)
 
-    def tool_called(self, server: str, tool: str, outcome: str) -> None:
-        """Count one call of a tool."""
-        self._tool_calls.labels(self._replica, server, tool, outcome).inc()
-
     def breaker(self, server: str, *, is_open: bool) -> None:
         """Show whether a server's circuit breaker lets nothing through."""
         self._breakers.labels(self._replica, server).set(int(is_open))
 
     def exposition(self) -> bytes:
         """Return the figures in Prometheus' text format."""
+        self.settle()
         if not os.environ.get(SHARED_FOLDER):
             return generate_latest(self._registry)
         everybody = CollectorRegistry()
         MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]  # the library leaves it bare
         return generate_latest(everybody)
+
+
+def _add(histogram: Any, seen: _Times) -> None:
+    """Add many durations at once, for which the library has no call of its own."""
+    histogram._sum.inc(seen.total)
+    for bucket, count in zip(histogram._buckets, seen.counts, strict=True):
+        if count:
+            bucket.inc(count)

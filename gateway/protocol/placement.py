@@ -8,22 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from gateway.errors import HeaderMismatch, InvalidRequest, UnsupportedVersion
 from gateway.protocol import versions
+from gateway.protocol.headers import Headers
 from gateway.protocol.messages import Message, Notification, Request
 
 _VERSION_META = "io.modelcontextprotocol/protocolVersion"
 _VERSION, _SESSION = b"mcp-protocol-version", b"mcp-session-id"
 _ROUTING = frozenset({_VERSION, _SESSION, b"mcp-method", b"mcp-name"})
-
-
-class Headers(Protocol):
-    """What the ladder needs of a header collection (starlette's `Headers` has it): names in lower case, and values."""
-
-    @property
-    def raw(self) -> list[tuple[bytes, bytes]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +30,11 @@ class Placed:
 
 def place(headers: Headers, messages: Sequence[Message]) -> Placed:
     """Place a body (one message, or those of a batch). Raises HeaderMismatch, UnsupportedVersion or InvalidRequest."""
-    found: dict[bytes, str] = {}
-    for name, value in headers.raw:
-        if name in _ROUTING:
-            if name in found:
-                raise HeaderMismatch(f"The header {name.decode()} was sent more than once.")
-            found[name] = value.decode("latin-1")
-    version, modern, opens = found.get(_VERSION), None, False
+    headers.check_once(_ROUTING)
+    version, session_id = headers.find(_VERSION), headers.find(_SESSION)
+    if version is not None and version not in versions.HANDSHAKE:
+        raise UnsupportedVersion(version, versions.SUPPORTED)
+    modern, opens = None, False
     for message in messages:
         if isinstance(message, Request | Notification):
             meta = message.params.get("_meta")
@@ -54,10 +45,8 @@ def place(headers: Headers, messages: Sequence[Message]) -> Placed:
         raise HeaderMismatch(
             "A request with a protocolVersion in _meta needs the header MCP-Protocol-Version with the same value."
         )
-    if version is not None and version not in versions.HANDSHAKE:
-        raise UnsupportedVersion(version, versions.SUPPORTED)
     if modern is not None:
         raise UnsupportedVersion(modern, versions.SUPPORTED)
     if opens and len(messages) > 1:
         raise InvalidRequest("initialize must not be part of a batch.")
-    return Placed(version, None if opens else found.get(_SESSION), opens)
+    return Placed(version, None if opens else session_id, opens)

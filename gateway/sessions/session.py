@@ -19,7 +19,6 @@ Source: MCP 2025-11-25, basic, lifecycle and transports.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from typing import Any
 
 import orjson
 
+from gateway.deadlines import Scope
 from gateway.errors import RequestCancelled, SessionNotFound, UpstreamProtocolError
 from gateway.model.question_ids import Question, QuestionIds, UnknownQuestion
 from gateway.model.server import Server
@@ -76,7 +76,7 @@ class Session:
         self.get_stream: GetStream | None = None
         self.ended = False
         self._around = around
-        self._under_way: dict[Id, set[asyncio.Timeout]] = {}
+        self._under_way: dict[Id, set[Scope]] = {}
         self._waiting: dict[str, Callable[[], None]] = {}
         self._translation: Translation | None = None
 
@@ -130,10 +130,10 @@ class Session:
         or UpstreamError.
         """
         same = self._under_way.setdefault(request.id, set())
-        under_way = asyncio.timeout(None)
+        under_way = Scope()
         same.add(under_way)
         try:
-            async with under_way:
+            with under_way:
                 exchange, link = OwnExchange(request), self._around.pool.links.get(server.name)
                 if link is None or link.spec is not server.spec:
                     link = self._around.pool[server]
@@ -219,7 +219,7 @@ class Session:
         """Cancel a request if it is this worker that carries it; the server is told."""
         under_way = self._under_way.get(id)
         for each in list(under_way or ()):
-            _expire(each)
+            each.cut()
         return bool(under_way)
 
     def cancel_all(self) -> None:
@@ -306,11 +306,3 @@ class _Outward:
         self.question_ids.append(id)
         await self._events.on_message(question)
         return None
-
-
-def _expire(under_way: asyncio.Timeout) -> None:
-    """Cancel what runs in a timeout, unless that has begun to end or has not begun at all."""
-    try:
-        under_way.reschedule(0)
-    except RuntimeError:
-        pass

@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from gateway import version
+from gateway.deadlines import Alarms, Deadline
 from gateway.errors import (
     ClientLeft,
     GatewayError,
@@ -116,10 +117,12 @@ class ServerLink:
         changed: Callable[[str, str], None],
         show_breaker: ShowBreaker,
         failed: Callable[[str], None] = lambda server: None,
+        alarms: Alarms | None = None,
     ) -> None:
         self.spec = spec
         self._upstream = upstream
         self._limits = limits
+        self._alarms = alarms or Alarms()
         self._changed = changed
         self._ids = itertools.count(1)
         self._session: UpstreamSession | None = None
@@ -190,9 +193,8 @@ class ServerLink:
     ) -> Reply | Failure:
         """The same beside the server's share and its breaker, as discovery's probes are."""
         seconds = self.spec.timeout_seconds or self._limits.call_seconds
-        deadline = asyncio.timeout(seconds)
         try:
-            async with deadline:
+            with Deadline(self._alarms, seconds) as deadline:
                 answer = await self._upstream.call(session, exchange.outgoing())
                 if not isinstance(answer, Reply | Failure):
                     return await self._follow(

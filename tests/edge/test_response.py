@@ -10,7 +10,7 @@ import pytest
 from gateway.edge import request as request_module
 from gateway.edge import response as response_module
 from gateway.edge.app import Application
-from gateway.edge.request import Accepts, Http
+from gateway.edge.request import Accepts, Http, Surroundings
 from gateway.edge.response import Response, send_bytes
 from gateway.errors import ClientLeft
 from gateway.protocol.messages import Notification, Request
@@ -45,7 +45,8 @@ async def never() -> Any:
 
 
 def http_over(send: Any) -> Http:
-    return Http({"type": "http", "method": "POST", "path": "/", "headers": []}, never, send)
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    return Http(scope, never, send, Surroundings(asyncio.Event()))
 
 
 def answer_over(send: Any, record: Record | None) -> Response:
@@ -153,7 +154,7 @@ async def test_a_large_body_is_copied_once() -> None:
         sent.append(message.get("body", b""))
 
     body = Counted(bytes(range(256)) * 16384)
-    await send_bytes(send, 200, body)
+    await send_bytes(http_over(send), 200, body)
     assert b"".join(sent) == body
     assert max(map(len, sent)) <= response_module._PIECE
     assert copied <= len(body)
@@ -166,7 +167,7 @@ async def test_a_body_of_any_size_arrives_whole(size: int) -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await send_bytes(send, 200, b"x" * size)
+    await send_bytes(http_over(send), 200, b"x" * size)
     assert b"".join(each["body"] for each in sent[1:]) == b"x" * size
     assert [each.get("more_body", False) for each in sent[1:]] == [True] * (len(sent) - 2) + [False]
 

@@ -3,9 +3,9 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.datastructures import Headers
 
 from gateway.errors import GatewayError, HeaderMismatch, InvalidRequest, UnsupportedVersion
+from gateway.protocol.headers import Headers
 from gateway.protocol.messages import Message, Notification, Request
 from gateway.protocol.placement import Placed, place
 
@@ -15,7 +15,7 @@ MODERN = Request(3, "tools/list", {"_meta": {"io.modelcontextprotocol/protocolVe
 
 
 def headers(*pairs: tuple[str, str]) -> Headers:
-    return Headers(raw=[(name.encode(), value.encode()) for name, value in pairs])
+    return Headers([(name.encode(), value.encode()) for name, value in pairs])
 
 
 @pytest.mark.parametrize(
