@@ -27,12 +27,22 @@ class Alarm(Protocol):
 
 
 class Alarms:
-    """The alarms of a worker, on one timer of its loop."""
+    """The alarms of a worker, on one timer of its loop, which is the one that runs when it is first asked for.
+
+    Each question which loop runs is a system call (on Python 3.11), so that it is asked once.
+    """
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._all: set[Alarm] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._next = _NEVER
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def add(self, alarm: Alarm) -> None:
         """Have an alarm ring at its time, once; one that is there may be added again after its time was moved."""
@@ -51,11 +61,11 @@ class Alarms:
         if self._timer is not None:
             self._timer.cancel()
         self._next = at
-        self._timer = asyncio.get_running_loop().call_at(at, self._ring)
+        self._timer = self.loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
         self._timer, self._next = None, _NEVER
-        now = asyncio.get_running_loop().time() + _EARLY_SECONDS
+        now = self.loop.time() + _EARLY_SECONDS
         due = [alarm for alarm in self._all if alarm.at <= now]
         self._all.difference_update(due)
         for alarm in due:
@@ -69,18 +79,19 @@ class Alarms:
 class Scope:
     """A block that somebody else may end: `cut` raises TimeoutError at its end, as `asyncio.timeout` does.
 
-    `with Scope() as scope:`; what awaits inside is cancelled.
+    `with Scope(alarms) as scope:`; what awaits inside is cancelled.
     """
 
-    __slots__ = ("_cancelling", "_task", "is_cut")
+    __slots__ = ("_alarms", "_cancelling", "_task", "is_cut")
 
-    def __init__(self) -> None:
+    def __init__(self, alarms: Alarms) -> None:
+        self._alarms = alarms
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self.is_cut = False
 
     def __enter__(self) -> Scope:
-        task = self._task = asyncio.current_task()
+        task = self._task = asyncio.current_task(self._alarms.loop)
         if task is None:
             raise RuntimeError("a scope is entered in a task")
         self._cancelling = task.cancelling()
@@ -103,12 +114,13 @@ class Scope:
 class Deadline(Scope):
     """A scope that is cut when its time has come; the time may be moved meanwhile."""
 
-    __slots__ = ("_alarms", "at")
+    __slots__ = ("at",)
 
     def __init__(self, alarms: Alarms, seconds: float) -> None:
-        super().__init__()
         self._alarms = alarms
-        self.at = asyncio.get_running_loop().time() + seconds
+        self._task = None
+        self.is_cut = False
+        self.at = alarms.loop.time() + seconds
 
     def __enter__(self) -> Deadline:
         super().__enter__()

@@ -57,7 +57,9 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
         if placed.opens and isinstance(message, Request):
             await _initialize(gateway, http, principal, address, how, message)
             return
-        session = await gateway.sessions.find(placed.session_id, principal, address.name, server)
+        session = gateway.sessions.known(placed.session_id, principal, address.name)
+        if session is None:
+            session = await gateway.sessions.find(placed.session_id, principal, address.name, server)
         if isinstance(message, Batch):
             check_batch(message, gateway.settings.max_batch, session.version)
         elif not isinstance(message, Request):

@@ -159,7 +159,7 @@ class Response:
         self._left = False
         self._sending: asyncio.Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._hang_up = Scope()
+        self._hang_up = Scope(http.alarms)
         self._wrote = 0.0
         self._keep_alive_at = 0.0
         self.at = 0.0
@@ -167,7 +167,7 @@ class Response:
         self.streaming = False
 
     async def __aenter__(self) -> Response:
-        now = asyncio.get_running_loop().time()
+        now = self._http.alarms.loop.time()
         self._keep_alive_at = now + self._keepalive_seconds
         if self._cancels or self._accepts is not Accepts.JSON:
             self.at = now + _WATCH_AFTER_SECONDS if self._cancels else self._keep_alive_at

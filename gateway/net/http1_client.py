@@ -116,7 +116,9 @@ class Response:
         return self.complete or self._connection is None
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        if self._connection is None:
+            return
+        self._waiter = self._connection.loop.create_future()
         try:
             await self._waiter
         finally:
@@ -142,6 +144,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, pool: Connections) -> None:
         self._pool = pool
+        self.loop = pool.loop
         self._transport: Any = None  # uvloop's are no asyncio.Transport
         self._parser: Any = None
         self._response: Response | None = None
@@ -372,7 +375,7 @@ class Connections:
         self._dialing = 0
         self._line: deque[asyncio.Future[Connection | None]] = deque()
         self._sweeping: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self.is_closed = False
 
     @property
@@ -417,10 +420,10 @@ class Connections:
             if not waiting.done():
                 waiting.set_result(connection)
                 return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = self.loop.time()
         self._idle.append(connection)
         if self._sweeping is None:
-            self._sweeping = self._loop.call_later(self._keepalive_seconds, self._sweep)
+            self._sweeping = self.loop.call_later(self._keepalive_seconds, self._sweep)
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone: the next in line may make another one."""
@@ -445,7 +448,7 @@ class Connections:
         """The idle connection that was used last, if one is there and its server still keeps it."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable(self._loop.time()):
+            if connection.usable(self.loop.time()):
                 return connection
             connection.close()
         return None
@@ -489,7 +492,7 @@ class Connections:
 
     async def _wait_in_line(self) -> Connection | None:
         """A connection that became free, or None when there is room to make one (which is counted already)."""
-        waiting: asyncio.Future[Connection | None] = self._loop.create_future()
+        waiting: asyncio.Future[Connection | None] = self.loop.create_future()
         self._line.append(waiting)
         try:
             async with asyncio.timeout(self._wait_seconds):
@@ -517,9 +520,9 @@ class Connections:
     def _sweep(self) -> None:
         """Close what was idle for too long; the oldest stand first."""
         self._sweeping = None
-        now = self._loop.time()
+        now = self.loop.time()
         while self._idle and now - self._idle[0].idle_since >= self._keepalive_seconds - 0.01:
             self._idle[0].close()
         if self._idle:
             after = max(0.1, self._idle[0].idle_since + self._keepalive_seconds - now)
-            self._sweeping = self._loop.call_later(after, self._sweep)
+            self._sweeping = self.loop.call_later(after, self._sweep)

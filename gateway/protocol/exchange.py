@@ -130,6 +130,10 @@ class Talk(Protocol):
         """What to send upstream when the answer is wanted no more."""
         ...
 
+    def answer_of(self, message: Message) -> Reply | Failure | None:
+        """The answer to the request, under its own id, if this message is that."""
+        ...
+
     def receive(self, message: Message) -> Event:
         """Say what one message of the upstream means."""
         ...
@@ -156,13 +160,15 @@ class Exchange:
         """What to send upstream when the answer is wanted no more."""
         return Notification("notifications/cancelled", {"requestId": self._id, "reason": reason})
 
+    def answer_of(self, message: Message) -> Reply | Failure | None:
+        """The answer to the request, under its own id, if this message is that."""
+        return _answer_of(message, self._id, self._request.id)
+
     def receive(self, message: Message) -> Event:
         """Say what one message of the upstream means."""
+        if (answer := self.answer_of(message)) is not None:
+            return Done(answer)
         match message:
-            case Reply(id=id) if id == self._id:
-                return Done(Reply(self._request.id, message.result, message.raw))
-            case Failure(id=id) if id == self._id:
-                return Done(Failure(self._request.id, message.code, message.message, message.data))
             case Reply() | Failure():
                 return Ignored(f"an answer to id {message.id!r}, which is not ours")
             case Request():
@@ -196,7 +202,13 @@ class OwnExchange:
 
     def outgoing(self) -> Request:
         """What to send upstream."""
+        if self._id == self._request.id:
+            return self._request
         return Request(self._id, self._request.method, self._request.params)
+
+    def answer_of(self, message: Message) -> Reply | Failure | None:
+        """The answer to the request, under its own id, if this message is that."""
+        return _answer_of(message, self._id, self._request.id)
 
     def cancelled(self, reason: str) -> Notification:
         """What to send upstream when the answer is wanted no more."""
@@ -204,17 +216,25 @@ class OwnExchange:
 
     def receive(self, message: Message) -> Event:
         """Say what one message of the upstream means."""
+        if (answer := self.answer_of(message)) is not None:
+            return Done(answer)
         match message:
-            case Reply(id=id) if id == self._id:
-                return Done(Reply(self._request.id, message.result, message.raw))
-            case Failure(id=id) if id == self._id:
-                return Done(Failure(self._request.id, message.code, message.message, message.data))
             case Reply() | Failure():
                 return Ignored(f"an answer to id {message.id!r}, which is not ours")
             case Request():
                 return read_request(message)
             case Notification():
                 return read_notification(message)
+
+
+def _answer_of(message: Message, id: Id, own: Id) -> Reply | Failure | None:
+    """A message that answers `id`, under the id that the caller knows."""
+    if type(message) is Reply:
+        if message.id == id:
+            return message if id == own else Reply(own, message.result, message.raw)
+    elif type(message) is Failure and message.id == id:
+        return Failure(own, message.code, message.message, message.data)
+    return None
 
 
 def read_request(request: Request) -> Ask | SendBack:

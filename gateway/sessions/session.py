@@ -130,7 +130,7 @@ class Session:
         or UpstreamError.
         """
         same = self._under_way.setdefault(request.id, set())
-        under_way = Scope()
+        under_way = Scope(self._around.pool.alarms)
         same.add(under_way)
         try:
             with under_way:

@@ -149,18 +149,21 @@ class Sessions:
             raise SessionNotFound
         return id
 
+    def known(self, text: str | None, principal: Principal, address: str) -> Session | None:
+        """The session that an id names, if this worker knows it and has nothing to look up."""
+        known = self._by_id.get(text or "")
+        if known is None or known.is_local_only or known.owner != (principal.digest, address):
+            return None
+        expires = known.id.expires
+        if expires <= time.time():
+            return None
+        self._known.move_to_end(known.key)
+        self._used[known.key] = expires
+        return known
+
     async def find(self, text: str | None, principal: Principal, address: str, server: str | None) -> Session:
         """The session that an id names. Raises InvalidRequest or SessionNotFound."""
-        known = self._by_id.get(text or "")
-        if (
-            known is not None
-            and known.owner == (principal.digest, address)
-            and known.id.expires > time.time()
-            and known.local.is_shared
-            and not known.upstream.unsettled
-        ):
-            self._known.move_to_end(known.key)
-            self._used[known.key] = known.id.expires
+        if (known := self.known(text, principal, address)) is not None:
             return known
         id = self.read_id(text, principal, address)
         finding = self._finding.get(id.key)

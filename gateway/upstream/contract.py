@@ -5,7 +5,7 @@ An upstream knows its own wire and the handshake; not names, principals or the r
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,7 +62,7 @@ class Upstream(Protocol):
         """Shake hands. Raises UpstreamError."""
         ...
 
-    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
+    def call(self, session: UpstreamSession, request: Request) -> Awaitable[Reply | Failure | MessageStream]:
         """Send a request; return its answer, or the stream of messages that ends with it.
 
         Raises SessionExpired (also the stream, before its first message) and UpstreamError.

@@ -7,7 +7,7 @@ not used by itself, since the address that is registered is the one that is call
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 
 from gateway.errors import UpstreamError, UpstreamProtocolError
 from gateway.protocol.exchange import Hello
@@ -59,8 +59,8 @@ class DetectingUpstream:
                 ) from None
             raise no_mcp from None
 
-    async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
-        return await self._way(session).call(session, request)
+    def call(self, session: UpstreamSession, request: Request) -> Awaitable[Reply | Failure | MessageStream]:
+        return self._way(session).call(session, request)
 
     def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         return self._way(session).listen(session, after)

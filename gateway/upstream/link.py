@@ -86,6 +86,7 @@ class ShowBreaker(Protocol):
 FAREWELL_SECONDS = 2.0
 _POST_SECONDS = 10.0
 _END_SECONDS = 8.0  # a program is given time to end
+_ANSWERS = (Reply, Failure)
 _MAX_ASKED = 100  # requests of a server during one call
 
 log = logging.getLogger("gateway.link")
@@ -196,7 +197,7 @@ class ServerLink:
         try:
             with Deadline(self._alarms, seconds) as deadline:
                 answer = await self._upstream.call(session, exchange.outgoing())
-                if not isinstance(answer, Reply | Failure):
+                if not isinstance(answer, _ANSWERS):
                     return await self._follow(
                         answer,
                         session,
@@ -205,9 +206,8 @@ class ServerLink:
                         ask,
                         CallDeadline(deadline, seconds, self._limits.cap_seconds),
                     )
-                done = exchange.receive(answer)
-                if isinstance(done, Done):
-                    return done.answer
+                if (found := exchange.answer_of(answer)) is not None:
+                    return found
         except TimeoutError:
             self._spawn(self._upstream.post(session, exchange.cancelled("deadline exceeded")))
             raise UpstreamTimeout(

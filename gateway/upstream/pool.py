@@ -34,7 +34,7 @@ class Pool:
         self._failed = failed
         self.links: dict[str, ServerLink] = {}
         """The links there are; who finds one whose `spec` is not the server's asks the pool for it."""
-        self._alarms = Alarms()
+        self.alarms = Alarms()
         self._retired: set[ServerLink] = set()
         self._unreachable: set[str] = set()
 
@@ -47,7 +47,7 @@ class Pool:
         if link is not None:
             self._retire(link)
         link = self.links[spec.name] = ServerLink(
-            spec, self._connect(spec), self._limits, self._changed, self._show_breaker, self._failed, self._alarms
+            spec, self._connect(spec), self._limits, self._changed, self._show_breaker, self._failed, self.alarms
         )
         return link
 
