@@ -178,6 +178,12 @@ class Settings:
         read=_one_of("debug", "info", "warning", "error"),
         doc="the least important lines that are written; a call is `info`",
     )
+    http1: str = _setting(
+        "httptools",
+        "GATEWAY_HTTP1",
+        read=_one_of("httptools", "h11"),
+        doc="who parses HTTP/1.1 under hypercorn: `httptools`, or its own `h11`, which takes five times as long",
+    )
     call_log: str = _setting(
         "all",
         "GATEWAY_CALL_LOG",

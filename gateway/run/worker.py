@@ -20,6 +20,7 @@ from hypercorn.utils import LifespanFailureError
 from gateway.edge.app import Application
 from gateway.errors import SettingsError
 from gateway.observability import logs
+from gateway.run.http1 import install
 from gateway.settings import Settings
 
 _CLEAN_UP_SECONDS = 10
@@ -56,6 +57,7 @@ async def run(settings: Settings, descriptor: int, parent: int, name: str) -> No
     loop.add_signal_handler(signal.SIGUSR1, leave)  # SIGTERM comes soon: load balancers are to look elsewhere
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C reaches the whole group; the parent tells us in order
     loop.add_reader(parent, end)
+    install(settings.http1)
     application: Any = app
     await serve(application, configure(settings, descriptor), shutdown_trigger=ending.wait, mode="asgi")
 

@@ -1,0 +1,659 @@
+"""Hypercorn's HTTP/1.1 on httptools (llhttp) instead of h11: a fifth of the time per request.
+
+The seam is one name: `hypercorn.protocol.H11Protocol` is looked up for each connection, made with nine arguments, and
+then driven by `initiate()` and `handle(RawData | Closed)`; it writes by `send(RawData | Closed | Updated)`. `install`
+puts a class of that shape in its place, if hypercorn is a version that the tests know; else the stock one stays.
+Everything else is hypercorn's: sockets, TLS, workers, lifespan, HTTP/2, the log. What begins as HTTP/2, and upgrades
+(h2c, WebSocket), is handed to the stock class with the very bytes that came. `docs/http1.rst` has the whole story.
+
+A connection is *idle* (no request), *reading* (a head has begun), or *busy* (a request is at the application). One
+request is at the application at a time; what a client sends ahead of its answer waits parsed in line, and no more is
+read meanwhile. Each request is one task. Its answer's head is kept until the first part of the body, so that a whole
+answer is one write; a head without a body yet is written at the end of the loop's turn.
+
+A connection goes on after an answer if both sides want that, the request was read whole and the answer is whole.
+Otherwise it is closed: an answer that failed in the middle must not look whole, and bytes that belong to nobody must
+not be taken for a request. All that could be read in two ways is refused with 400: two lengths, a length beside
+chunks, any other transfer coding, no Host or two of them, line breaks of another kind, folded headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache, partial
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+import httptools
+import hypercorn.protocol
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.logging import Logger
+from hypercorn.protocol.events import Request as StreamRequest
+from hypercorn.protocol.h11 import H11Protocol as StockProtocol
+from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
+from hypercorn.utils import valid_server_name
+
+from gateway.deadlines import Alarms
+
+KNOWN_VERSIONS = frozenset({"0.18.0"})
+"""The hypercorn versions whose own tests of HTTP/1.1 pass on this."""
+
+_SEAM = "H11Protocol"
+_HIGH_WATER = 256 << 10  # bytes of a body that the application has not asked for yet
+_HEAD_SECONDS = 30.0  # for a head that has begun; a stock connection has its keep-alive time for that
+_MAX_HEADERS = 256
+_PREFACE = b"PRI * HTTP/2.0"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_WITHOUT_BODY = frozenset({204, 304})
+
+Message = dict[str, Any]
+
+log = logging.getLogger("gateway.http1")
+
+
+def install(choice: str) -> bool:
+    """Put this in place of hypercorn's HTTP/1.1, or put that back (`h11`); say whether this is in place."""
+    if choice == "httptools" and version("hypercorn") in KNOWN_VERSIONS:
+        made: Any = type("HttptoolsProtocol", (Http1Protocol,), {"shared": _Shared()})
+        setattr(hypercorn.protocol, _SEAM, made)
+        return True
+    if choice == "httptools":
+        log.warning("hypercorn %s is not known here: its own HTTP/1.1 is used (GATEWAY_HTTP1)", version("hypercorn"))
+    setattr(hypercorn.protocol, _SEAM, StockProtocol)
+    return False
+
+
+class _Shared:
+    """What the connections of a worker share: the timer of idle ones, and that the server is on its way out."""
+
+    def __init__(self) -> None:
+        self.alarms = Alarms()
+        self.idle: set[Http1Protocol] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._second = 0
+        self._fixed: list[bytes] = []
+
+    def fixed_lines(self, config: Config) -> list[bytes]:
+        """Hypercorn's own headers (the date, the server's name), made once a second."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._fixed = [b"%b: %b" % pair for pair in config.response_headers("h11")]
+        return self._fixed
+
+    def plain(self, status: int, config: Config) -> RawData:
+        """A whole answer without a body, after which the connection is closed."""
+        lines = [_status_line(status), b"content-length: 0", *self.fixed_lines(config), b"connection: close"]
+        return RawData(b"\r\n".join(lines) + b"\r\n\r\n")
+
+    def watch(self, context: WorkerContext) -> None:
+        """Close idle connections when the server ends."""
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch(context))
+
+    async def _watch(self, context: WorkerContext) -> None:
+        await context.terminated.wait()
+        for connection in list(self.idle):
+            connection.ring()
+
+
+class _BadRequest(Exception):
+    """What came is no request that can be answered otherwise."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Http1Protocol:
+    """One connection, in place of hypercorn's `H11Protocol`."""
+
+    shared: ClassVar[_Shared]
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        task_group: TaskGroup,
+        connection_state: ConnectionState,
+        ssl: bool,
+        client: tuple[str, int] | None,
+        server: tuple[str, int] | None,
+        send: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        self.app = app
+        self.config = config
+        self.context = context
+        self.task_group = task_group
+        self.connection_state = connection_state
+        self.ssl = ssl
+        self.client = client
+        self.server = server
+        self.send = send
+        self.at = 0.0
+        """When this connection was idle for too long, or its head took too long (`deadlines.Alarm`)."""
+        self._stock: StockProtocol | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._requests = 0
+        self._busy: Exchange | None = None
+        self._line: deque[Exchange] = deque()
+        self._reading: Exchange | None = None
+        self._can_read = asyncio.Event()
+        self._is_closed = False
+        self._has_stock_timer = True
+        self._first: bytes | None = b""  # the first bytes of the connection, until it is clear that they are HTTP/1.1
+        self._raw: bytes | None = None  # what came of a head, if that began the read: an upgrade is handed on whole
+        self._hands_over = False
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
+        self._fed = 0  # bytes that were read since the head began
+        self._in_head = False
+        self._refused: _BadRequest | None = None
+        loop = asyncio.get_running_loop()
+        self._to_app = (partial(loop.run_in_executor, None), partial(_call_soon, loop))
+
+    async def initiate(self) -> None:
+        """Begin; hypercorn's own timer runs until the first request is there."""
+        self.shared.watch(self.context)
+
+    async def handle(self, event: Event) -> None:
+        """Take what arrived, or the end of the connection."""
+        if self._stock is not None:
+            await self._stock.handle(event)
+        elif isinstance(event, RawData):
+            if event.data and not self._is_closed:
+                await self._feed(event.data)
+        elif isinstance(event, Closed):
+            self._lost()
+
+    # --- what arrives -------------------------------------------------------------------------------------------
+
+    async def _feed(self, data: bytes) -> None:
+        if self._first is not None:
+            data = self._first + data
+            if _PREFACE.startswith(data[: len(_PREFACE)]):
+                self._first = self._raw = data
+                if len(data) >= len(_PREFACE):
+                    await self._hand_over()
+                return
+            self._first = None
+        if self._in_head:
+            self._raw = None if self._raw is None else self._raw + data
+        else:
+            self._raw = data if self._busy is None and self._reading is None else None
+        self._parse(data)
+        if self._hands_over:
+            await self._hand_over()
+        elif self._refused is not None:
+            await self._refuse(self._refused)
+        else:
+            if self._busy is None:
+                await self._begin_next()
+            while (self._line or (self._busy is not None and self._busy.size > _HIGH_WATER)) and not self._is_closed:
+                self._can_read.clear()
+                await self._can_read.wait()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; what can't be read is kept as the refusal."""
+        self._fed += len(data)
+        while data and not self._hands_over:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:  # to a protocol that nobody here speaks: HTTP goes on
+                self._parser = httptools.HttpRequestParser(self)
+                data = data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                cause = error.__context__
+                self._refused = cause if isinstance(cause, _BadRequest) else _BadRequest(400, str(error))
+                return
+        if self._in_head and self._fed > self.config.h11_max_incomplete_size:
+            self._refused = _BadRequest(431, "the head is too large")
+
+    async def _refuse(self, refusal: _BadRequest) -> None:
+        """Answer what can't be read, after the answers to what came before it, and close the connection."""
+        if self._line and self._line[-1] is self._reading:  # its body can't be read: it is not begun
+            self._line.pop()
+        while (self._line or self._busy not in (None, self._reading)) and not self._is_closed:
+            if self._busy is None:
+                await self._begin_next()
+            self._can_read.clear()
+            await self._can_read.wait()
+        if self._is_closed:
+            return
+        if self._busy is None or self._busy.is_unsent:
+            log.info("refused a request: %s", refusal)
+            await self.send(self.shared.plain(refusal.status, self.config))
+        await self._close()
+
+    async def _hand_over(self) -> None:
+        """Let hypercorn's own code go on with this connection, from the first byte of this request."""
+        data, self._raw = self._raw or b"", None
+        self.shared.idle.discard(self)
+        self.shared.alarms.discard(self)
+        self._stock = StockProtocol(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.connection_state,
+            self.ssl,
+            self.client,
+            self.server,
+            self.send,
+        )
+        await self._stock.initiate()
+        await self._stock.handle(RawData(data))
+
+    def _lost(self) -> None:
+        """The connection is gone: whoever works on a request is told."""
+        self._is_closed = True
+        self.shared.idle.discard(self)
+        self.shared.alarms.discard(self)
+        self._line.clear()
+        self._can_read.set()
+        if self._busy is not None:
+            self._busy.leave()
+
+    async def _close(self) -> None:
+        self._lost()
+        await self.send(Closed())
+
+    # --- httptools ----------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
+        self._head_size = self._fed = 0
+        self._in_head = True
+        if self._busy is None and not self._line:
+            self._wait_for_head()
+        else:
+            self._raw = None  # it came behind another request: it can't be handed on
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        if self._in_head:  # else it is a trailer, which ASGI has no place for
+            self._headers.append((name.lower(), value))
+            if len(self._headers) > _MAX_HEADERS:
+                raise _BadRequest(431, "too many headers")
+
+    def _count(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > self.config.h11_max_incomplete_size:
+            raise _BadRequest(431, "the head is too large")
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        http_version, method = parser.get_http_version(), parser.get_method()
+        hosts, upgrade, expects = 0, b"", False
+        for name, value in self._headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked" or http_version != "1.1":
+                    raise _BadRequest(501 if http_version == "1.1" else 400, "an unknown transfer coding")
+            elif name == b"upgrade":
+                upgrade = value.strip().lower()
+            elif name == b"expect":
+                expects = value.lower() == b"100-continue" and http_version == "1.1"
+        if http_version not in ("1.1", "1.0"):
+            raise _BadRequest(505, "an unknown version")
+        if hosts > 1 or (hosts == 0 and http_version == "1.1"):
+            raise _BadRequest(400, "one Host is needed")
+        self._in_head = False
+        self._head_size = 0
+        if upgrade in (b"h2c", b"websocket") and self._raw is not None:
+            self._hands_over = True
+            return
+        self._raw = None
+        exchange = Exchange(self, self._scope(method.decode("ascii"), http_version), expects=expects)
+        exchange.keeps = parser.should_keep_alive() and http_version == "1.1" and method != b"CONNECT"
+        self._reading = exchange
+        self._line.append(exchange)
+
+    def on_body(self, body: bytes) -> None:
+        if self._reading is not None:
+            self._reading.feed(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = False
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.complete()
+
+    def _scope(self, method: str, http_version: str) -> Message:
+        target = self._url
+        if not target.startswith(b"/") and (at := target.find(b"://")) > 0:  # the form for proxies (RFC 9112, 3.2.2)
+            target = b"/" + target[at + 3 :].partition(b"/")[2]
+        raw_path, _, query = target.partition(b"?")
+        try:
+            path = raw_path.decode("ascii")
+        except UnicodeDecodeError:
+            raise _BadRequest(400, "the target is not ASCII") from None
+        return {
+            "type": "http",
+            "http_version": http_version,
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "method": method,
+            "scheme": "https" if self.ssl else "http",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": self.config.root_path,
+            "headers": self._headers,
+            "client": self.client,
+            "server": self.server,
+            "state": self.connection_state.copy(),
+            "extensions": {},
+        }
+
+    # --- one request after the other ----------------------------------------------------------------------------
+
+    async def _begin_next(self) -> None:
+        """Let the application have the next request in line, if there is one."""
+        if not self._line or self._is_closed:
+            return
+        exchange = self._busy = self._line.popleft()
+        self._requests += 1
+        if self._has_stock_timer:
+            self._has_stock_timer = False
+            await self.send(Updated(idle=False))
+        else:
+            self.shared.idle.discard(self)
+            self.shared.alarms.discard(self)
+        if self.context.max_requests is not None:  # type: ignore[attr-defined]  # its protocol leaves that out
+            await self.context.mark_request()
+        if self._requests >= self.config.keep_alive_max_requests:
+            exchange.keeps = False
+        if self.config.server_names and not self._is_served(exchange.scope):
+            await self.send(self.shared.plain(404, self.config))
+            await self._close()
+            return
+        self.task_group.spawn(self._run, exchange)
+
+    def _is_served(self, scope: Message) -> bool:
+        """Whether the host is one that hypercorn is configured for."""
+        return valid_server_name(
+            self.config, StreamRequest(1, scope["headers"], "1.1", scope["method"], b"/", self.connection_state)
+        )
+
+    async def _run(self, exchange: Exchange) -> None:
+        """Have a request answered by the application."""
+        app: Any = self.app
+        try:
+            await app(exchange.scope, exchange.receive, exchange.send, *self._to_app)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            await self.config.log.exception("Error in ASGI Framework")
+        finally:
+            if not exchange.is_ended:
+                await self._broken_off(exchange)
+
+    async def _broken_off(self, exchange: Exchange) -> None:
+        """The application ended without a whole answer."""
+        if self._is_closed or exchange is not self._busy:
+            return
+        if exchange.is_unsent:
+            await self.send(self.shared.plain(500, self.config))
+            await exchange.log(500, [])
+        await self._close()
+
+    async def done(self, exchange: Exchange) -> None:
+        """An answer is whole: go on with the connection, or close it."""
+        if exchange is not self._busy or self._is_closed:
+            return
+        self._busy = None
+        if not exchange.keeps or not exchange.is_complete or self.context.terminated.is_set():
+            await self._close()
+            return
+        if self._line:
+            await self._begin_next()
+        else:
+            self._rest()
+        self._can_read.set()
+
+    def _rest(self) -> None:
+        """Be idle, for as long as hypercorn's keep-alive says."""
+        if not self._in_head:
+            self.at = self.shared.alarms.loop.time() + self.config.keep_alive_timeout
+            self.shared.idle.add(self)
+        else:
+            self.at = self.shared.alarms.loop.time() + _HEAD_SECONDS
+        self.shared.alarms.add(self)
+
+    def _wait_for_head(self) -> None:
+        """A head has begun: it has less time than an idle connection."""
+        self.shared.idle.discard(self)
+        if not self._has_stock_timer:
+            self.at = self.shared.alarms.loop.time() + min(_HEAD_SECONDS, self.config.keep_alive_timeout)
+            self.shared.alarms.add(self)
+
+    def ring(self) -> None:
+        """Idle for too long, or a head that does not end: close the connection."""
+        if self._busy is None and not self._is_closed:
+            self.shared.idle.discard(self)
+            self.task_group.spawn(self._late if self._in_head else self._close)
+
+    async def _late(self) -> None:
+        await self.send(self.shared.plain(408, self.config))
+        await self._close()
+
+    def read_on(self) -> None:
+        """The application took what there was of a body."""
+        self._can_read.set()
+
+
+class Exchange:
+    """One request and its answer: ASGI's `receive` and `send`."""
+
+    __slots__ = (
+        "_began",
+        "_bodiless",
+        "_changed",
+        "_chunks",
+        "_expects",
+        "_has_left",
+        "_head",
+        "_headers",
+        "_is_chunked",
+        "_is_read",
+        "_left",
+        "_protocol",
+        "_status",
+        "is_complete",
+        "is_ended",
+        "is_started",
+        "keeps",
+        "scope",
+        "size",
+    )
+
+    def __init__(self, protocol: Http1Protocol, scope: Message, *, expects: bool) -> None:
+        self._protocol = protocol
+        self.scope = scope
+        self._expects = expects
+        self._began = time.time()
+        self._chunks: list[bytes] = []
+        self.size = 0
+        """Bytes of the body that the application has not asked for yet."""
+        self.is_complete = False
+        self._is_read = False
+        self._changed: asyncio.Event | None = None
+        self._has_left = False
+        self.keeps = True
+        """Whether the connection goes on after the answer, as far as is known."""
+        self._head = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._status = 0
+        self._bodiless = False
+        self._is_chunked = False
+        self._left: int | None = None
+        self.is_started = False
+        self.is_ended = False
+
+    # --- the request --------------------------------------------------------------------------------------------
+
+    def feed(self, body: bytes) -> None:
+        """A part of the body arrived."""
+        self._chunks.append(body)
+        self.size += len(body)
+        self._wake()
+
+    def complete(self) -> None:
+        """The body has arrived whole."""
+        self.is_complete = True
+        self._wake()
+
+    def leave(self) -> None:
+        """The client has gone."""
+        self._has_left = True
+        self._wake()
+
+    async def receive(self) -> Message:
+        """ASGI's receive: the body in parts, then the end of the client."""
+        while True:
+            if self._chunks or (self.is_complete and not self._is_read):
+                chunks, self._chunks = self._chunks, []
+                is_high, self.size = self.size > _HIGH_WATER, 0
+                if is_high:
+                    self._protocol.read_on()
+                self._is_read = self.is_complete
+                body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                return {"type": "http.request", "body": body, "more_body": not self._is_read}
+            if self._has_left or self.is_ended:
+                return {"type": "http.disconnect"}
+            if self._expects:
+                self._expects = False
+                if not self.is_started:
+                    await self._protocol.send(RawData(_CONTINUE))
+                    continue
+            if self._changed is None:
+                self._changed = asyncio.Event()
+            self._changed.clear()
+            await self._changed.wait()
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether nothing of the answer has been written."""
+        return not self.is_started or bool(self._head)
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+
+    # --- the answer ---------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """ASGI's send: silent once the client has gone. Raises RuntimeError for what ASGI does not allow."""
+        if self._has_left:
+            return
+        kind = message["type"]
+        if kind == "http.response.body" and self.is_started and not self.is_ended:
+            await self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        elif kind == "http.response.start" and not self.is_started:
+            self._start(int(message["status"]), message.get("headers", ()))
+        else:
+            raise RuntimeError(f"unexpected ASGI message {kind!r}")
+
+    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Make the head; it goes out with the first part of the body, or at the end of the loop's turn."""
+        if status < 200:
+            raise RuntimeError("an answer has a status of 200 or more")
+        self._bodiless = self.scope["method"] == "HEAD" or status in _WITHOUT_BODY
+        lines = [_status_line(status)]
+        self._headers = list(headers)
+        for each, value in self._headers:
+            name = bytes(each).lower()
+            if name == b"content-length":
+                self._left = int(value)
+            elif name == b"transfer-encoding":
+                continue
+            elif name == b"connection" and value.lower() == b"close":
+                self.keeps = False
+                continue
+            lines.append(b"%b: %b" % (name, value))
+        if self._left is None and status not in _WITHOUT_BODY:
+            if self.scope["http_version"] == "1.1":
+                self._is_chunked = not self._bodiless
+                lines.append(b"transfer-encoding: chunked")
+            else:
+                self.keeps = False
+        protocol = self._protocol
+        lines += protocol.shared.fixed_lines(protocol.config)
+        if not self.keeps or protocol.context.terminated.is_set():
+            self.keeps = False
+            lines.append(b"connection: close")
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
+            raise RuntimeError("a header of the answer holds a line break")
+        self._head = head + b"\r\n\r\n"
+        self._status = status
+        self.is_started = True
+        protocol.shared.alarms.loop.call_soon(self._flush_later)
+
+    def _flush_later(self) -> None:
+        if self._head and not self._has_left:
+            self._protocol.task_group.spawn(self._flush)
+
+    async def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            await self._protocol.send(RawData(head))
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
+        head, self._head = self._head, b""
+        if self._bodiless:
+            body = b""
+        elif self._is_chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
+        elif self._left is not None:
+            self._left -= len(body)
+            if self._left < 0:
+                raise RuntimeError("the body of the answer is longer than its Content-Length")
+        if head or body:
+            await self._protocol.send(RawData(head + body if head else bytes(body)))
+        if more:
+            return
+        self.is_ended = True
+        self._wake()
+        if self._left and not self._bodiless:
+            self.keeps = False  # shorter than it said: the end of the connection shows it
+        await self.log(self._status, self._headers)
+        await self._protocol.done(self)
+
+    async def log(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """A line of hypercorn's access log, if there is one."""
+        logger: Any = self._protocol.config.log
+        if logger.access_logger is not None or type(logger) is not Logger:
+            await logger.access(self.scope, {"status": status, "headers": headers}, time.time() - self._began)
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}".encode()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, func: Callable[..., Any], *args: Any) -> Any:
+    """Run a coroutine function from another thread, and wait for it (for WSGI applications)."""
+    return asyncio.run_coroutine_threadsafe(func(*args), loop).result()
