@@ -19,7 +19,6 @@ from gateway.observability.logs import FIELDS, only_handler
 from gateway.observability.metrics import Metrics
 
 _TOGETHER_SECONDS = 0.1
-_SETTLE_EVERY = 10  # times that: what is counted here becomes figures that other workers can show
 _AT_ONCE = 200  # lines that are formatted before the loop goes on with its work
 _MAX_WAITING = 20_000  # entries; more are dropped, and counted, while nobody reads standard error
 
@@ -115,10 +114,9 @@ class CallLog:
         """Write what is waiting, again and again, until cancelled; then write the rest."""
         try:
             while True:
-                for _ in range(_SETTLE_EVERY):
-                    await asyncio.sleep(_TOGETHER_SECONDS)
-                    await self._flush()
+                await asyncio.sleep(_TOGETHER_SECONDS)
                 self._metrics.settle()
+                await self._flush()
         finally:
             self._metrics.settle()
             if self._handler is not None:

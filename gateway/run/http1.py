@@ -24,8 +24,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from functools import lru_cache, partial
-from http import HTTPStatus
+from functools import partial
 from importlib.metadata import version
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -48,9 +47,12 @@ KNOWN_VERSIONS = frozenset({"0.18.0"})
 _SEAM = "H11Protocol"
 _HIGH_WATER = 256 << 10  # bytes of a body that the application has not asked for yet
 _HEAD_SECONDS = 30.0  # for a head that has begun; a stock connection has its keep-alive time for that
+_LINGER_SECONDS = 0.5
+_LINGER_BYTES = 4 << 20
 _MAX_HEADERS = 256
+_MAX_TARGET = 16 << 10
 _PREFACE = b"PRI * HTTP/2.0"
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 \r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
 
 Message = dict[str, Any]
@@ -148,14 +150,14 @@ class Http1Protocol:
         self._reading: Exchange | None = None
         self._can_read = asyncio.Event()
         self._is_closed = False
+        self._lingers = False
         self._has_stock_timer = True
         self._first: bytes | None = b""  # the first bytes of the connection, until it is clear that they are HTTP/1.1
         self._raw: bytes | None = None  # what came of a head, if that began the read: an upgrade is handed on whole
         self._hands_over = False
         self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._head_size = 0
-        self._fed = 0  # bytes that were read since the head began
+        self._raw_headers: list[tuple[bytes, bytes]] = []
+        self._fed = 0  # bytes that were read since the read in which the head began
         self._in_head = False
         self._refused: _BadRequest | None = None
         loop = asyncio.get_running_loop()
@@ -172,6 +174,9 @@ class Http1Protocol:
         elif isinstance(event, RawData):
             if event.data and not self._is_closed:
                 await self._feed(event.data)
+            self._fed += len(event.data)
+            if self._lingers and self._fed > _LINGER_BYTES:
+                await self._close()
         elif isinstance(event, Closed):
             self._lost()
 
@@ -216,8 +221,12 @@ class Http1Protocol:
                 cause = error.__context__
                 self._refused = cause if isinstance(cause, _BadRequest) else _BadRequest(400, str(error))
                 return
-        if self._in_head and self._fed > self.config.h11_max_incomplete_size:
+        if self._in_head and max(self._fed, self._size_of_head()) > self.config.h11_max_incomplete_size:
             self._refused = _BadRequest(431, "the head is too large")
+
+    def _size_of_head(self) -> int:
+        """Bytes of the target and the headers, as far as they are parsed."""
+        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._raw_headers)
 
     async def _refuse(self, refusal: _BadRequest) -> None:
         """Answer what can't be read, after the answers to what came before it, and close the connection."""
@@ -233,7 +242,14 @@ class Http1Protocol:
         if self._busy is None or self._busy.is_unsent:
             log.info("refused a request: %s", refusal)
             await self.send(self.shared.plain(refusal.status, self.config))
-        await self._close()
+        self._lost()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Read on for a moment: a close with bytes unread would reset the connection, and the answer with it."""
+        self._lingers = True
+        self.at = self.shared.alarms.loop.time() + _LINGER_SECONDS
+        self.shared.alarms.add(self)
 
     async def _hand_over(self) -> None:
         """Let hypercorn's own code go on with this connection, from the first byte of this request."""
@@ -272,8 +288,8 @@ class Http1Protocol:
 
     def on_message_begin(self) -> None:
         self._url = b""
-        self._headers = []
-        self._head_size = self._fed = 0
+        self._raw_headers = []
+        self._fed = 0
         self._in_head = True
         if self._busy is None and not self._line:
             self._wait_for_head()
@@ -282,25 +298,24 @@ class Http1Protocol:
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
         if self._in_head:  # else it is a trailer, which ASGI has no place for
-            self._headers.append((name.lower(), value))
-            if len(self._headers) > _MAX_HEADERS:
-                raise _BadRequest(431, "too many headers")
-
-    def _count(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > self.config.h11_max_incomplete_size:
-            raise _BadRequest(431, "the head is too large")
+            self._raw_headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
+        parser, raw = self._parser, self._raw_headers
         http_version, method = parser.get_http_version(), parser.get_method()
+        limit = self.config.h11_max_incomplete_size
+        if (
+            (self._fed > limit and self._size_of_head() > limit)
+            or len(raw) > _MAX_HEADERS
+            or len(self._url) > _MAX_TARGET
+        ):
+            raise _BadRequest(431, "the head is too large, or has too many headers")
         hosts, upgrade, expects = 0, b"", False
-        for name, value in self._headers:
+        headers = [(name.lower(), value) for name, value in raw]
+        for name, value in headers:
             if name == b"host":
                 hosts += 1
             elif name == b"transfer-encoding":
@@ -315,12 +330,12 @@ class Http1Protocol:
         if hosts > 1 or (hosts == 0 and http_version == "1.1"):
             raise _BadRequest(400, "one Host is needed")
         self._in_head = False
-        self._head_size = 0
         if upgrade in (b"h2c", b"websocket") and self._raw is not None:
             self._hands_over = True
             return
         self._raw = None
-        exchange = Exchange(self, self._scope(method.decode("ascii"), http_version), expects=expects)
+        scope = self._scope(method.decode("ascii"), http_version, raw if self.config.h11_pass_raw_headers else headers)
+        exchange = Exchange(self, scope, expects=expects)
         exchange.keeps = parser.should_keep_alive() and http_version == "1.1" and method != b"CONNECT"
         self._reading = exchange
         self._line.append(exchange)
@@ -335,7 +350,7 @@ class Http1Protocol:
         if reading is not None:
             reading.complete()
 
-    def _scope(self, method: str, http_version: str) -> Message:
+    def _scope(self, method: str, http_version: str, headers: list[tuple[bytes, bytes]]) -> Message:
         target = self._url
         if not target.startswith(b"/") and (at := target.find(b"://")) > 0:  # the form for proxies (RFC 9112, 3.2.2)
             target = b"/" + target[at + 3 :].partition(b"/")[2]
@@ -354,7 +369,7 @@ class Http1Protocol:
             "raw_path": raw_path,
             "query_string": query,
             "root_path": self.config.root_path,
-            "headers": self._headers,
+            "headers": headers,
             "client": self.client,
             "server": self.server,
             "state": self.connection_state.copy(),
@@ -444,8 +459,10 @@ class Http1Protocol:
             self.shared.alarms.add(self)
 
     def ring(self) -> None:
-        """Idle for too long, or a head that does not end: close the connection."""
-        if self._busy is None and not self._is_closed:
+        """Idle for too long, or a head that does not end, or refused a moment ago: close the connection."""
+        if self._lingers:
+            self.task_group.spawn(self._close)
+        elif self._busy is None and not self._is_closed:
             self.shared.idle.discard(self)
             self.task_group.spawn(self._late if self._in_head else self._close)
 
@@ -559,9 +576,11 @@ class Exchange:
     # --- the answer ---------------------------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
-        """ASGI's send: silent once the client has gone. Raises RuntimeError for what ASGI does not allow."""
-        if self._has_left:
-            return
+        """ASGI's send. Raises RuntimeError for what ASGI does not allow.
+
+        A client that has gone is not told apart from one that only ended its own side and yet reads: hypercorn
+        writes, and is silent if that fails.
+        """
         kind = message["type"]
         if kind == "http.response.body" and self.is_started and not self.is_ended:
             await self._send_body(message.get("body", b""), more=message.get("more_body", False))
@@ -607,7 +626,7 @@ class Exchange:
         protocol.shared.alarms.loop.call_soon(self._flush_later)
 
     def _flush_later(self) -> None:
-        if self._head and not self._has_left:
+        if self._head:
             self._protocol.task_group.spawn(self._flush)
 
     async def _flush(self) -> None:
@@ -616,7 +635,6 @@ class Exchange:
             await self._protocol.send(RawData(head))
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
-        head, self._head = self._head, b""
         if self._bodiless:
             body = b""
         elif self._is_chunked:
@@ -627,6 +645,7 @@ class Exchange:
             self._left -= len(body)
             if self._left < 0:
                 raise RuntimeError("the body of the answer is longer than its Content-Length")
+        head, self._head = self._head, b""
         if head or body:
             await self._protocol.send(RawData(head + body if head else bytes(body)))
         if more:
@@ -645,13 +664,8 @@ class Exchange:
             await logger.access(self.scope, {"status": status, "headers": headers}, time.time() - self._began)
 
 
-@lru_cache(maxsize=64)
 def _status_line(status: int) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}".encode()
+    return b"HTTP/1.1 %d " % status  # without a reason, as hypercorn's own
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, func: Callable[..., Any], *args: Any) -> Any:

@@ -100,7 +100,7 @@ def test_metrics_are_those_of_all_workers_of_a_replica(stack: Running) -> None:
 
     before = calls()
     each_worker(stack, lambda client: client.post("/rpc", json={"jsonrpc": "2.0", "id": 1, "method": "ping"}))
-    assert [after - earlier for after, earlier in zip(calls(), before, strict=True)] == [2, 2]
+    wait_until(lambda: [after - earlier for after, earlier in zip(calls(), before, strict=True)] == [2, 2])
 
 
 @pytest.mark.parametrize("megabytes", [4.5, 6])
