@@ -19,6 +19,7 @@ from hypercorn.config import Config
 from gateway.model.address_policy import Allowed
 from gateway.net.dialer import Dialer, Vetting
 from gateway.net.http_client import Endpoint
+from gateway.run.http1 import install
 
 _JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
@@ -69,6 +70,7 @@ async def main(kind: str, port: int, upstream: int) -> None:
     config.keep_alive_max_requests = 10_000_000
     config.graceful_timeout = 0.5
     config.include_server_header = False
+    install("httptools")
     ending = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     app: Any = Bare(upstream if kind == "hop" else None)

@@ -19,7 +19,7 @@ from gateway.observability.logs import FIELDS, only_handler
 from gateway.observability.metrics import Metrics
 
 _TOGETHER_SECONDS = 0.1
-_AT_ONCE = 200  # lines that are formatted before the loop goes on with its work
+_AT_ONCE = 20  # lines that are formatted before the loop goes on with its work
 _MAX_WAITING = 20_000  # entries; more are dropped, and counted, while nobody reads standard error
 
 calls = logging.getLogger("gateway.calls")
@@ -127,9 +127,11 @@ class CallLog:
         if self._handler is None or not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
+        lines: list[str] = []
         for at in range(0, len(waiting), _AT_ONCE):
-            lines = [self._handler.line(*_line(entry)) for entry in waiting[at : at + _AT_ONCE]]
-            await asyncio.to_thread(self._handler.write, lines)  # whoever reads standard error may be slow
+            lines += [self._handler.line(*_line(entry)) for entry in waiting[at : at + _AT_ONCE]]
+            await asyncio.sleep(0)
+        await asyncio.to_thread(self._handler.write, lines)  # whoever reads standard error may be slow
         if self._dropped:
             log.warning("%d lines of calls were dropped, since nobody reads them fast enough", self._dropped)
             self._dropped = 0

@@ -64,10 +64,13 @@ class TextFormatter(logging.Formatter):
 
     def line(self, created: float, level: str, name: str, message: str, fields: Mapping[str, Any]) -> str:
         """What `format` makes of a record of these parts."""
-        seconds = _clock(int(created))
-        milliseconds = int(created % 1 * 1000)
-        shown = "".join(f" {key}={_quoted(value)}" for key, value in fields.items() if value is not None)
-        return f"{seconds},{milliseconds:03d}{self._who} {level} {name}: {printable(message)}{shown}"
+        if not message.isprintable():
+            message = printable(message)
+        parts = [f"{_clock(int(created))},{int(created % 1 * 1000):03d}{self._who} {level} {name}: {message}"]
+        for key, value in fields.items():
+            if value is not None:
+                parts.append(f"{key}={_quoted(value) if type(value) is str else value}")
+        return " ".join(parts)
 
 
 @lru_cache(maxsize=4)
@@ -76,10 +79,7 @@ def _clock(second: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
-def _quoted(value: Any) -> str:
-    if isinstance(value, int | float):
-        return str(value)
-    text = str(value)
+def _quoted(text: str) -> str:
     return text if text.isascii() and text.isprintable() and " " not in text else orjson.dumps(text).decode()
 
 
