@@ -14,15 +14,25 @@ class Admission:
     """Counts what each principal has under way, and refuses what is too much."""
 
     def __init__(self, max_in_flight: int, max_streams: int) -> None:
-        self.max_in_flight = max_in_flight
+        self._max_in_flight = max_in_flight
         self._max_streams = max_streams
-        self.requests: Counter[str] = Counter()
-        """Requests in flight, by the principal's digest; who counts one in counts it out."""
+        self._requests: dict[str, int] = {}
         self._streams: Counter[str] = Counter()
 
-    def refuse(self) -> None:
-        """Refuse one more request. Raises TooManyRequests."""
-        raise _too_many(self.max_in_flight, "requests in flight")
+    def enter(self, who: str) -> None:
+        """Count one more request of a principal, by its digest; `leave` ends it. Raises TooManyRequests."""
+        count = self._requests.get(who, 0)
+        if count >= self._max_in_flight:
+            raise _too_many(self._max_in_flight, "requests in flight")
+        self._requests[who] = count + 1
+
+    def leave(self, who: str) -> None:
+        """One request of a principal is over."""
+        count = self._requests[who] - 1
+        if count:
+            self._requests[who] = count
+        else:
+            del self._requests[who]
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:

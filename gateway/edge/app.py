@@ -206,24 +206,22 @@ class Application:
         if http.protocol is Protocol.REGISTRY and http.method == "OPTIONS":
             await send_empty(http, 204, registry_documents.CORS)
             return
-        principal = gateway.authenticator.identify(headers.all(b"authorization"), http.query)
+        principal = gateway.authenticator.identify(headers, http.query)
         if route is None:
             raise NotFound(f"There is nothing at {http.path[:200]}; docs/reference.rst lists the addresses.")
         if not is_taken:
             raise MethodNotAllowed(http.method, route.methods or ())
-        under_way, who = gateway.admission.requests, principal.digest
+        admission, who, metrics = gateway.admission, principal.digest, gateway.metrics
         is_bound = http.method not in ("GET", "HEAD")  # streams stay open, and are bound by themselves
-        if is_bound and under_way[who] >= gateway.admission.max_in_flight:
-            gateway.admission.refuse()
-        under_way[who] += is_bound
-        gateway.metrics.in_flight += 1
+        if is_bound:
+            admission.enter(who)
+        metrics.in_flight += 1
         try:
             await route.handler(gateway, http, principal, *params)
         finally:
-            gateway.metrics.in_flight -= 1
-            under_way[who] -= is_bound
-            if not under_way[who]:
-                del under_way[who]
+            metrics.in_flight -= 1
+            if is_bound:
+                admission.leave(who)
 
     def _check_names(self, host: bytes | None, origin: bytes | None, protocol: Protocol) -> None:
         """Refuse other hosts, and pages of other origins. The registry's documents are for every page (CORS)."""
@@ -253,7 +251,7 @@ class Application:
         if self._settings.metrics == "off":
             raise NotFound("The figures are switched off here (GATEWAY_METRICS).")
         if self._settings.metrics == "key":
-            gateway.authenticator.check_metrics(http.headers.all(b"authorization"), http.query)
+            gateway.authenticator.check_metrics(http.headers, http.query)
         await health.metrics(gateway, http)
 
     async def _refuse(self, http: Http, error: GatewayError) -> None:

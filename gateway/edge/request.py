@@ -6,10 +6,8 @@ Knows ASGI messages, bounds and headers; nothing of MCP's methods.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
@@ -22,7 +20,8 @@ from gateway.deadlines import Alarms, Deadline
 from gateway.errors import BodyTimeout, BodyTooLarge, ClientLeft, NotAcceptable, UnsupportedMediaType
 from gateway.protocol.headers import Headers
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_JSON = b"application/json"
 _DISCARD_SECONDS = 5.0
 _SEND_SECONDS = 30.0
 
@@ -51,10 +50,16 @@ class ListAs(Enum):
     SNAPSHOT = "snapshot"
 
 
-def _request_ids() -> Iterator[str]:
+class RequestIds:
     """Ids that no other worker gives: random bytes of this one, and a number."""
-    prefix = secrets.token_hex(6)
-    return (f"{prefix}-{number:x}" for number in itertools.count(1))
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(6)
+        self._number = 0
+
+    def next(self) -> str:
+        self._number += 1
+        return f"{self._prefix}-{self._number:x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Surroundings:
     discard: int = 0
     """How much of a refused body is read, in bytes."""
     alarms: Alarms = field(default_factory=Alarms)
-    request_ids: Iterator[str] = field(default_factory=_request_ids)
+    request_ids: RequestIds = field(default_factory=RequestIds)
 
 
 class Http:
@@ -77,6 +82,23 @@ class Http:
     request on this connection.
     """
 
+    __slots__ = (
+        "_around",
+        "_complete",
+        "_receive",
+        "_send",
+        "alarms",
+        "finished",
+        "headers",
+        "method",
+        "path",
+        "protocol",
+        "query",
+        "request_id",
+        "scope",
+        "started",
+    )
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, around: Surroundings) -> None:
         self.scope = scope
         self.headers = Headers(scope["headers"])
@@ -86,8 +108,11 @@ class Http:
             path = _path(scope)
         self.path = path
         self.query: bytes = scope.get("query_string", b"")
-        given = self.headers.get(b"x-request-id")
-        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else next(around.request_ids)
+        given = self.headers.first(b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            self.request_id = given.decode("ascii")
+        else:
+            self.request_id = around.request_ids.next()
         self.alarms = around.alarms
         self.protocol = Protocol.REST
         """The address's, or what the body turns out to be."""
@@ -153,8 +178,8 @@ class Http:
 
     async def read_body(self, limit: int, seconds: float) -> bytes:
         """Read the whole body. Raises BodyTooLarge, BodyTimeout or ClientLeft."""
-        declared = self.headers.get(b"content-length")
-        if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+        declared = self.headers.first(b"content-length")
+        if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise BodyTooLarge(limit)
         chunks: list[bytes] = []
         size, more = 0, True
@@ -177,9 +202,9 @@ class Http:
 
     def check_json(self) -> None:
         """Let a body pass that is declared as JSON. Raises UnsupportedMediaType."""
-        content_type = self.headers.get(b"content-type")
-        if content_type != "application/json" and content_type.partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedMediaType(content_type[:100])
+        content_type = self.headers.first(b"content-type") or b""
+        if content_type != _JSON and content_type.partition(b";")[0].strip().lower() != _JSON:
+            raise UnsupportedMediaType(content_type.decode("latin-1")[:100])
 
     def accepted(self) -> frozenset[str]:
         """The media types of the Accept header, without those of quality 0; empty if there is none."""

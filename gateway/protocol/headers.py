@@ -13,15 +13,22 @@ from gateway.errors import HeaderMismatch
 class Headers:
     """Headers of which most come once; of one that was repeated `get` has the first."""
 
-    __slots__ = ("_first", "_is_repeated", "raw")
+    __slots__ = ("_first", "is_repeated", "raw")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        self.raw = raw if isinstance(raw, list) else list(raw)
-        self._first = dict(reversed(self.raw))
-        self._is_repeated = len(self._first) != len(self.raw)
+        self.raw = raw if type(raw) is list else list(raw)
+        self._first = dict(self.raw)
+        self.is_repeated = len(self._first) != len(self.raw)
+        """Whether any header came more than once."""
+        if self.is_repeated:
+            self._first = dict(reversed(self.raw))
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._first
+
+    def first(self, name: bytes) -> bytes | None:
+        """The value of a header as it came, the first one where it was repeated."""
+        return self._first.get(name)
 
     def get(self, name: bytes, default: str = "") -> str:
         """The value of a header."""
@@ -30,14 +37,14 @@ class Headers:
 
     def raw_value(self, name: bytes) -> bytes | None:
         """The value of a header as it came, all values joined by commas where it was repeated."""
-        if self._is_repeated:
+        if self.is_repeated:
             found = [value for each, value in self.raw if each == name]
             return b",".join(found) if found else None
         return self._first.get(name)
 
     def all(self, name: bytes) -> list[str]:
         """The values of a header that may be repeated."""
-        if self._is_repeated:
+        if self.is_repeated:
             return [value.decode("latin-1") for each, value in self.raw if each == name]
         value = self._first.get(name)
         return [] if value is None else [value.decode("latin-1")]
@@ -49,9 +56,8 @@ class Headers:
 
     def check_once(self, names: Collection[bytes]) -> None:
         """Let headers pass of which none of these was repeated. Raises HeaderMismatch."""
-        if self._is_repeated:
-            seen = set()
-            for name, _ in self.raw:
-                if name in names and name in seen:
-                    raise HeaderMismatch(f"The header {name.decode()} was sent more than once.")
-                seen.add(name)
+        seen = set()
+        for name, _ in self.raw:
+            if name in names and name in seen:
+                raise HeaderMismatch(f"The header {name.decode()} was sent more than once.")
+            seen.add(name)

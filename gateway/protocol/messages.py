@@ -17,10 +17,15 @@ import orjson
 from gateway.errors import InvalidRequest, ParseError
 
 Id = str | int
+_IDS = frozenset({int, str})
 Params = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+# Messages are values that nobody changes. They are not frozen, since that makes each take three times as long (1.1 us
+# instead of 0.35), and a call is made of six.
+
+
+@dataclass(slots=True)
 class Request:
     """A method to carry out; the other side waits for an answer with this id."""
 
@@ -29,7 +34,7 @@ class Request:
     params: Params = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Notification:
     """A method to take note of; it has no answer."""
 
@@ -37,7 +42,7 @@ class Notification:
     params: Params = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A result; `raw` is its JSON as it came, where it may be passed on as it is."""
 
@@ -46,7 +51,7 @@ class Reply:
     raw: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failure:
     """A JSON-RPC error; `id` is None where the request's could not be read."""
 
@@ -97,8 +102,7 @@ def parse(body: bytes) -> Any:
 
 def decode(body: bytes) -> Message | Batch:
     """Read one message or a batch. Raises ParseError or InvalidRequest."""
-    value = parse(body)
-    return _message(value) if isinstance(value, dict) else from_json(value)
+    return from_json(parse(body))
 
 
 def from_json(value: Any) -> Message | Batch:
@@ -158,6 +162,10 @@ def _message(value: Any) -> Message:
     if not isinstance(value, dict):
         raise InvalidRequest("A JSON-RPC message is a JSON object.")
     id = value.get("id")
+    if type(id) in _IDS and value.get("jsonrpc") == "2.0":  # most of all are this, and need no more questions
+        method, params = value.get("method"), value.get("params")
+        if type(method) is str and type(params) is dict:
+            return Request(id, method, params)  # type: ignore[arg-type]  # its type was looked up
     if isinstance(id, bool) or not (id is None or isinstance(id, str | int)):
         raise InvalidRequest("The id must be a string or an integer.")
     if value.get("jsonrpc") != "2.0":

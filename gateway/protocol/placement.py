@@ -15,11 +15,12 @@ from gateway.protocol.headers import Headers
 from gateway.protocol.messages import Message, Notification, Request
 
 _VERSION_META = "io.modelcontextprotocol/protocolVersion"
+_ASKING = (Request, Notification)
 _VERSION, _SESSION = b"mcp-protocol-version", b"mcp-session-id"
 _ROUTING = frozenset({_VERSION, _SESSION, b"mcp-method", b"mcp-name"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Placed:
     """A message that may come in. `version` is None where the session's own holds."""
 
@@ -30,13 +31,14 @@ class Placed:
 
 def place(headers: Headers, messages: Sequence[Message]) -> Placed:
     """Place a body (one message, or those of a batch). Raises HeaderMismatch, UnsupportedVersion or InvalidRequest."""
-    headers.check_once(_ROUTING)
+    if headers.is_repeated:
+        headers.check_once(_ROUTING)
     version, session_id = headers.find(_VERSION), headers.find(_SESSION)
     if version is not None and version not in versions.HANDSHAKE:
         raise UnsupportedVersion(version, versions.SUPPORTED)
     modern, opens = None, False
     for message in messages:
-        if isinstance(message, Request | Notification):
+        if isinstance(message, _ASKING):
             meta = message.params.get("_meta")
             if modern is None and isinstance(meta, dict) and isinstance(asked := meta.get(_VERSION_META), str):
                 modern = None if asked in versions.HANDSHAKE else asked

@@ -3,6 +3,7 @@ import pytest
 from gateway.access.authenticator import Authenticator
 from gateway.edge.doors import Doors
 from gateway.errors import Forbidden, KeyInQuery, Unauthorized
+from gateway.protocol.headers import Headers
 from gateway.settings import Settings
 
 DOORS = Doors.of(Settings(public_url="https://mcp.example.org/base", allowed_origins=("https://app.example",)))
@@ -41,8 +42,13 @@ def test_pages_of_others_are_not(origin: str) -> None:
         DOORS.check_origin(origin)
 
 
+def sent(authorization: list[str]) -> Headers:
+    """A request's headers with these of its credentials."""
+    return Headers([(b"host", b"x"), *((b"authorization", value.encode()) for value in authorization)])
+
+
 def test_the_master_key_opens() -> None:
-    principal = Authenticator("the-master-key").identify(["Bearer the-master-key"], b"")
+    principal = Authenticator("the-master-key").identify(sent(["Bearer the-master-key"]), b"")
     assert principal.administrator
     assert "the-master-key" not in repr(principal)
 
@@ -53,11 +59,11 @@ def test_the_master_key_opens() -> None:
 )
 def test_anything_else_is_401_with_a_challenge(authorization: list[str]) -> None:
     with pytest.raises(Unauthorized) as refusal:
-        Authenticator("the-master-key").identify(authorization, b"")
+        Authenticator("the-master-key").identify(sent(authorization), b"")
     assert refusal.value.headers["www-authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("query", [b"key=x", b"a=1&api_key=x", b"ACCESS_TOKEN=", b"%74oken=x"])
 def test_a_key_in_the_query_is_refused_even_beside_a_good_one(query: bytes) -> None:
     with pytest.raises(KeyInQuery):
-        Authenticator("the-master-key").identify(["Bearer the-master-key"], query)
+        Authenticator("the-master-key").identify(sent(["Bearer the-master-key"]), query)
