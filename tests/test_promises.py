@@ -1,6 +1,8 @@
 """What design.md promises of the data path and of propagation, counted."""
 
 import asyncio
+import sys
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -41,6 +43,32 @@ async def test_a_call_costs_no_round_trip_to_postgres_or_redis(open_app: Open, s
         assert trips == 0
         assert records < 20, "40 calls; only heartbeats and the look for idle sessions, every second or two"
         assert queries < 20, "40 calls; only the refresh loop may have looked for due servers meanwhile, once a second"
+
+
+async def test_a_list_is_encoded_once_for_all_that_ask_and_all_that_listen(
+    client: Client, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    for module in ("gateway.methods.all_servers", "gateway.edge.lists"):
+        original = sys.modules[module].dump
+
+        def counted(value: object, name: str = module, dump: Any = original) -> Any:
+            encoded.append(name)
+            return dump(value)
+
+        monkeypatch.setattr(f"{module}.dump", counted)
+    session = await handshake(client)
+    for _ in range(5):
+        await ask(client, "/mcp", session, "tools/list")
+        await client.ask("GET", "/mcp/tools", headers={"accept": "application/json"})
+    async with AsyncExitStack() as stack:
+        documents = set()
+        for _ in range(5):
+            way = client.open("GET", "/mcp/tools", headers={"accept": "text/event-stream"})
+            event = await (await stack.enter_async_context(way)).event()
+            documents.add(event and event.data)
+    assert len(documents) == 1
+    assert len(encoded) == 2, "one MCP list and one document, whoever asked"
 
 
 async def test_one_connection_serves_all_calls(client: Client, registered: MemoryServer) -> None:

@@ -13,7 +13,6 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
-import orjson
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Send
 
@@ -21,7 +20,7 @@ from gateway.deadlines import Scope
 from gateway.edge.request import Accepts, Http
 from gateway.errors import ClientLeft, GatewayError
 from gateway.observability.logs import FIELDS
-from gateway.protocol.messages import Failure, Id, Notification, Request, encode
+from gateway.protocol.messages import Failure, Id, Notification, Request, dump, encode
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.stores.event_log import Recording
 from gateway.tasks import end
@@ -63,18 +62,13 @@ async def send_bytes(
 
 async def send_json(http: Http, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send a JSON document."""
-    await send_bytes(http, status, to_bytes(value), headers=headers)
+    await send_bytes(http, status, dump(value), headers=headers)
 
 
 async def send_empty(http: Http, status: int, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send a status without a body."""
     length = [] if status == 204 else [(b"content-length", b"0")]
     await http.send_whole(status, [*length, *headers], b"")
-
-
-def to_bytes(value: Any) -> bytes:
-    """Write JSON, with times in UTC as RFC 3339 has them."""
-    return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS)
 
 
 def problem(error: GatewayError) -> dict[str, Any]:
@@ -108,7 +102,7 @@ def log_refusal(http: Http, error: GatewayError) -> None:
 
 async def send_problem(http: Http, error: GatewayError, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Answer a REST request with an error."""
-    body = to_bytes(problem(error))
+    body = dump(problem(error))
     await send_bytes(http, error.status, body, b"application/problem+json", [*raw(error.headers), *headers])
 
 

@@ -13,14 +13,14 @@ import orjson
 
 from gateway.edge import lists, rpc
 from gateway.edge.request import Accepts, Http
-from gateway.edge.response import Response, problem, send_bytes, send_problem, to_bytes
+from gateway.edge.response import Response, problem, send_bytes, send_problem
 from gateway.errors import InvalidParams
 from gateway.methods.call import Call, Outcome, Present, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
 from gateway.model.principals import Principal
 from gateway.model.server_fields import identified
-from gateway.protocol.messages import Notification, Request, parse
+from gateway.protocol.messages import Notification, Request, dump, parse
 from gateway.protocol.sse import encode_event
 
 _ID = "rest"  # REST has no request ids; upstream ids are the gateway's own
@@ -83,7 +83,7 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
         found = gateway.sync.catalogue.servers.get(server)
         names = found.names.get("tools", {}) if found is not None else {}
         public = gateway.sync.catalogue.public_name("tools", found, local) if found and local in names else local
-        return to_bytes({"server": server, "tool": public, "result": _json(outcome)})
+        return dump({"server": server, "tool": public, "result": _json(outcome)})
 
     await _answer(gateway, http, _call(gateway, http, principal, "tools/call", _tool_params(fields)), present)
 
@@ -135,12 +135,12 @@ class _Events:
 
     async def on_message(self, message: Notification | Request) -> None:
         if isinstance(message, Notification) and message.method in _EVENTS:
-            await self._response.event(encode_event(to_bytes(message.params), name=_EVENTS[message.method]))
+            await self._response.event(encode_event(dump(message.params), name=_EVENTS[message.method]))
 
 
 def _result(outcome: Outcome) -> bytes:
     """The presenter of REST: the result's document, or the problem."""
-    return to_bytes(problem(outcome.error) if outcome.error is not None else _json(outcome))
+    return dump(problem(outcome.error) if outcome.error is not None else _json(outcome))
 
 
 def _json(outcome: Outcome) -> Any:

@@ -17,7 +17,7 @@ from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery, cursor_after, read_cursor
 from gateway.model.server import Server
 from gateway.protocol import versions
-from gateway.protocol.messages import Reply
+from gateway.protocol.messages import Reply, dump
 
 UNREACHABLE_META = "io.mcp-gateway/unreachable"
 _WITHOUT_URI = frozenset({"text", "image", "audio"})
@@ -56,17 +56,21 @@ async def ping(call: Call, /, **_: Any) -> Mapping[str, Any]:
 def _listing(kind: str) -> Handler:
     key, identity = KINDS[kind].key, KINDS[kind].identity
 
-    async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Mapping[str, Any]:
-        items = call.catalogue.items(kind, call.principal)
-        after = read_cursor(cursor)
-        size = call.gateway.settings.page_size
-        rest = [item for _, item in items if after is None or item[identity] > after]
-        result: dict[str, Any] = {key: rest[:size]}
-        if len(rest) > size:
-            result["nextCursor"] = cursor_after(rest[size - 1][identity])
-        if down := unreachable(call.catalogue.visible(call.principal)):
-            result["_meta"] = {UNREACHABLE_META: down}
-        return result
+    async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Reply:
+        after, principal = read_cursor(cursor), call.principal
+
+        def encode() -> bytes:
+            items = call.catalogue.items(kind, principal)
+            size = call.gateway.settings.page_size
+            rest = [item for _, item in items if after is None or item[identity] > after]
+            result: dict[str, Any] = {key: rest[:size]}
+            if len(rest) > size:
+                result["nextCursor"] = cursor_after(rest[size - 1][identity])
+            if down := unreachable(call.catalogue.visible(principal)):
+                result["_meta"] = {UNREACHABLE_META: down}
+            return dump(result)
+
+        return Reply(call.request.id, None, call.catalogue.encoded((kind, principal.servers, after), encode))
 
     list_items.__doc__ = f"List the {kind} of all servers, a page at a time."
     return list_items

@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from gateway.model.server import Server
+from gateway.model.server import Offers, Server
 
 _SHOWN = 5  # errors in one answer
 
@@ -23,7 +23,7 @@ class ArgumentChecker:
     """The compiled schemas of this worker, by tool; made anew when a tool's definition changed."""
 
     def __init__(self) -> None:
-        self._compiled: dict[tuple[str, str], tuple[Mapping[str, Any], Any]] = {}
+        self._compiled: dict[tuple[str, str], tuple[Offers, Mapping[str, Any], Any]] = {}
 
     def wrong(self, server: Server, tool: str, arguments: Mapping[str, Any]) -> list[str]:
         """Say what is wrong with the arguments of a call: `field: what`, at most five."""
@@ -43,13 +43,16 @@ class ArgumentChecker:
         self._compiled = {key: kept for key, kept in self._compiled.items() if key[0] in names}
 
     def _validator(self, server: Server, tool: str) -> Any:
+        known = self._compiled.get((server.name, tool))
+        if known is not None and known[0] is server.offers:
+            return known[2]
         schema = next((each["inputSchema"] for each in server.offers.tools if each["name"] == tool), None)
         if schema is None:
             return None
-        known = self._compiled.get((server.name, tool))
-        if known is None or known[0] is not schema:
-            known = self._compiled[server.name, tool] = schema, _compile(server.name, tool, schema)
-        return known[1]
+        is_same = known is not None and known[1] == schema
+        compiled = known[2] if known is not None and is_same else _compile(server.name, tool, schema)
+        self._compiled[server.name, tool] = server.offers, schema, compiled
+        return compiled
 
 
 def _compile(server: str, tool: str, schema: Mapping[str, Any]) -> Any:

@@ -58,7 +58,7 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
         refused = check_arguments(call, Target(server, name))
         if refused is not None:
             return refused
-    if any(tool["name"] == name for tool in server.offers.tools):  # a name that a caller makes up makes no figure
+    if isinstance(name, str) and name in server.names.get("tools", ()):  # a name that a caller makes up makes no figure
         call.reached.tool = name
     return await call.forward(server, call.request.params)
 

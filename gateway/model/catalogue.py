@@ -5,7 +5,7 @@ Resolves public and bare names by table; a request takes one snapshot and keeps 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,8 @@ from gateway.model.principals import Principal, may_see
 from gateway.model.server import Server
 from gateway.model.uri_templates import UriTemplate
 
+_MAX_ENCODED = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -43,6 +45,7 @@ class Catalogue:
     servers: Mapping[str, Server] = field(default_factory=dict)
     strict: bool = False
     """Whether lists show the second names, of letters, digits, `_` and `-`; either name can be called."""
+    _encoded: dict[Hashable, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def apply(self, revision: int, changed: Iterable[Server], names: frozenset[str]) -> Catalogue:
         """The next snapshot: `changed` put in, and only `names` kept."""
@@ -50,6 +53,18 @@ class Catalogue:
         servers |= {server.name: server for server in changed}
         ordered = sorted(servers.values(), key=lambda server: (server.created_at, server.name))
         return Catalogue(revision, {server.name: server for server in ordered}, self.strict)
+
+    def encoded(self, key: Hashable, encode: Callable[[], bytes]) -> bytes:
+        """What was encoded of this snapshot under a key, which names all that it depends on; encoded once.
+
+        A list of a thousand tools takes a millisecond to encode, and every caller and open stream wants the same.
+        """
+        found = self._encoded.get(key)
+        if found is None:
+            if len(self._encoded) >= _MAX_ENCODED:
+                self._encoded.clear()  # so many filters and pages are not asked for again and again
+            found = self._encoded[key] = encode()
+        return found
 
     def public_name(self, kind: str, server: Server, local: str) -> str:
         """The name under which lists show a tool or prompt."""

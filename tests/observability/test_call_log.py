@@ -1,0 +1,118 @@
+"""Lines of calls: who has them when, what they say, and what happens while nobody reads them."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gateway.observability import logs
+from gateway.observability.call_log import CallLog, Reached
+from gateway.observability.metrics import Metrics
+from gateway.tasks import end
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class _Named:
+    name: str = "master"
+
+
+@dataclass
+class _Request:
+    method: str = "tools/call"
+    params: dict[str, Any] = field(default_factory=lambda: {"name": "a__b c"})
+
+
+@dataclass
+class _Call:
+    principal: _Named = field(default_factory=_Named)
+    request: _Request = field(default_factory=_Request)
+    server: str | None = None
+    request_id: str = "r1"
+    reached: Reached = field(default_factory=lambda: Reached("a", "b c", "a", 0.25))
+
+
+@contextmanager
+def configured(form: str) -> Iterator[io.StringIO]:
+    """Where lines go in a process that we configured to log; nobody else's handlers (pytest's) are there."""
+    root, written = logging.getLogger(), io.StringIO()
+    before, level = root.handlers[:], root.level
+    formatter = logs.JsonFormatter({"worker": "w"}) if form == "json" else logs.TextFormatter({"worker": "w"})
+    root.handlers[:] = [logs.LineHandler(written, formatter)]
+    root.setLevel(logging.INFO)
+    try:
+        yield written
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+async def test_lines_come_together_a_little_later_and_say_what_a_record_would(form: str) -> None:
+    with configured(form) as written:
+        log = CallLog(Metrics("r"), ["tools/call"])
+        running = asyncio.create_task(log.run())
+        for _ in range(50):
+            log.write(_Call(), "ok", 0.5, 10)
+        assert written.getvalue() == ""
+        await until(lambda: written.getvalue().count("\n") == 50)
+        await end([running])
+    line = written.getvalue().split("\n")[0]
+    if form == "json":
+        assert json.loads(line) | {"time": ""} == {
+            "time": "", "level": "info", "logger": "gateway.calls", "message": "call", "worker": "w",
+            "principal": "master", "method": "tools/call", "server": "a", "name": "a__b c", "outcome": "ok",
+            "ms": 250.0, "upstream_ms": 250.0, "bytes": 10, "request_id": "r1",
+        }  # fmt: skip
+    else:
+        assert line.endswith(
+            ' w INFO gateway.calls: call principal=master method=tools/call server=a name="a__b c" outcome=ok '
+            "ms=250.0 upstream_ms=250.0 bytes=10 request_id=r1"
+        )
+
+
+async def test_what_waits_is_written_at_the_end() -> None:
+    with configured("text") as written:
+        log = CallLog(Metrics("r"), ["tools/call"])
+        running = asyncio.create_task(log.run())
+        await asyncio.sleep(0)
+        log.write(_Call(), "ok", 0.5, 10)
+        await end([running])
+    assert written.getvalue().count("\n") == 1
+
+
+async def test_lines_that_nobody_reads_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.observability.call_log._MAX_WAITING", 3)
+    with configured("text") as written:
+        log = CallLog(Metrics("r"), ["tools/call"])
+        for _ in range(5):
+            log.write(_Call(), "ok", 0.5, 10)
+        running = asyncio.create_task(log.run())
+        await until(lambda: "2 lines of calls were dropped" in written.getvalue())
+        await end([running])
+    assert written.getvalue().count(" call ") == 3
+
+
+@pytest.mark.parametrize(("which", "lines"), [("all", 2), ("errors", 1), ("none", 0)])
+async def test_which_calls_have_a_line_is_chosen_and_figures_count_all(
+    which: str, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gateway.calls")
+    metrics = Metrics("r")
+    log = CallLog(metrics, ["tools/call"], which)
+    log.write(_Call(), "ok", 0.5, 10)
+    log.write(_Call(), "-32602", 0.5, 10)
+    assert len([record for record in caplog.records if record.name == "gateway.calls"]) == lines
+    shown = metrics.exposition().decode()
+    assert 'gateway_calls_total{method="tools/call",outcome="ok",replica="r"} 1.0' in shown
+    assert 'gateway_call_seconds_count{method="tools/call",replica="r"} 2.0' in shown
+    assert 'gateway_call_seconds_bucket{le="0.5",method="tools/call",replica="r"} 2.0' in shown
+    assert 'gateway_upstream_seconds_sum{method="tools/call",replica="r"} 0.5' in shown
