@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help run ha validate test conformance soak lint types imports check bench trace docs reference requirements clean
+.PHONY: help run ha validate test conformance soak lint types imports check bench layers trace docs reference requirements clean
 
 help:
 	@echo "make run          a gateway on :4000 with its own stores and a stub server, registered"
@@ -15,7 +15,8 @@ help:
 	@echo "make soak         twenty minutes of load over two replicas, and what it leaves behind"
 	@echo "make lint         ruff; make types: mypy; make imports: the import contracts"
 	@echo "make check        lint, types, imports and test"
-	@echo "make bench        calls per second and CPU per call, beside other ways (ARGS=… goes to it)"
+	@echo "make bench        calls per second and CPU per call, beside other ways (ARGS=--quick for a minute's worth)"
+	@echo "make layers       what our own layers take of a call, in and out"
 	@echo "make trace        how long a request's way is: frames, files, transactions (ARGS='--show /mcp' lists them)"
 	@echo "make docs         the documentation in HTML; make reference writes docs/reference.rst from the code"
 	@echo "make requirements lock the image's packages anew (deploy/requirements.txt)"
@@ -53,8 +54,11 @@ imports: .venv/test
 
 check: lint types imports test
 
-bench: .venv/run
+bench: .venv/bench
 	$(BIN)/python -m bench $(ARGS)
+
+layers: .venv/run
+	@$(BIN)/python -m bench.layers $(ARGS)
 
 docs: .venv/docs
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
@@ -87,6 +91,11 @@ clean:
 .venv/docs: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }
 	@$(PYTHON) deploy/venv.py embedded,docs
+	@touch $@ .venv/run
+
+.venv/bench: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }
+	@$(PYTHON) deploy/venv.py embedded,bench
 	@touch $@ .venv/run
 
 .venv/test: setup.cfg pyproject.toml
