@@ -122,7 +122,8 @@ def main() -> int:
 
 def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]) -> Result:
     mcp = main_ways[2]
-    bare = [ways.bare("constant", "bare hypercorn, a constant"), ways.bare("hop", "bare hypercorn, a hop")]
+    main_ways.append(ways.gateway("gateway on h11", settings={"GATEWAY_HTTP1": "h11"})[0])
+    bare = [ways.bare("constant", "bare, a constant"), ways.bare("hop", "bare, a hop")]
     for server in ("uvicorn", "granian"):
         if has_server(server):
             main_ways = [*main_ways, ways.gateway(f"gateway on {server}", server=server)[0]]
