@@ -158,11 +158,13 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
             if isinstance(result, Left):
                 error, label = _failed(result)
             else:
-                reply = result._value.result
-                if not isinstance(reply, Reply):
-                    reply = Reply(request.id, reply)
-                elif reply.id != request.id:
-                    reply = replace(reply, id=request.id)
+                value = result._value.result
+                if not isinstance(value, Reply):
+                    reply = Reply(request.id, value)
+                elif value.id != request.id:
+                    reply = replace(value, id=request.id)
+                else:
+                    reply = value
                 if isinstance(reply.result, dict) and reply.result.get("isError") is True:
                     label = "tool_error"
         outcome = Outcome(request.id, reply, error, call.reached)
