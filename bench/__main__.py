@@ -136,8 +136,11 @@ def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]
         bench.measure([(way, shape) for way in (direct, hop, mcp)])
     saturation = next(row for row in at_32 if row.way == mcp.name).middle("rate")
     late = bench.measure([(way, CALL) for way in (direct, hop, mcp)], rate=saturation / 2)
+    few = ways.gateway("gateway, 10 servers", upstream_port=ways.start_upstream(7)[1], more=9)[0]
+    many = ways.gateway("gateway, 1,000 servers", more=999)[0]
+    growth = bench.measure([(few, CALL), (many, CALL)])
     result = Result(bench.rows)
-    result.judge(at_32, late, memory=bench.memory_grows(mcp))
+    result.judge(at_32, late, growth, memory=bench.memory_grows(mcp))
     return result
 
 

@@ -66,10 +66,12 @@ class Row:
     def ratio(self, other: Row, name: str = "rate") -> float:
         """This row to another, round by round, since a noisy machine is noisy for both: the median."""
         pairs = zip(self.rounds, other.rounds, strict=False)
-        return statistics.median(getattr(ours, name) / max(getattr(theirs, name), 1e-9) for ours, theirs in pairs)
+        return float(
+            statistics.median(getattr(ours, name) / max(getattr(theirs, name), 1e-9) for ours, theirs in pairs)
+        )
 
     def middle(self, name: str) -> float:
-        return statistics.median(getattr(each, name) for each in self.rounds)
+        return float(statistics.median(getattr(each, name) for each in self.rounds))
 
     @property
     def failed(self) -> int:

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ from gateway.run.stack import render_nginx
 
 KEY = "bench-key-of-this-run"
 TOOLS = 1000
+_ONE_TOOL = -2  # beside its three
 _TEXT = f"call {NUMBER} the quick brown fox jumps over the lazy dog, 0123456789, and then some more text"
 _VERSION = "2025-11-25"
 _HELLO = {"protocolVersion": _VERSION, "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
@@ -123,8 +125,13 @@ class Ways:
         settings: dict[str, str] | None = None,
         checkout: Path | None = None,
         behind_nginx: bool = False,
+        upstream_port: int | None = None,
+        more: int = 0,
     ) -> list[Way]:
-        """The gateway on stores of its own, with the upstream registered as `bench`: at `/mcp`, and over REST."""
+        """The gateway on stores of its own, with the upstream registered as `bench`: at `/mcp`, and over REST.
+
+        `more` servers of one tool each are registered beside it.
+        """
         self._number += 1
         stores, port = Stores(self._folder / f"stores-{self._number}"), free_port()
         self._stack.callback(stores.stop)
@@ -139,7 +146,13 @@ class Ways:
         wait_for(port, "/readyz")
         pids = [pid]
         key = {"authorization": f"Bearer {KEY}"}
-        post(port, "/mcp/servers", {"name": "bench", "url": f"http://127.0.0.1:{self.upstream_port}/mcp"}, key)
+        url = f"http://127.0.0.1:{upstream_port or self.upstream_port}/mcp"
+        post(port, "/mcp/servers", {"name": "bench", "url": url}, key)
+        if more:
+            small = f"http://127.0.0.1:{self.start_upstream(_ONE_TOOL)[1]}/mcp"
+            with ThreadPoolExecutor(8) as pool:
+                servers = [{"name": f"more{number}", "url": small} for number in range(more)]
+                list(pool.map(lambda server: post(port, "/mcp/servers", server, key), servers))
         if behind_nginx:
             inner, port = port, free_port()
             conf = (Path(__file__).parent.parent / "deploy" / "nginx.conf").read_text()
