@@ -164,6 +164,7 @@ async def open_gateway(
             asyncio.create_task(keep("event log", event_log.write)),
             asyncio.create_task(keep("streams", streams.run)),
             asyncio.create_task(keep("call log", call_log.run)),
+            asyncio.create_task(_close_on_drain(draining, sessions)),
             asyncio.create_task(keep("relay", lambda: relay.serve(links.upstream_for))),
         ]
         try:
@@ -200,6 +201,11 @@ async def open_gateway(
             await redis.close()
         await hints.close()
         await postgres.close()
+
+
+async def _close_on_drain(draining: asyncio.Event, sessions: Sessions) -> None:
+    await draining.wait()
+    sessions.close_streams()
 
 
 def _show(metrics: Metrics, postgres: Postgres, hints: Hints, sessions: Sessions) -> None:

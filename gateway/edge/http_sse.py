@@ -73,7 +73,7 @@ async def _frames(
             while not own_stream.closed:
                 payload = await own_stream.next(gateway.settings.keepalive_seconds)
                 if payload is None:
-                    own_stream.look()
+                    own_stream.look_again()
                 else:
                     await waiting.put(payload)
         await waiting.put(None)

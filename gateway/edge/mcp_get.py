@@ -13,9 +13,7 @@ from gateway.edge.request import Http
 from gateway.edge.response import RETRY_MS, stream
 from gateway.errors import EventUnknown, NotReady
 from gateway.methods.services import Gateway
-from gateway.model.catalogue import Catalogue
-from gateway.model.kinds import KINDS
-from gateway.model.principals import Principal, may_see
+from gateway.model.principals import Principal
 from gateway.protocol import versions
 from gateway.protocol.messages import Failure, encode
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
@@ -106,7 +104,7 @@ async def _own(
                 if payload is None:
                     yield KEEP_ALIVE
                     pause = gateway.settings.keepalive_seconds
-                    own_stream.look()
+                    own_stream.look_again()
                     continue
                 yield encode_event(payload, name="message", id=recording.event(payload))
     finally:
@@ -116,15 +114,14 @@ async def _own(
 @asynccontextmanager
 async def watched(gateway: Gateway, session: Session, principal: Principal) -> AsyncIterator[GetStream]:
     """Listen for a client for the time of the block; it is over when the worker drains."""
-    own_stream = await gateway.sessions.listen(session, lambda server: may_see(principal, server))
-    watching = asyncio.create_task(_watch(gateway, principal, session.server, own_stream))
-    leaving = asyncio.create_task(_close_on_drain(gateway, own_stream))
+    own_stream = await gateway.sessions.listen(session, principal)
+    if gateway.draining.is_set():
+        own_stream.close()
     try:
         yield own_stream
     finally:
         if session.get_stream is own_stream:
             session.get_stream = None
-        await end([watching, leaving])
         await own_stream.end()
 
 
@@ -138,31 +135,3 @@ async def _missed(gateway: Gateway, found: StoredStream) -> list[bytes]:
     except (TimeoutError, EventUnknown, RedisUnavailable):
         pass  # its worker is gone, or it is too long ago
     return missed
-
-
-async def _watch(gateway: Gateway, principal: Principal, server: str | None, own_stream: GetStream) -> None:
-    """Tell the stream which lists changed in the catalogue."""
-    catalogue = gateway.sync.catalogue
-    while True:
-        after = await gateway.sync.changed_since(catalogue)
-        for kind in _changed(catalogue, after, principal, server):
-            own_stream.catalogue_changed(f"notifications/{kind}/list_changed")
-        catalogue = after
-
-
-async def _close_on_drain(gateway: Gateway, own_stream: GetStream) -> None:
-    await gateway.draining.wait()
-    own_stream.close()
-
-
-def _changed(before: Catalogue, after: Catalogue, principal: Principal, server: str | None) -> list[str]:
-    """The lists that differ, for one address."""
-
-    def items(catalogue: Catalogue, kind: str) -> list[object]:
-        if server is None:
-            return [item for _, item in catalogue.items(kind, principal)]
-        found = catalogue.servers.get(server)
-        return list(getattr(found.offers, kind)) if found else []
-
-    changed = {kind.capability for kind in KINDS.values() if items(before, kind.name) != items(after, kind.name)}
-    return sorted(changed)

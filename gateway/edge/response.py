@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from starlette.types import Message as AsgiMessage
-from starlette.types import Receive, Send
+from starlette.types import Receive
 
 from gateway.deadlines import Scope
 from gateway.edge.request import Accepts, Http
@@ -338,24 +338,22 @@ async def stream(
     if http.method == "HEAD":
         await http.send({"type": "http.response.body", "body": b""})
         return
-    writing = asyncio.create_task(_write_all(http.send, frames()))
-    leaving = asyncio.create_task(_disconnected(http.receive))
-    try:
-        await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await end((writing, leaving))
-    if not writing.cancelled():
-        writing.result()
-    if leaving.cancelled():  # so the client is still there
-        await http.send({"type": "http.response.body", "body": b""})
+    with Scope(http.alarms) as writing:
+        leaving = asyncio.create_task(_cut_when_gone(http.receive, writing))
+        try:
+            async with aclosing(frames()) as parts:
+                async for frame in parts:
+                    await http.send({"type": "http.response.body", "body": frame, "more_body": True})
+        except asyncio.CancelledError:
+            if not writing.is_cut:
+                raise
+            return  # the client left; the scope's own end is quiet then
+        finally:
+            await end([leaving])
+    await http.send({"type": "http.response.body", "body": b""})
 
 
-async def _write_all(send: Send, frames: AsyncGenerator[bytes, None]) -> None:
-    async with aclosing(frames):
-        async for frame in frames:
-            await send({"type": "http.response.body", "body": frame, "more_body": True})
-
-
-async def _disconnected(receive: Receive) -> None:
+async def _cut_when_gone(receive: Receive, writing: Scope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    writing.cut()

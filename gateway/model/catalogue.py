@@ -66,6 +66,18 @@ class Catalogue:
             found = self._encoded[key] = encode()
         return found
 
+    def changes_since(self, before: Catalogue, principal: Principal, server: str | None) -> list[str]:
+        """The lists that differ, by MCP's names, in what a principal sees; `server` for one server's own address."""
+
+        def items(catalogue: Catalogue, kind: str) -> list[object]:
+            if server is None:
+                return [item for _, item in catalogue.items(kind, principal)]
+            found = catalogue.servers.get(server)
+            return list(getattr(found.offers, kind)) if found else []
+
+        changed = {kind.capability for kind in KINDS.values() if items(before, kind.name) != items(self, kind.name)}
+        return sorted(changed)
+
     def public_name(self, kind: str, server: Server, local: str) -> str:
         """The name under which lists show a tool or prompt."""
         second = server.names.get(STRICT[kind], {}).get(local) if self.strict else None

@@ -16,6 +16,7 @@ from contextlib import aclosing
 
 from gateway.errors import GatewayError
 from gateway.model.catalogue import Catalogue
+from gateway.model.principals import Principal, may_see
 from gateway.protocol import versions
 from gateway.protocol.exchange import Ask, Changed, Emit, SendBack, read_notification, read_request
 from gateway.protocol.messages import Failure, Message, Notification, Request, encode
@@ -28,6 +29,7 @@ from gateway.upstream.contract import NoStream, SessionExpired
 
 _MAX_WAITING = 1000  # messages, and
 _MAX_BYTES = 8 << 20  # bytes of them, that a client has not read
+_LOOK_AGAIN_SECONDS = 60.0
 _AGAIN_SECONDS = 0.25
 _MAX_AGAIN_SECONDS = 30.0
 _MAX_ASKED = 100  # questions of one server that wait in the stream at once
@@ -47,15 +49,15 @@ class GetStream:
         translation: Callable[[], Translation],
         upstream: UpstreamSessions,
         links: Links,
-        sees: Callable[[str], bool],
+        principal: Principal,
         dropped: Callable[[], None],
     ) -> None:
-        """`server` is set at one server's own address; `sees` tells which servers the client may hear of."""
-        self._server = server
+        """`server` is set at one server's own address; of servers that the principal may not see nothing is heard."""
+        self.server = server
         self._translation = translation
         self._sessions = upstream
         self._links = links
-        self._sees = sees
+        self.principal = principal
         self._dropped = dropped
         self._waiting: deque[tuple[bytes, bool]] = deque()  # what to send, and whether it is a question
         self._bytes = 0
@@ -70,6 +72,7 @@ class GetStream:
         self._server_said_at: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
+        self._looked_at = 0.0
         self.token = os.urandom(8).hex()
         upstream.watch(self.look)
 
@@ -124,12 +127,12 @@ class GetStream:
         At its own address the client is told at once. At the aggregate it is told when the catalogue shows it, or,
         should the catalogue show no difference, a little later.
         """
-        if not self._sees(server) or method not in versions.LIST_CHANGES:
+        if not may_see(self.principal, server) or method not in versions.LIST_CHANGES:
             return
         now = time.monotonic()
-        if self._server is None:
+        if self.server is None:
             self._announce_at(method, now + _AGGREGATE_WAITS)
-        elif self._server == server:
+        elif self.server == server:
             self._server_said_at[method] = now
             self._announce_soon(method)
 
@@ -179,7 +182,13 @@ class GetStream:
     def look(self) -> None:
         """See whether there are upstream sessions that are not listened to yet."""
         if not self._closed and (self._looking is None or self._looking.done()):
+            self._looked_at = time.monotonic()
             self._looking = asyncio.create_task(self._look())
+
+    def look_again(self) -> None:
+        """Look once more, now and then: a word of another worker may have been lost."""
+        if time.monotonic() - self._looked_at >= _LOOK_AGAIN_SECONDS:
+            self.look()
 
     def forget_others(self, catalogue: Catalogue) -> None:
         """Stop listening to servers that are gone, or are others now."""

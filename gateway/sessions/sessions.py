@@ -49,6 +49,7 @@ from gateway.tasks import end
 from gateway.upstream.pool import Pool
 
 _KNOWN = 10_000  # sessions kept at one worker
+_TOLD_AT_ONCE = 100  # streams that are told of a change before the loop goes on with its work
 _REAP_SECONDS = 2.0
 _REAPED_AT_ONCE = 50
 _HEARD_SECONDS = 0.25
@@ -91,6 +92,7 @@ class Sessions:
         self._dropped = dropped
         self._errand_stopped = errand_stopped
         self._around = Surroundings(pool, links, redis, hints, question_ids, self._next_id)
+        self._catalogue = sync.catalogue
         self._known: OrderedDict[str, Session] = OrderedDict()
         self._by_id: dict[str, Session] = {}
         self._finding: dict[str, asyncio.Task[Session]] = {}
@@ -266,9 +268,9 @@ class Sessions:
 
     # --- the clients' own streams -------------------------------------------------------------------------------
 
-    async def listen(self, session: Session, sees: Callable[[str], bool]) -> GetStream:
+    async def listen(self, session: Session, principal: Principal) -> GetStream:
         """Begin the session's own stream here; an older one, wherever it is, comes to its end."""
-        stream = GetStream(session.server, session.translation, session.upstream, self._links, sees, self._dropped)
+        stream = GetStream(session.server, session.translation, session.upstream, self._links, principal, self._dropped)
         if session.get_stream is not None:
             session.get_stream.close()
         session.get_stream = stream
@@ -296,10 +298,32 @@ class Sessions:
         del self._announcing[server, method]
 
     def reconcile(self, catalogue: Catalogue) -> None:
-        """Servers changed: stop listening to those that are gone or others now."""
+        """Servers changed: stop listening to those that are gone or others now, and tell which lists changed."""
+        before, self._catalogue = self._catalogue, catalogue
+        streams = [session.get_stream for session in self._known.values() if session.get_stream is not None]
+        for stream in streams:
+            stream.forget_others(catalogue)
+        if streams:
+            self._spawn(self._tell_changes(before, catalogue, streams))
+
+    async def _tell_changes(self, before: Catalogue, after: Catalogue, streams: list[GetStream]) -> None:
+        """Tell streams which lists changed: found out once for all that see the same, and told a few at a time."""
+        found: dict[tuple[object, str | None], list[str]] = {}
+        for number, stream in enumerate(streams):
+            view = stream.principal.servers, stream.server
+            if view not in found:
+                found[view] = after.changes_since(before, stream.principal, stream.server)
+                await asyncio.sleep(0)
+            for kind in found[view]:
+                stream.catalogue_changed(f"notifications/{kind}/list_changed")
+            if number % _TOLD_AT_ONCE == _TOLD_AT_ONCE - 1:
+                await asyncio.sleep(0)
+
+    def close_streams(self) -> None:
+        """Bring the clients' own streams here to their end: the worker is on its way out."""
         for session in self._known.values():
             if session.get_stream is not None:
-                session.get_stream.forget_others(catalogue)
+                session.get_stream.close()
 
     def _list_changed(self, server: str, method: str) -> None:
         for session in self._known.values():
