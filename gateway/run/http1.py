@@ -22,8 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -63,7 +62,7 @@ log = logging.getLogger("gateway.http1")
 def install(choice: str) -> bool:
     """Put this in place of hypercorn's HTTP/1.1, or put that back (`h11`); say whether this is in place."""
     if choice == "httptools" and version("hypercorn") in KNOWN_VERSIONS:
-        made: Any = type("HttptoolsProtocol", (Http1Protocol,), {"shared": _Shared()})
+        made: Any = type("HttptoolsProtocol", (Http1Protocol,), {"__slots__": (), "shared": _Shared()})
         setattr(hypercorn.protocol, _SEAM, made)
         return True
     if choice == "httptools":
@@ -80,7 +79,16 @@ class _Shared:
         self.idle: set[Http1Protocol] = set()
         self._watching: asyncio.Task[None] | None = None
         self._second = 0
+        self._for_apps: tuple[Any, ...] | None = None
         self._fixed: list[bytes] = []
+
+    @property
+    def for_apps(self) -> tuple[Any, ...]:
+        """What hypercorn's wrappers of applications take beside ASGI's three."""
+        if self._for_apps is None:
+            loop = self.alarms.loop
+            self._for_apps = (partial(loop.run_in_executor, None), partial(_call_soon, loop))
+        return self._for_apps
 
     def fixed_lines(self, config: Config) -> list[bytes]:
         """Hypercorn's own headers (the date, the server's name), made once a second."""
@@ -117,6 +125,37 @@ class _BadRequest(Exception):
 class Http1Protocol:
     """One connection, in place of hypercorn's `H11Protocol`."""
 
+    __slots__ = (
+        "_busy",
+        "_fed",
+        "_first",
+        "_hands_over",
+        "_has_stock_timer",
+        "_in_head",
+        "_is_closed",
+        "_line",
+        "_lingers",
+        "_parser",
+        "_pause",
+        "_raw",
+        "_raw_headers",
+        "_reading",
+        "_refused",
+        "_requests",
+        "_stock",
+        "_url",
+        "app",
+        "at",
+        "client",
+        "config",
+        "connection_state",
+        "context",
+        "send",
+        "server",
+        "ssl",
+        "task_group",
+    )  # fmt: skip
+
     shared: ClassVar[_Shared]
 
     def __init__(
@@ -146,9 +185,9 @@ class Http1Protocol:
         self._parser = httptools.HttpRequestParser(self)
         self._requests = 0
         self._busy: Exchange | None = None
-        self._line: deque[Exchange] = deque()
+        self._line: list[Exchange] = []
         self._reading: Exchange | None = None
-        self._can_read = asyncio.Event()
+        self._pause: asyncio.Future[None] | None = None
         self._is_closed = False
         self._lingers = False
         self._has_stock_timer = True
@@ -160,8 +199,6 @@ class Http1Protocol:
         self._fed = 0  # bytes that were read since the read in which the head began
         self._in_head = False
         self._refused: _BadRequest | None = None
-        loop = asyncio.get_running_loop()
-        self._to_app = (partial(loop.run_in_executor, None), partial(_call_soon, loop))
 
     async def initiate(self) -> None:
         """Begin; hypercorn's own timer runs until the first request is there."""
@@ -204,8 +241,7 @@ class Http1Protocol:
             if self._busy is None:
                 await self._begin_next()
             while (self._line or (self._busy is not None and self._busy.size > _HIGH_WATER)) and not self._is_closed:
-                self._can_read.clear()
-                await self._can_read.wait()
+                await self._rest_until_told()
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; what can't be read is kept as the refusal."""
@@ -228,6 +264,14 @@ class Http1Protocol:
         """Bytes of the target and the headers, as far as they are parsed."""
         return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._raw_headers)
 
+    async def _rest_until_told(self) -> None:
+        """Read nothing until `read_on`: hypercorn waits for `handle`."""
+        self._pause = self.shared.alarms.loop.create_future()
+        try:
+            await self._pause
+        finally:
+            self._pause = None
+
     async def _refuse(self, refusal: _BadRequest) -> None:
         """Answer what can't be read, after the answers to what came before it, and close the connection."""
         if self._line and self._line[-1] is self._reading:  # its body can't be read: it is not begun
@@ -235,8 +279,7 @@ class Http1Protocol:
         while (self._line or self._busy not in (None, self._reading)) and not self._is_closed:
             if self._busy is None:
                 await self._begin_next()
-            self._can_read.clear()
-            await self._can_read.wait()
+            await self._rest_until_told()
         if self._is_closed:
             return
         if self._busy is None or self._busy.is_unsent:
@@ -276,7 +319,7 @@ class Http1Protocol:
         self.shared.idle.discard(self)
         self.shared.alarms.discard(self)
         self._line.clear()
-        self._can_read.set()
+        self.read_on()
         if self._busy is not None:
             self._busy.leave()
 
@@ -330,6 +373,7 @@ class Http1Protocol:
         if hosts > 1 or (hosts == 0 and http_version == "1.1"):
             raise _BadRequest(400, "one Host is needed")
         self._in_head = False
+        self._raw_headers = []
         if upgrade in (b"h2c", b"websocket") and self._raw is not None:
             self._hands_over = True
             return
@@ -382,7 +426,7 @@ class Http1Protocol:
         """Let the application have the next request in line, if there is one."""
         if not self._line or self._is_closed:
             return
-        exchange = self._busy = self._line.popleft()
+        exchange = self._busy = self._line.pop(0)
         self._requests += 1
         if self._has_stock_timer:
             self._has_stock_timer = False
@@ -410,7 +454,7 @@ class Http1Protocol:
         """Have a request answered by the application."""
         app: Any = self.app
         try:
-            await app(exchange.scope, exchange.receive, exchange.send, *self._to_app)
+            await app(exchange.scope, exchange.receive, exchange.send, *self.shared.for_apps)
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -440,7 +484,7 @@ class Http1Protocol:
             await self._begin_next()
         else:
             self._rest()
-        self._can_read.set()
+        self.read_on()
 
     def _rest(self) -> None:
         """Be idle, for as long as hypercorn's keep-alive says."""
@@ -471,8 +515,9 @@ class Http1Protocol:
         await self._close()
 
     def read_on(self) -> None:
-        """The application took what there was of a body."""
-        self._can_read.set()
+        """The application took what there was of a body, or a request is over."""
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
 
 
 class Exchange:
@@ -481,7 +526,6 @@ class Exchange:
     __slots__ = (
         "_began",
         "_bodiless",
-        "_changed",
         "_chunks",
         "_expects",
         "_has_left",
@@ -492,6 +536,7 @@ class Exchange:
         "_left",
         "_protocol",
         "_status",
+        "_waiters",
         "is_complete",
         "is_ended",
         "is_started",
@@ -510,7 +555,7 @@ class Exchange:
         """Bytes of the body that the application has not asked for yet."""
         self.is_complete = False
         self._is_read = False
-        self._changed: asyncio.Event | None = None
+        self._waiters: Sequence[asyncio.Future[None]] = ()
         self._has_left = False
         self.keeps = True
         """Whether the connection goes on after the answer, as far as is known."""
@@ -559,10 +604,9 @@ class Exchange:
                 if not self.is_started:
                     await self._protocol.send(RawData(_CONTINUE))
                     continue
-            if self._changed is None:
-                self._changed = asyncio.Event()
-            self._changed.clear()
-            await self._changed.wait()
+            waiter = self._protocol.shared.alarms.loop.create_future()
+            self._waiters = [*self._waiters, waiter]
+            await waiter
 
     @property
     def is_unsent(self) -> bool:
@@ -570,8 +614,10 @@ class Exchange:
         return not self.is_started or bool(self._head)
 
     def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     # --- the answer ---------------------------------------------------------------------------------------------
 

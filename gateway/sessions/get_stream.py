@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -59,12 +58,12 @@ class GetStream:
         self._links = links
         self.principal = principal
         self._dropped = dropped
-        self._waiting: deque[tuple[bytes, bool]] = deque()  # what to send, and whether it is a question
+        self._waiting: list[tuple[bytes, bool]] = []  # what to send, and whether it is a question
         self._bytes = 0
         self._questions = 0
         self._silent: set[str] = set()
         self._is_announced = False
-        self._changed = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._upstream: dict[str, tuple[UpstreamRecord, asyncio.Task[None]]] = {}
         self._places: dict[str, str] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -80,16 +79,18 @@ class GetStream:
 
     async def next(self, seconds: float) -> bytes | None:
         """What to send next, None if nothing came for so long or it is over (`closed`)."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not self._waiting and not self._closed:
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return None
+        if not self._waiting and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(seconds, self._wake)  # a timer alone: thousands of streams wait here
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
         if not self._waiting:
             return None
-        payload, is_question = self._waiting.popleft()
+        payload, is_question = self._waiting.pop(0)
         self._bytes -= len(payload)
         self._questions -= is_question
         return payload
@@ -101,7 +102,11 @@ class GetStream:
     def close(self) -> None:
         """Come to an end: another stream took over, the session is over, or the worker drains."""
         self._closed = True
-        self._changed.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def opened_elsewhere(self, token: str) -> None:
         """A stream of this session was opened somewhere: who is announced after us takes over."""
@@ -175,7 +180,7 @@ class GetStream:
         self._waiting.append((payload, is_question))
         self._bytes += len(payload)
         self._questions += is_question
-        self._changed.set()
+        self._wake()
 
     # --- the streams of upstream sessions -----------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Recording:
     def __init__(self, log: EventLog, id: str, session: str, pending: Sequence[Id], own: bool) -> None:
         self._log = log
         self._number = 0
-        self._sizes: deque[tuple[int, int]] = deque()
+        self._sizes: list[tuple[int, int]] = []
         self._held = 0
         self._pending = list(pending)
         self._ended = False
@@ -112,7 +112,7 @@ class Recording:
             self._held += size
         trimmed = []
         while self._held > self._log.retention.stream_bytes and len(self._sizes) > 1:
-            number, freed = self._sizes.popleft()
+            number, freed = self._sizes.pop(0)
             self._held -= freed
             trimmed.append(f"{number}-1")
         self._log.put(self.id, f"{self._number}-1", fields, size, trimmed)
