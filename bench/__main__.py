@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.idle import measure as measure_idle
 from bench.load import Load, Row, run
 from bench.machine import memory, pin
 from bench.report import Result, show
@@ -25,6 +26,7 @@ _CORE, _OTHER_CORE = 1, 0
 _WARM_SECONDS = 0.5
 _MANY_CALLS = 100_000
 _FEW_CALLS = 1000
+_STREAMS = 5000
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]
     few = ways.gateway("gateway, 10 servers", upstream_port=ways.start_upstream(7)[1], more=9)[0]
     many = ways.gateway("gateway, 1,000 servers", more=999)[0]
     growth = bench.measure([(few, CALL), (many, CALL)])
-    result = Result(bench.rows)
+    idle = measure_idle(ways.gateway("gateway, idle")[0], _STREAMS)
+    result = Result(bench.rows, idle)
     result.judge(at_32, late, growth, memory=bench.memory_grows(mcp))
     return result
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bench.machine import cpu_seconds, memory
 from bench.ways import Way, post
 
+_OTHER_FILES = 500
 _SETTLE_SECONDS = 3.0
 _WATCH_SECONDS = 10.0
 
@@ -27,7 +28,8 @@ class Idle:
 def measure(way: Way, count: int) -> Idle:
     """Open so many sessions at a gateway, then a stream for each, and let them be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count + 200)), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count + _OTHER_FILES)), hard))
+    count = min(count, hard - _OTHER_FILES)
     key = {"authorization": way.headers["authorization"]}
     pid = way.pids[0]
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.idle import Idle
 from bench.load import Row
 from bench.machine import facts
 
@@ -47,8 +49,9 @@ def show(rows: list[Row]) -> Table:
 class Result:
     """The rows of a run, and how they stand to the goals."""
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[Row], idle: Idle) -> None:
         self._rows = rows
+        self._idle = idle
         self._goals: dict[str, dict[str, Any]] = {}
 
     @property
@@ -66,6 +69,8 @@ class Result:
         self._goal("p99_added_to_nginx_added", (p99[ours.way] - p99["direct"]) / added, at_most=3.0)
         few, many = growth
         self._goal("calls_with_1000_servers_and_tools_to_10", many.ratio(few), at_least=0.95)
+        self._goal("kib_per_idle_stream", self._idle.stream_bytes / 1024, at_most=20.0)
+        self._goal("core_for_5000_idle_streams", self._idle.cpu_share * 5000 / self._idle.count, at_most=0.05)
         self._goal("memory_after_100000_calls_to_1000", memory[1] / memory[0], at_most=1.05)
 
     def _goal(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
@@ -77,7 +82,7 @@ class Result:
         """Keep the raw results of this run, in place of the last one's."""
         RESULTS.mkdir(exist_ok=True)
         rows = [row.as_json() for row in self._rows]
-        found = {"host": facts(), "goals": self._goals, "rows": rows}
+        found = {"host": facts(), "goals": self._goals, "idle": asdict(self._idle), "rows": rows}
         (RESULTS / "latest.json").write_text(json.dumps(found, indent=1) + "\n")
         publish()
 

@@ -140,7 +140,7 @@ class Ways:
             "DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url, "GATEWAY_MASTER_KEY": KEY,
             "GATEWAY_PORT": str(port), "GATEWAY_WORKERS": str(workers), "GATEWAY_ALLOW_PRIVATE_UPSTREAMS": "true",
             "GATEWAY_MAX_IN_FLIGHT": "10000", "GATEWAY_MAX_SERVER_CALLS": "1000", "GATEWAY_MAX_SESSIONS": "1000000",
-            "GATEWAY_PAGE_SIZE": "10000",
+            "GATEWAY_PAGE_SIZE": "10000", "GATEWAY_MAX_STREAMS": "100000",
         } | (settings or {})  # fmt: skip
         pid = start(self._stack, [sys.executable, *_SERVERS[server], *_arguments(server, port)], environment, checkout)
         wait_for(port, "/readyz")

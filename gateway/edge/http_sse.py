@@ -14,7 +14,6 @@ from contextlib import aclosing
 from urllib.parse import parse_qs, urlsplit
 
 from gateway.edge.mcp import check_batch, take_note
-from gateway.edge.mcp_get import watched
 from gateway.edge.request import Http
 from gateway.edge.response import log_refusal, send_empty, stream
 from gateway.errors import GatewayError, InvalidRequest, NotReady
@@ -69,13 +68,16 @@ async def _frames(
             await waiting.put(None)
 
     async def heard() -> None:
-        async with watched(gateway, session, principal) as own_stream:
+        own_stream = await gateway.sessions.listen(session, principal)
+        try:
             while not own_stream.closed:
                 payload = await own_stream.next(gateway.settings.keepalive_seconds)
                 if payload is None:
                     own_stream.look_again()
                 else:
                     await waiting.put(payload)
+        finally:
+            await gateway.sessions.listen_no_more(session, own_stream)
         await waiting.put(None)
 
     yield encode_event(endpoint.encode(), name="endpoint")

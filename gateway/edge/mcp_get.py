@@ -6,8 +6,8 @@ Source: MCP 2025-11-25, basic, transports, own_stream for messages and resumabil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from gateway.edge.request import Http
 from gateway.edge.response import RETRY_MS, stream
@@ -32,15 +32,10 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, session: Ses
     last = http.headers.get(b"last-event-id")
     found = await _find(gateway, session, last) if last else None
 
-    async def frames() -> AsyncGenerator[bytes, None]:
+    def frames() -> AsyncGenerator[bytes, None]:
         if found is not None and not found.own:
-            async with aclosing(_resumed(gateway, session, found)) as resumed:
-                async for frame in resumed:
-                    yield frame
-        else:
-            async with aclosing(_own(gateway, principal, session, found)) as own:
-                async for frame in own:
-                    yield frame
+            return _resumed(gateway, session, found)
+        return _own(gateway, principal, session, found)
 
     with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
         await stream(http, frames)
@@ -90,39 +85,28 @@ async def _own(
 ) -> AsyncGenerator[bytes, None]:
     """What the session's upstreams say by themselves, and that lists changed; first what an older stream did not."""
     recording = gateway.event_log.begin(session.key, own=True)
+    own_stream: GetStream | None = None
     try:
-        async with watched(gateway, session, principal) as own_stream:
-            if session.version in versions.HAS_PRIMING:
-                yield encode_event(b"", id=recording.first, retry=RETRY_MS)
-            yield KEEP_ALIVE  # so that the client sees the stream open
-            if found is not None:
-                for missed in await _missed(gateway, found):
-                    yield encode_event(missed, name="message", id=recording.event(missed))
-            pause = _SECOND_SECONDS  # a buffering proxy lets the first comment pass with the head: `check` awaits two
-            while not own_stream.closed:
-                payload = await own_stream.next(pause)
-                if payload is None:
-                    yield KEEP_ALIVE
-                    pause = gateway.settings.keepalive_seconds
-                    own_stream.look_again()
-                    continue
-                yield encode_event(payload, name="message", id=recording.event(payload))
+        own_stream = await gateway.sessions.listen(session, principal)
+        if session.version in versions.HAS_PRIMING:
+            yield encode_event(b"", id=recording.first, retry=RETRY_MS)
+        yield KEEP_ALIVE  # so that the client sees the stream open
+        if found is not None:
+            for missed in await _missed(gateway, found):
+                yield encode_event(missed, name="message", id=recording.event(missed))
+        pause = _SECOND_SECONDS  # a buffering proxy lets the first comment pass with the head: `check` awaits two
+        while not own_stream.closed:
+            payload = await own_stream.next(pause)
+            if payload is None:
+                yield KEEP_ALIVE
+                pause = gateway.settings.keepalive_seconds
+                own_stream.look_again()
+                continue
+            yield encode_event(payload, name="message", id=recording.event(payload))
     finally:
         recording.end()
-
-
-@asynccontextmanager
-async def watched(gateway: Gateway, session: Session, principal: Principal) -> AsyncIterator[GetStream]:
-    """Listen for a client for the time of the block; it is over when the worker drains."""
-    own_stream = await gateway.sessions.listen(session, principal)
-    if gateway.draining.is_set():
-        own_stream.close()
-    try:
-        yield own_stream
-    finally:
-        if session.get_stream is own_stream:
-            session.get_stream = None
-        await own_stream.end()
+        if own_stream is not None:
+            await gateway.sessions.listen_no_more(session, own_stream)
 
 
 async def _missed(gateway: Gateway, found: StoredStream) -> list[bytes]:

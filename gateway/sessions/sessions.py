@@ -93,6 +93,7 @@ class Sessions:
         self._errand_stopped = errand_stopped
         self._around = Surroundings(pool, links, redis, hints, question_ids, self._next_id)
         self._catalogue = sync.catalogue
+        self._is_draining = False
         self._known: OrderedDict[str, Session] = OrderedDict()
         self._by_id: dict[str, Session] = {}
         self._finding: dict[str, asyncio.Task[Session]] = {}
@@ -274,9 +275,17 @@ class Sessions:
         if session.get_stream is not None:
             session.get_stream.close()
         session.get_stream = stream
+        if self._is_draining:
+            stream.close()
         await self._hints.broadcast(GetStreamOpened(session.key, stream.token))
         stream.look()
         return stream
+
+    async def listen_no_more(self, session: Session, stream: GetStream) -> None:
+        """The end of a stream that `listen` began."""
+        if session.get_stream is stream:
+            session.get_stream = None
+        await stream.end()
 
     def server_changed(self, server: str, method: str) -> None:
         """A server said that a list changed: every worker tells its clients, at most twice a second."""
@@ -320,7 +329,8 @@ class Sessions:
                 await asyncio.sleep(0)
 
     def close_streams(self) -> None:
-        """Bring the clients' own streams here to their end: the worker is on its way out."""
+        """Bring the clients' own streams here to their end, also those to come: the worker is on its way out."""
+        self._is_draining = True
         for session in self._known.values():
             if session.get_stream is not None:
                 session.get_stream.close()
