@@ -27,53 +27,50 @@ class Alarm(Protocol):
 
 
 class Alarms:
-    """The alarms of a worker, on one timer of its loop, which is the one that runs when it is first asked for.
+    """The alarms of a worker, on one timer of the loop in which this is made.
 
-    Each question which loop runs is a system call (on Python 3.11), so that it is asked once.
+    Which loop runs is asked once: each such question is a system call (on Python 3.11).
     """
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._all: set[Alarm] = set()
+        self.loop = asyncio.get_running_loop()
+        self.all: set[Alarm] = set()
+        """Those that are to ring."""
+        self.next = _NEVER
+        """When the timer fires; who adds one that is due earlier calls `arm`."""
         self._timer: asyncio.TimerHandle | None = None
-        self._next = _NEVER
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None or self._loop.is_closed():
-            self._loop = asyncio.get_running_loop()
-        return self._loop
 
     def add(self, alarm: Alarm) -> None:
         """Have an alarm ring at its time, once; one that is there may be added again after its time was moved."""
-        self._all.add(alarm)
-        if alarm.at < self._next:
-            self._arm(alarm.at)
+        self.all.add(alarm)
+        if alarm.at < self.next:
+            self.arm(alarm.at)
 
     def discard(self, alarm: Alarm) -> None:
         """Let an alarm not ring, if it has not rung."""
-        self._all.discard(alarm)
+        self.all.discard(alarm)
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self.all)
 
-    def _arm(self, at: float) -> None:
+    def arm(self, at: float) -> None:
+        """Have the timer fire at this time."""
         if self._timer is not None:
             self._timer.cancel()
-        self._next = at
+        self.next = at
         self._timer = self.loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
-        self._timer, self._next = None, _NEVER
+        self._timer, self.next = None, _NEVER
         now = self.loop.time() + _EARLY_SECONDS
-        due = [alarm for alarm in self._all if alarm.at <= now]
-        self._all.difference_update(due)
+        due = [alarm for alarm in self.all if alarm.at <= now]
+        self.all.difference_update(due)
         for alarm in due:
             alarm.ring()
-        if self._all:
-            earliest = min(alarm.at for alarm in self._all)
-            if earliest < self._next:
-                self._arm(earliest)
+        if self.all:
+            earliest = min(alarm.at for alarm in self.all)
+            if earliest < self.next:
+                self.arm(earliest)
 
 
 class Scope:
@@ -99,10 +96,8 @@ class Scope:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         task, self._task = self._task, None
-        if self.is_cut and task is not None:
-            is_ours = task.uncancel() <= self._cancelling
-            if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
-                raise TimeoutError from error
+        if self.is_cut:
+            self._end(task, kind, error)
 
     def cut(self) -> None:
         """End the block, unless it has ended or was not begun."""
@@ -110,9 +105,20 @@ class Scope:
             self.is_cut = True
             self._task.cancel()
 
+    def _end(
+        self, task: asyncio.Task[object] | None, kind: type[BaseException] | None, error: BaseException | None
+    ) -> None:
+        if task is not None:
+            is_ours = task.uncancel() <= self._cancelling
+            if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
+                raise TimeoutError from error
+
 
 class Deadline(Scope):
-    """A scope that is cut when its time has come; the time may be moved meanwhile."""
+    """A scope that is cut when its time has come; the time may be moved meanwhile.
+
+    It is on the path of every call four times, so that what it does is written out here.
+    """
 
     __slots__ = ("at",)
 
@@ -123,15 +129,21 @@ class Deadline(Scope):
         self.at = alarms.loop.time() + seconds
 
     def __enter__(self) -> Deadline:
-        super().__enter__()
-        self._alarms.add(self)
+        alarms = self._alarms
+        task = self._task = asyncio.current_task(alarms.loop)
+        if task is None:
+            raise RuntimeError("a deadline is set for a task")
+        self._cancelling = task.cancelling()
+        alarms.all.add(self)
+        if self.at < alarms.next:
+            alarms.arm(self.at)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._alarms.discard(self)
-        super().__exit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._alarms.all.discard(self)
+        task, self._task = self._task, None
+        if self.is_cut:
+            self._end(task, kind, error)
 
     def move(self, at: float) -> None:
         """Be due at another time of the loop's clock; nothing happens once the block has ended or was cut."""

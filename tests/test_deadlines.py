@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def alarms() -> Alarms:
+async def alarms() -> Alarms:
     return Alarms()
 
 

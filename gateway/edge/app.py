@@ -68,7 +68,7 @@ class Application:
         self._stack: AsyncExitStack | None = None
         self._failed: tuple[float, Exception] | None = None
         self.draining = asyncio.Event()
-        self._around = Surroundings(self.draining, _DISCARD_BODIES * settings.max_body)
+        self._around: Surroundings | None = None
         self.leaving = False
         """Whether a drain is about to begin: `/readyz` says so, everything is served as before."""
 
@@ -98,7 +98,7 @@ class Application:
     async def close(self) -> None:
         """End streams and close everything; a later request opens it anew."""
         self.draining.set()
-        stack, self._stack, self._gateway = self._stack, None, None
+        stack, self._stack, self._gateway, self._around = self._stack, None, None, None
         if stack is not None:
             await stack.aclose()
 
@@ -145,7 +145,10 @@ class Application:
             return self._gateway
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        http = Http(scope, receive, send, self._around)
+        around = self._around
+        if around is None:  # made where the loop runs
+            around = self._around = Surroundings(self.draining, _DISCARD_BODIES * self._settings.max_body)
+        http = Http(scope, receive, send, around)
         params: tuple[str, ...] = ()
         route = PATHS.get(http.path)
         if route is None:

@@ -74,8 +74,10 @@ def install(choice: str) -> bool:
 class _Shared:
     """What the connections of a worker share: the timer of idle ones, and that the server is on its way out."""
 
+    alarms: Alarms
+    """Made with the first connection, where the loop runs."""
+
     def __init__(self) -> None:
-        self.alarms = Alarms()
         self.idle: set[Http1Protocol] = set()
         self._watching: asyncio.Task[None] | None = None
         self._second = 0
@@ -106,6 +108,7 @@ class _Shared:
     def watch(self, context: WorkerContext) -> None:
         """Close idle connections when the server ends."""
         if self._watching is None or self._watching.done():
+            self.alarms = Alarms()
             self._watching = asyncio.get_running_loop().create_task(self._watch(context))
 
     async def _watch(self, context: WorkerContext) -> None:

@@ -18,6 +18,7 @@ from hypercorn.typing import ConnectionState
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from gateway.deadlines import Alarms
 from gateway.run import http1
 from tests.waiting import until
 
@@ -514,6 +515,7 @@ def alone(app: Any = None, **config: Any) -> tuple[http1.Http1Protocol, list[Any
 
     with installed():
         kind: Any = hypercorn.protocol.H11Protocol  # type: ignore[attr-defined]
+    kind.shared.alarms = Alarms()
     wrapped = AsyncMock() if app is None else ASGIWrapper(app)
     return kind(wrapped, made, context, tasks, ConnectionState({}), False, None, None, send), sent
 
