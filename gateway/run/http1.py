@@ -288,11 +288,16 @@ class Http1Protocol:
         if self._busy is None or self._busy.is_unsent:
             log.info("refused a request: %s", refusal)
             await self.send(self.shared.plain(refusal.status, self.config))
-        self._lost()
         self._linger()
 
     def _linger(self) -> None:
-        """Read on for a moment: a close with bytes unread would reset the connection, and the answer with it."""
+        """Write nothing more, and read on for a moment before the connection is closed.
+
+        A close with bytes unread would reset the connection, and the answer with it.
+        """
+        self._lost()
+        if self._busy is not None:
+            self._busy.drop()
         self._lingers = True
         self.at = self.shared.alarms.loop.time() + _LINGER_SECONDS
         self.shared.alarms.add(self)
@@ -328,6 +333,8 @@ class Http1Protocol:
 
     async def _close(self) -> None:
         self._lost()
+        if self._busy is not None:
+            self._busy.drop()
         await self.send(Closed())
 
     # --- httptools ----------------------------------------------------------------------------------------------
@@ -480,7 +487,10 @@ class Http1Protocol:
         if exchange is not self._busy or self._is_closed:
             return
         self._busy = None
-        if not exchange.keeps or not exchange.is_complete or self.context.terminated.is_set():
+        if not exchange.is_complete:  # what the client still sends is not read
+            self._linger()
+            return
+        if not exchange.keeps or self.context.terminated.is_set():
             await self._close()
             return
         if self._line:
@@ -535,6 +545,7 @@ class Exchange:
         "_head",
         "_headers",
         "_is_chunked",
+        "_is_dropped",
         "_is_read",
         "_left",
         "_protocol",
@@ -560,6 +571,7 @@ class Exchange:
         self._is_read = False
         self._waiters: Sequence[asyncio.Future[None]] = ()
         self._has_left = False
+        self._is_dropped = False
         self.keeps = True
         """Whether the connection goes on after the answer, as far as is known."""
         self._head = b""
@@ -588,6 +600,11 @@ class Exchange:
         """The client has gone."""
         self._has_left = True
         self._wake()
+
+    def drop(self) -> None:
+        """Take nothing more of the answer: the connection is closed from our side."""
+        self._is_dropped = True
+        self.leave()
 
     async def receive(self) -> Message:
         """ASGI's receive: the body in parts, then the end of the client."""
@@ -630,6 +647,8 @@ class Exchange:
         A client that has gone is not told apart from one that only ended its own side and yet reads: hypercorn
         writes, and is silent if that fails.
         """
+        if self._is_dropped:
+            return
         kind = message["type"]
         if kind == "http.response.body" and self.is_started and not self.is_ended:
             await self._send_body(message.get("body", b""), more=message.get("more_body", False))

@@ -232,6 +232,27 @@ async def test_what_comes_before_nonsense_is_answered_first() -> None:
         assert await peer.rest() == b""
 
 
+async def test_a_request_that_turns_out_to_be_bad_while_it_is_answered_gets_one_answer() -> None:
+    answering = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"too late"})
+        answering.set()
+
+    async with serving(app) as connect:
+        peer = await connect()
+        peer.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+        await asyncio.sleep(0.02)
+        peer.send(b"nonsense\r\n")
+        await answering.wait()
+        whole = await peer.rest()
+    assert whole.startswith(b"HTTP/1.1 400 ")
+    assert whole.count(b"HTTP/1.1") == 1
+
+
 @pytest.mark.parametrize(
     ("head", "keeps"),
     [
