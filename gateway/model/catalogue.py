@@ -27,6 +27,7 @@ from gateway.model.server import Server
 from gateway.model.uri_templates import UriTemplate
 
 _MAX_ENCODED = 64
+_MAX_ENCODED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,12 @@ class Catalogue:
         """
         found = self._encoded.get(key)
         if found is None:
-            if len(self._encoded) >= _MAX_ENCODED:
+            found = encode()
+            held = len(found) + sum(len(each) for each in self._encoded.values())
+            if len(self._encoded) >= _MAX_ENCODED or held > _MAX_ENCODED_BYTES:
                 self._encoded.clear()  # so many filters and pages are not asked for again and again
-            found = self._encoded[key] = encode()
+            if len(found) <= _MAX_ENCODED_BYTES:
+                self._encoded[key] = found
         return found
 
     def changes_since(self, before: Catalogue, principal: Principal, server: str | None) -> list[str]:

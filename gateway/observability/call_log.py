@@ -20,6 +20,7 @@ from gateway.observability.metrics import Metrics
 
 _TOGETHER_SECONDS = 0.1
 _AT_ONCE = 20  # lines that are formatted before the loop goes on with its work
+_NAME = 128  # characters of a name
 _MAX_WAITING = 20_000  # entries; more are dropped, and counted, while nobody reads standard error
 
 calls = logging.getLogger("gateway.calls")
@@ -90,13 +91,13 @@ class CallLog:
             self._metrics.server_called(reached.server, reached.tool, outcome)
         if not self._is_on or (self._only_errors and outcome == "ok") or not calls.isEnabledFor(logging.INFO):
             return
-        params = request.params
+        named = request.params.get("name", request.params.get("uri"))
         entry = (
             time.time(),
             call.principal.name,
             method,
             reached.server or call.server,
-            params.get("name", params.get("uri")),
+            named[:_NAME] if isinstance(named, str) else None,  # cut now: an entry may wait, and a name may be large
             outcome,
             seconds,
             upstream,
@@ -126,11 +127,15 @@ class CallLog:
     async def _flush(self) -> None:
         if self._handler is None or not self._waiting:
             return
-        waiting, self._waiting = self._waiting, []
         lines: list[str] = []
-        for at in range(0, len(waiting), _AT_ONCE):
-            lines += [self._handler.line(*_line(entry)) for entry in waiting[at : at + _AT_ONCE]]
-            await asyncio.sleep(0)
+        try:
+            for _ in range(0, len(self._waiting), _AT_ONCE):
+                lines += [self._handler.line(*_line(entry)) for entry in self._waiting[:_AT_ONCE]]
+                del self._waiting[:_AT_ONCE]
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:  # at the end: what is formatted goes out before what is not
+            self._handler.write(lines)
+            raise
         await asyncio.to_thread(self._handler.write, lines)  # whoever reads standard error may be slow
         if self._dropped:
             log.warning("%d lines of calls were dropped, since nobody reads them fast enough", self._dropped)
@@ -147,7 +152,7 @@ def _fields(entry: tuple[Any, ...]) -> dict[str, Any]:
         "principal": principal,
         "method": method,
         "server": server,
-        "name": named[:128] if isinstance(named, str) else None,
+        "name": named,
         "outcome": outcome,
         "ms": round((seconds - (upstream or 0)) * 1e3, 2),
         "upstream_ms": None if upstream is None else round(upstream * 1e3, 2),

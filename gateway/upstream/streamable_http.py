@@ -335,12 +335,8 @@ class StreamableHttpUpstream:
                     "stream; is the URL that of its MCP endpoint?",
                 )
             return _flat(decode_answer(await read_bounded(self._server, response, self._limits.max_result)))
-        except FOREIGN as error:
-            raise translated(self._server, error) from None
-        except UpstreamError:
-            raise
-        except GatewayError as error:
-            raise self._malformed(error) from None
+        except (*FOREIGN, GatewayError) as error:
+            raise self._judged(error) from None
 
     async def _events(self, response: Response, place: _Place) -> AsyncGenerator[Message, None]:
         """The messages of an event stream, as they come. Raises UpstreamError."""
@@ -352,17 +348,19 @@ class StreamableHttpUpstream:
                     if event.name == "message" and event.data:
                         for message in _flat(decode_answer(event.data)):
                             yield message
-        except EventTooLarge:
-            raise too_large(self._server, self._limits.max_result) from None
-        except FOREIGN as error:
-            raise translated(self._server, error) from None
-        except UpstreamError:
-            raise
-        except GatewayError as error:
-            raise self._malformed(error) from None
+        except (EventTooLarge, *FOREIGN, GatewayError) as error:
+            raise self._judged(error) from None
 
-    def _malformed(self, error: GatewayError) -> UpstreamProtocolError:
-        return UpstreamProtocolError(self._server, f"Server {self._server!r} sent a malformed message: {error.detail}")
+    def _judged(self, error: Exception) -> UpstreamError:
+        """What went wrong while an answer was read, as an error that names the server."""
+        if isinstance(error, UpstreamError):
+            return error
+        if isinstance(error, EventTooLarge):
+            return too_large(self._server, self._limits.max_result)
+        if isinstance(error, FOREIGN):
+            return translated(self._server, error)
+        said = error.detail if isinstance(error, GatewayError) else str(error)
+        return UpstreamProtocolError(self._server, f"Server {self._server!r} sent a malformed message: {said}")
 
 
 async def _drain(response: Response) -> None:

@@ -116,3 +116,24 @@ async def test_which_calls_have_a_line_is_chosen_and_figures_count_all(
     assert 'gateway_call_seconds_count{method="tools/call",replica="r"} 2.0' in shown
     assert 'gateway_call_seconds_bucket{le="0.5",method="tools/call",replica="r"} 2.0' in shown
     assert 'gateway_upstream_seconds_sum{method="tools/call",replica="r"} 0.5' in shown
+
+
+async def test_a_large_name_is_cut_before_it_waits() -> None:
+    with configured("text"):
+        log = CallLog(Metrics("r"), ["tools/call"])
+        log.write(_Call(request=_Request(params={"name": "x" * 1_000_000})), "ok", 0.5, 10)
+        log.write(_Call(request=_Request(params={"name": {"a": "b"}})), "ok", 0.5, 10)
+    assert [entry[4] for entry in log._waiting] == ["x" * 128, None]
+
+
+async def test_lines_that_are_half_formatted_at_the_end_are_not_lost() -> None:
+    with configured("text") as written:
+        log = CallLog(Metrics("r"), ["tools/call"])
+        for _ in range(100):
+            log.write(_Call(), "ok", 0.5, 10)
+        flushing = asyncio.create_task(log.run())
+        async with asyncio.timeout(5):
+            while not 0 < len(log._waiting) < 100:  # noqa: ASYNC110  # the very turn of the loop matters
+                await asyncio.sleep(0)
+        await end([flushing])
+    assert written.getvalue().count(" call ") == 100
