@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -32,29 +32,25 @@ import httptools
 import hypercorn.protocol
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.logging import Logger
 from hypercorn.protocol.events import Request as StreamRequest
 from hypercorn.protocol.h11 import H11Protocol as StockProtocol
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
 from hypercorn.utils import valid_server_name
 
 from gateway.deadlines import Alarms
+from gateway.run.http1_exchange import HIGH_WATER, Exchange, Message, status_line
 
 KNOWN_VERSIONS = frozenset({"0.18.0"})
 """The hypercorn versions whose own tests of HTTP/1.1 pass on this."""
 
 _SEAM = "H11Protocol"
-_HIGH_WATER = 256 << 10  # bytes of a body that the application has not asked for yet
 _HEAD_SECONDS = 30.0  # for a head that has begun; a stock connection has its keep-alive time for that
+_SLICE = 8 << 10  # bytes that are parsed before the requests in them are answered
 _LINGER_SECONDS = 0.5
 _LINGER_BYTES = 4 << 20
 _MAX_HEADERS = 256
 _MAX_TARGET = 16 << 10
 _PREFACE = b"PRI * HTTP/2.0"
-_CONTINUE = b"HTTP/1.1 100 \r\n\r\n"
-_WITHOUT_BODY = frozenset({204, 304})
-
-Message = dict[str, Any]
 
 log = logging.getLogger("gateway.http1")
 
@@ -92,6 +88,10 @@ class _Shared:
             self._for_apps = (partial(loop.run_in_executor, None), partial(_call_soon, loop))
         return self._for_apps
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self.alarms.loop
+
     def fixed_lines(self, config: Config) -> list[bytes]:
         """Hypercorn's own headers (the date, the server's name), made once a second."""
         second = int(time.time())
@@ -102,7 +102,7 @@ class _Shared:
 
     def plain(self, status: int, config: Config) -> RawData:
         """A whole answer without a body, after which the connection is closed."""
-        lines = [_status_line(status), b"content-length: 0", *self.fixed_lines(config), b"connection: close"]
+        lines = [status_line(status), b"content-length: 0", *self.fixed_lines(config), b"connection: close"]
         return RawData(b"\r\n".join(lines) + b"\r\n\r\n")
 
     def watch(self, context: WorkerContext) -> None:
@@ -228,23 +228,28 @@ class Http1Protocol:
             if _PREFACE.startswith(data[: len(_PREFACE)]):
                 self._first = self._raw = data
                 if len(data) >= len(_PREFACE):
-                    await self._hand_over()
+                    await self._hand_over(b"")
                 return
             self._first = None
-        if self._in_head:
-            self._raw = None if self._raw is None else self._raw + data
-        else:
-            self._raw = data if self._busy is None and self._reading is None else None
-        self._parse(data)
-        if self._hands_over:
-            await self._hand_over()
-        elif self._refused is not None:
-            await self._refuse(self._refused)
-        else:
+        for at in range(0, len(data), _SLICE):  # what is sent ahead becomes many requests: few at a time
+            part = data[at : at + _SLICE] if len(data) > _SLICE else data
+            if self._in_head:
+                self._raw = None if self._raw is None else self._raw + part
+            else:
+                self._raw = part if self._busy is None and self._reading is None else None
+            self._parse(part)
+            if self._hands_over:
+                await self._hand_over(data[at + _SLICE :])
+                return
+            if self._refused is not None:
+                await self._refuse(self._refused)
+                return
             if self._busy is None:
                 await self._begin_next()
-            while (self._line or (self._busy is not None and self._busy.size > _HIGH_WATER)) and not self._is_closed:
+            while (self._line or (self._busy is not None and self._busy.size > HIGH_WATER)) and not self._is_closed:
                 await self._rest_until_told()
+            if self._is_closed:
+                return
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; what can't be read is kept as the refusal."""
@@ -302,9 +307,9 @@ class Http1Protocol:
         self.at = self.shared.alarms.loop.time() + _LINGER_SECONDS
         self.shared.alarms.add(self)
 
-    async def _hand_over(self) -> None:
+    async def _hand_over(self, rest: bytes) -> None:
         """Let hypercorn's own code go on with this connection, from the first byte of this request."""
-        data, self._raw = self._raw or b"", None
+        data, self._raw = (self._raw or b"") + rest, None
         self.shared.idle.discard(self)
         self.shared.alarms.discard(self)
         self._stock = StockProtocol(
@@ -531,209 +536,6 @@ class Http1Protocol:
         """The application took what there was of a body, or a request is over."""
         if self._pause is not None and not self._pause.done():
             self._pause.set_result(None)
-
-
-class Exchange:
-    """One request and its answer: ASGI's `receive` and `send`."""
-
-    __slots__ = (
-        "_began",
-        "_bodiless",
-        "_chunks",
-        "_expects",
-        "_has_left",
-        "_head",
-        "_headers",
-        "_is_chunked",
-        "_is_dropped",
-        "_is_read",
-        "_left",
-        "_protocol",
-        "_status",
-        "_waiters",
-        "is_complete",
-        "is_ended",
-        "is_started",
-        "keeps",
-        "scope",
-        "size",
-    )
-
-    def __init__(self, protocol: Http1Protocol, scope: Message, *, expects: bool) -> None:
-        self._protocol = protocol
-        self.scope = scope
-        self._expects = expects
-        self._began = time.time()
-        self._chunks: list[bytes] = []
-        self.size = 0
-        """Bytes of the body that the application has not asked for yet."""
-        self.is_complete = False
-        self._is_read = False
-        self._waiters: Sequence[asyncio.Future[None]] = ()
-        self._has_left = False
-        self._is_dropped = False
-        self.keeps = True
-        """Whether the connection goes on after the answer, as far as is known."""
-        self._head = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._status = 0
-        self._bodiless = False
-        self._is_chunked = False
-        self._left: int | None = None
-        self.is_started = False
-        self.is_ended = False
-
-    # --- the request --------------------------------------------------------------------------------------------
-
-    def feed(self, body: bytes) -> None:
-        """A part of the body arrived."""
-        self._chunks.append(body)
-        self.size += len(body)
-        self._wake()
-
-    def complete(self) -> None:
-        """The body has arrived whole."""
-        self.is_complete = True
-        self._wake()
-
-    def leave(self) -> None:
-        """The client has gone."""
-        self._has_left = True
-        self._wake()
-
-    def drop(self) -> None:
-        """Take nothing more of the answer: the connection is closed from our side."""
-        self._is_dropped = True
-        self.leave()
-
-    async def receive(self) -> Message:
-        """ASGI's receive: the body in parts, then the end of the client."""
-        while True:
-            if self._chunks or (self.is_complete and not self._is_read):
-                chunks, self._chunks = self._chunks, []
-                is_high, self.size = self.size > _HIGH_WATER, 0
-                if is_high:
-                    self._protocol.read_on()
-                self._is_read = self.is_complete
-                body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                return {"type": "http.request", "body": body, "more_body": not self._is_read}
-            if self._has_left or self.is_ended:
-                return {"type": "http.disconnect"}
-            if self._expects:
-                self._expects = False
-                if not self.is_started:
-                    await self._protocol.send(RawData(_CONTINUE))
-                    continue
-            waiter = self._protocol.shared.alarms.loop.create_future()
-            self._waiters = [*self._waiters, waiter]
-            await waiter
-
-    @property
-    def is_unsent(self) -> bool:
-        """Whether nothing of the answer has been written."""
-        return not self.is_started or bool(self._head)
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, ()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    # --- the answer ---------------------------------------------------------------------------------------------
-
-    async def send(self, message: Message) -> None:
-        """ASGI's send. Raises RuntimeError for what ASGI does not allow.
-
-        A client that has gone is not told apart from one that only ended its own side and yet reads: hypercorn
-        writes, and is silent if that fails.
-        """
-        if self._is_dropped:
-            return
-        kind = message["type"]
-        if kind == "http.response.body" and self.is_started and not self.is_ended:
-            await self._send_body(message.get("body", b""), more=message.get("more_body", False))
-        elif kind == "http.response.start" and not self.is_started:
-            self._start(int(message["status"]), message.get("headers", ()))
-        else:
-            raise RuntimeError(f"unexpected ASGI message {kind!r}")
-
-    def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Make the head; it goes out with the first part of the body, or at the end of the loop's turn."""
-        if status < 200:
-            raise RuntimeError("an answer has a status of 200 or more")
-        self._bodiless = self.scope["method"] == "HEAD" or status in _WITHOUT_BODY
-        lines = [_status_line(status)]
-        self._headers = list(headers)
-        for each, value in self._headers:
-            name = bytes(each).lower()
-            if name == b"content-length":
-                self._left = int(value)
-            elif name == b"transfer-encoding":
-                continue
-            elif name == b"connection" and value.lower() == b"close":
-                self.keeps = False
-                continue
-            lines.append(b"%b: %b" % (name, value))
-        if self._left is None and status not in _WITHOUT_BODY:
-            if self.scope["http_version"] == "1.1":
-                self._is_chunked = not self._bodiless
-                lines.append(b"transfer-encoding: chunked")
-            else:
-                self.keeps = False
-        protocol = self._protocol
-        lines += protocol.shared.fixed_lines(protocol.config)
-        if not self.keeps or protocol.context.terminated.is_set():
-            self.keeps = False
-            lines.append(b"connection: close")
-        head = b"\r\n".join(lines)
-        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
-            raise RuntimeError("a header of the answer holds a line break")
-        self._head = head + b"\r\n\r\n"
-        self._status = status
-        self.is_started = True
-        protocol.shared.alarms.loop.call_soon(self._flush_later)
-
-    def _flush_later(self) -> None:
-        if self._head:
-            self._protocol.task_group.spawn(self._flush)
-
-    async def _flush(self) -> None:
-        head, self._head = self._head, b""
-        if head:
-            await self._protocol.send(RawData(head))
-
-    async def _send_body(self, body: bytes, *, more: bool) -> None:
-        if self._bodiless:
-            body = b""
-        elif self._is_chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more:
-                body += b"0\r\n\r\n"
-        elif self._left is not None:
-            self._left -= len(body)
-            if self._left < 0:
-                raise RuntimeError("the body of the answer is longer than its Content-Length")
-        head, self._head = self._head, b""
-        if head or body:
-            await self._protocol.send(RawData(head + body if head else bytes(body)))
-        if more:
-            return
-        self.is_ended = True
-        self._wake()
-        if self._left and not self._bodiless:
-            self.keeps = False  # shorter than it said: the end of the connection shows it
-        await self.log(self._status, self._headers)
-        await self._protocol.done(self)
-
-    async def log(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """A line of hypercorn's access log, if there is one."""
-        logger: Any = self._protocol.config.log
-        if logger.access_logger is not None or type(logger) is not Logger:
-            await logger.access(self.scope, {"status": status, "headers": headers}, time.time() - self._began)
-
-
-def _status_line(status: int) -> bytes:
-    return b"HTTP/1.1 %d " % status  # without a reason, as hypercorn's own
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, func: Callable[..., Any], *args: Any) -> Any:

@@ -20,6 +20,7 @@ from hypothesis import strategies as some
 
 from gateway.deadlines import Alarms
 from gateway.run import http1
+from gateway.tasks import end
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -565,6 +566,36 @@ async def test_h2c_is_left_to_hypercorn_with_all_its_bytes() -> None:
         )
     assert (upgrade.value.data, upgrade.value.settings) == (b"bbb", b"abcd")
     assert sent[1].data.startswith(b"HTTP/1.1 101 ")
+
+
+async def test_an_upgrade_with_a_large_head_is_handed_over_whole_and_what_came_before_it_is_not() -> None:
+    large = b"A: " + b"b" * 12_000 + b"\r\n"
+    head = b"GET / HTTP/1.1\r\nHost: hypercorn\r\nupgrade: h2c\r\nhttp2-settings: abcd\r\n"
+    protocol, _ = alone()
+    with pytest.raises(H2CProtocolRequiredError) as upgrade:
+        await protocol.handle(RawData(head + large + b"\r\nbbb"))
+    assert upgrade.value.data == b"bbb"
+    app = Recorder()
+    async with serving(app) as connect:
+        peer = await connect()
+        peer.send(b"POST /once HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000 + head + b"\r\n")
+        assert (await peer.answer())[2].startswith(b"POST /once xxx")
+        await until(lambda: len(app.scopes) == 2)
+    assert [scope["method"] for scope in app.scopes] == ["POST", "GET"]
+
+
+async def test_requests_that_are_sent_ahead_take_little_while_they_wait() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    protocol, _ = alone(app=app)
+    running: list[asyncio.Task[None]] = []
+    protocol.task_group = Mock(spawn=lambda work, *arguments: running.append(asyncio.create_task(work(*arguments))))
+    reading = asyncio.create_task(protocol.handle(RawData(b"GET / HTTP/1.1\r\nHost:x\r\n\r\n" * 2600)))
+    await asyncio.sleep(0.01)
+    assert not reading.done()
+    assert 0 < len(protocol._line) < 400
+    await end([reading, *running])
 
 
 @pytest.mark.parametrize("cut", [1, 3, 14, 20])
