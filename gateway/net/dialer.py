@@ -19,7 +19,7 @@ import httpx
 from gateway import version
 from gateway.errors import AddressRefused
 from gateway.model.address_policy import Address, Allowed, literal, refusal
-from gateway.net.http1_client import Dial
+from gateway.net.connections import Dial
 from gateway.net.http_client import HttpClient
 
 _MAX_CONNECTIONS = 256

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import httpx
 
-from gateway.net.http1_client import Connections, Dial, Response
+from gateway.net.connections import Connections, Dial
+from gateway.net.http1_client import Response
 
 # Below the 5 s after which uvicorn and Node close an idle connection: a request never meets a closing one.
 _KEEPALIVE_SECONDS = 4.0

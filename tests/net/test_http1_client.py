@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from gateway.net.http1_client import Connections, Response
+from gateway.net.connections import Connections
+from gateway.net.http1_client import Response
 from tests.net.http1_server import answering, connections_to
 from tests.waiting import until
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from gateway.net.http1_client import Dial
+from gateway.net.connections import Dial
 from gateway.net.http_client import HttpClient
 from gateway.net.httpx_transport import Http1Transport
 
