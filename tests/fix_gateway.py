@@ -15,6 +15,8 @@ from gateway.settings import Settings
 from gateway.upstream.contract import Upstream
 from gateway.upstream.memory import MemoryServer, MemoryUpstream
 from tests.asgi import Client
+from tests.talk import inside
+from tests.waiting import until
 
 KEY = "test-key-of-the-gateway"
 
@@ -86,8 +88,9 @@ async def registered(client: Client, servers: Servers) -> MemoryServer:
 async def workers(open_app: Open, servers: Servers) -> AsyncIterator[tuple[Client, Client]]:
     """Two workers, and a server `demo` registered."""
     servers["demo"] = MemoryServer()
-    async with open_app(session_idle_seconds=60) as (_, one), open_app(session_idle_seconds=60) as (_, two):
+    async with open_app(session_idle_seconds=60) as (_, one), open_app(session_idle_seconds=60) as (other, two):
         await one.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+        await until(lambda: "demo" in inside(other).sync.catalogue.servers)  # else its streams tell of a change
         yield one, two
 
 

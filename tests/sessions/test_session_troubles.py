@@ -59,12 +59,13 @@ async def test_a_session_whose_end_was_not_heard_of_is_over_all_the_same(
     open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servers["demo"] = MemoryServer()
-    async with open_app(poll_seconds=0.2) as (app, one), open_app(poll_seconds=0.2) as (_, two):
+    async with open_app(poll_seconds=0.2) as (app, one), open_app(poll_seconds=0.2) as (other, two):
 
         async def nobody(_: bytes) -> int:
             return 0
 
         await one.ask("POST", "/mcp/servers", value=DEMO)
+        await until(lambda: "demo__echo" in str(inside(other).sync.catalogue.servers))  # else its stream tells of it
         session = await initialize(one)
         async with two.open("GET", OWN, headers={**session, **STREAM}) as stream:
             monkeypatch.setattr(inside(app).hints, "broadcast", nobody)
