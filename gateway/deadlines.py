@@ -4,6 +4,9 @@
 Here all bounds of a worker share one timer, which is armed for the earliest of them: to begin a bound is to put it into
 a set, to end it is to take it out. The timer is left as it is when a bound ends; when it fires with nothing due, it is
 armed for what is the earliest by then.
+
+A request has one `Guard`, made with it and handed down, which each layer uses in turn: for a limit of its own, or so
+that somebody may cut its work. `Scope` and `Deadline` are blocks, for what is not on the path of every call.
 """
 
 from __future__ import annotations
@@ -73,6 +76,64 @@ class Alarms:
                 self.arm(earliest)
 
 
+class Guard:
+    """What may end the work of one task from outside: a limit of time, or somebody who cuts it, each for a reason.
+
+    A reason is an object that a layer compares by identity. Whatever comes first cancels the task; the layer whose
+    reason it was finds that by `took`, and turns the CancelledError into its own error. One limit holds at a time.
+    """
+
+    __slots__ = ("_alarms", "_cancelling", "_late", "_reason", "_task", "at")
+
+    def __init__(self, alarms: Alarms) -> None:
+        """Guard the task that makes this."""
+        task = asyncio.current_task(alarms.loop)
+        if task is None:
+            raise RuntimeError("a guard is made in a task")
+        self._alarms = alarms
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._reason: object = None
+        self._late: object = None
+        self.at = _NEVER
+        """When the time is up."""
+
+    def limit(self, seconds: float, reason: object) -> None:
+        """Have the task cut for this reason after so many seconds, unless the limit is lifted before."""
+        alarms = self._alarms
+        self._late = reason
+        self.at = at = alarms.loop.time() + seconds
+        alarms.all.add(self)
+        if at < alarms.next:
+            alarms.arm(at)
+
+    def move(self, at: float) -> None:
+        """Let the limit that holds be up at another time of the loop's clock."""
+        self.at = at
+        self._alarms.add(self)
+
+    def ring(self) -> None:
+        """The time is up."""
+        self.cut(self._late)
+
+    def cut(self, reason: object) -> None:
+        """End what the task does, unless it is being ended."""
+        if self._reason is None:
+            self._reason = reason
+            self._task.cancel()
+
+    def took(self, reason: object) -> bool:
+        """Whether a CancelledError was made here for this reason, and for no other one; asked once."""
+        if self._reason is not reason:
+            return False
+        self._reason = None
+        return self._task.uncancel() <= self._cancelling
+
+    def lift(self) -> None:
+        """The limit holds no more."""
+        self._alarms.all.discard(self)
+
+
 class Scope:
     """A block that somebody else may end: `cut` raises TimeoutError at its end, as `asyncio.timeout` does.
 
@@ -115,10 +176,7 @@ class Scope:
 
 
 class Deadline(Scope):
-    """A scope that is cut when its time has come; the time may be moved meanwhile.
-
-    It is on the path of every call four times, so that what it does is written out here.
-    """
+    """A scope that is cut when its time has come."""
 
     __slots__ = ("at",)
 
@@ -144,11 +202,5 @@ class Deadline(Scope):
         task, self._task = self._task, None
         if self.is_cut:
             self._end(task, kind, error)
-
-    def move(self, at: float) -> None:
-        """Be due at another time of the loop's clock; nothing happens once the block has ended or was cut."""
-        if self._task is not None and not self.is_cut:
-            self.at = at
-            self._alarms.add(self)
 
     ring = Scope.cut

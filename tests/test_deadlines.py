@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.deadlines import Alarms, Deadline, Scope
+from gateway.deadlines import Alarms, Deadline, Guard, Scope
 
 pytestmark = pytest.mark.anyio
 
@@ -68,21 +68,70 @@ async def test_an_earlier_one_that_comes_later_rings_first(alarms: Alarms) -> No
     assert ended == ["first", "second", "third"]
 
 
-async def test_a_time_may_be_moved_later_and_earlier(alarms: Alarms) -> None:
-    loop = asyncio.get_running_loop()
-    with Deadline(alarms, 0.02) as deadline:
-        deadline.move(loop.time() + 60)
-        await asyncio.sleep(0.05)
-        assert not deadline.is_cut
+async def test_a_guard_says_whose_reason_it_was(alarms: Alarms) -> None:
+    guard, late, unwanted = Guard(alarms), object(), object()
+    task = asyncio.current_task()
+    assert task is not None
+    for reason in (late, unwanted):
+        guard.limit(0.01 if reason is late else 60, late)
+        if reason is unwanted:
+            alarms.loop.call_later(0.01, guard.cut, unwanted)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        assert not guard.took(unwanted if reason is late else late)
+        assert guard.took(reason)
+        assert not guard.took(reason), "it is asked once"
+        guard.lift()
+    assert task.cancelling() == 0
+    assert len(alarms) == 0
 
-    async def moved(deadline: Deadline) -> None:
-        deadline.move(loop.time() + 0.01)
+
+async def test_a_guard_is_cut_once_and_a_limit_that_was_lifted_cuts_nothing(alarms: Alarms) -> None:
+    guard, late = Guard(alarms), object()
+    guard.limit(0.01, late)
+    guard.lift()
+    await asyncio.sleep(0.03)
+    alarms.loop.call_soon(guard.cut, late)
+    alarms.loop.call_soon(guard.cut, object())
+    with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(60)
+    assert guard.took(late)
+    await asyncio.sleep(0)
 
-    with pytest.raises(TimeoutError), Deadline(alarms, 60) as deadline:
-        await moved(deadline)
-    deadline.move(0.0)
-    assert len(alarms) == 0, "one that has ended is not moved"
+
+async def test_a_cancellation_from_outside_is_never_a_guards(alarms: Alarms) -> None:
+    took: list[bool] = []
+
+    async def work() -> None:
+        guard, late = Guard(alarms), object()
+        guard.limit(60, late)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            guard.cut(late)  # at the same moment
+            took.append(guard.took(late))
+            guard.lift()
+            raise
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert took == [False]
+    assert len(alarms) == 0
+
+
+async def test_a_limit_may_be_moved_later_and_earlier(alarms: Alarms) -> None:
+    loop, late = asyncio.get_running_loop(), object()
+    guard = Guard(alarms)
+    guard.limit(0.02, late)
+    guard.move(loop.time() + 60)
+    await asyncio.sleep(0.05)
+    guard.move(loop.time() + 0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(60)
+    assert guard.took(late)
 
 
 async def test_a_cancellation_from_outside_stays_one(alarms: Alarms) -> None:

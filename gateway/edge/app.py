@@ -73,13 +73,21 @@ class Application:
         """Whether a drain is about to begin: `/readyz` says so, everything is served as before."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match scope["type"]:
-            case "lifespan":
-                await self._lifespan(receive, send)
-            case "http":
-                await self._http(scope, receive, send)
-            case "websocket":
-                await send({"type": "websocket.close", "code": 1000, "reason": "MCP has no WebSocket transport"})
+        if scope["type"] == "http":
+            around = self._around
+            if around is None:  # made where the loop runs
+                around = self._around = Surroundings(self.draining, _DISCARD_BODIES * self._settings.max_body)
+            http = Http(scope, receive, send, around)
+            try:
+                await self._serve(http)
+            except ClientLeft:
+                pass
+            except Exception as error:
+                await self._failed_with(http, error)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000, "reason": "MCP has no WebSocket transport"})
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[Application]:
@@ -144,76 +152,33 @@ class Application:
                 self._stack = stack
             return self._gateway
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        around = self._around
-        if around is None:  # made where the loop runs
-            around = self._around = Surroundings(self.draining, _DISCARD_BODIES * self._settings.max_body)
-        http = Http(scope, receive, send, around)
+    async def _serve(self, http: Http) -> None:
+        """Let a request in, and have it served. Raises GatewayError for whatever is refused."""
         params: tuple[str, ...] = ()
         route = PATHS.get(http.path)
         if route is None:
             route, params = match(http.path)
         if route is not None:
             http.protocol = route.protocol
-        try:
-            await self._serve(http, route, params)
-        except ClientLeft:
-            pass
-        except GatewayError as error:
-            log_refusal(http, error)
-            if not http.started:
-                await self._refuse(http, error)
-            elif not http.finished:
-                raise  # the server cuts the connection: half an answer must not look whole
-        except Exception:
-            log.exception("a request failed")
-            if http.finished:
-                return
-            if http.started:
-                raise
-            await self._refuse(http, GatewayError("The gateway failed here; its log has the cause."))
-
-    async def _serve(self, http: Http, route: Route | None, params: tuple[str, ...]) -> None:
-        """Let a request in, and have it served. Raises GatewayError for whatever is refused."""
-        door = Door.KEY if route is None else route.door
-        is_taken = route is None or route.methods is None or http.method in route.methods
-        if route is not None and door is Door.OPEN:
-            if not is_taken:
-                raise MethodNotAllowed(http.method, route.methods or ())
-            await route.handler(http, self._settings)
-            return
         gateway = self._gateway
-        if gateway is None or door is Door.READY:
-            gateway = await self._ready(http, door)
+        if gateway is None or (route is not None and route.door is not Door.KEY):
+            gateway = await self._serve_without_key(http, route)
             if gateway is None:
                 return
-        if door is Door.METRICS:
-            if not is_taken:
-                raise MethodNotAllowed(http.method, ("GET", "HEAD"))
-            await self._metrics(gateway, http)
-            return
-        headers = http.headers
-        names = headers.raw_value(b"host"), headers.raw_value(b"origin")
-        if names not in self._let_in:
-            self._check_names(*names, http.protocol)
-        if b"via" in headers and gateway.identity in ",".join(headers.all(b"via")):
+        self._check_names(http)
+        if b"via" in http.headers and gateway.identity in ",".join(http.headers.all(b"via")):
             raise LoopDetected
         if route is None:
-            if http.path.startswith("/.well-known/"):
-                raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
-            if http.path == "/" and "text/html" in http.accepted() and http.method in ("GET", "HEAD"):
-                await welcome.page(http, self._settings)
-                return
+            await self._refuse_path(gateway, http)
+            return
         if not self._settings.enabled:
             raise GatewayDisabled
-        if http.protocol is Protocol.REGISTRY and http.method == "OPTIONS":
+        if route.protocol is Protocol.REGISTRY and http.method == "OPTIONS":
             await send_empty(http, 204, registry_documents.CORS)
             return
-        principal = gateway.authenticator.identify(headers, http.query)
-        if route is None:
-            raise NotFound(f"There is nothing at {http.path[:200]}; docs/reference.rst lists the addresses.")
-        if not is_taken:
-            raise MethodNotAllowed(http.method, route.methods or ())
+        principal = gateway.authenticator.identify(http.headers, http.query)
+        if route.methods is not None and http.method not in route.methods:
+            raise MethodNotAllowed(http.method, route.methods)
         admission, who, metrics = gateway.admission, principal.digest, gateway.metrics
         is_bound = http.method not in ("GET", "HEAD")  # streams stay open, and are bound by themselves
         if is_bound:
@@ -226,13 +191,59 @@ class Application:
             if is_bound:
                 admission.leave(who)
 
-    def _check_names(self, host: bytes | None, origin: bytes | None, protocol: Protocol) -> None:
+    async def _serve_without_key(self, http: Http, route: Route | None) -> Gateway | None:
+        """Serve an address that needs no key, and open the gateway for one that does: then it is returned.
+
+        Raises NotReady.
+        """
+        door = Door.KEY if route is None else route.door
+        is_taken = route is None or route.methods is None or http.method in route.methods
+        if route is not None and not is_taken and door in (Door.OPEN, Door.METRICS):
+            raise MethodNotAllowed(http.method, route.methods or ())
+        if route is not None and door is Door.OPEN:
+            await route.handler(http, self._settings)
+            return None
+        gateway = await self._ready(http, door)
+        if gateway is not None and door is Door.METRICS:
+            await self._metrics(gateway, http)
+            return None
+        return gateway
+
+    async def _refuse_path(self, gateway: Gateway, http: Http) -> None:
+        """Nothing is here: for a browser at the root a page says where things are. Raises NotFound."""
+        if http.path.startswith("/.well-known/"):
+            raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
+        if http.path == "/" and "text/html" in http.accepted() and http.method in ("GET", "HEAD"):
+            await welcome.page(http, self._settings)
+            return
+        if not self._settings.enabled:
+            raise GatewayDisabled
+        gateway.authenticator.identify(http.headers, http.query)
+        raise NotFound(f"There is nothing at {http.path[:200]}; docs/reference.rst lists the addresses.")
+
+    async def _failed_with(self, http: Http, error: Exception) -> None:
+        """Answer what ended a request; raised again where half an answer is out, which must not look whole."""
+        if isinstance(error, GatewayError):
+            shown = error
+            log_refusal(http, error)
+        else:
+            shown = GatewayError("The gateway failed here; its log has the cause.")
+            log.exception("a request failed")
+        if not http.started:
+            await self._refuse(http, shown)
+        elif not http.finished:
+            raise error  # the server cuts the connection
+
+    def _check_names(self, http: Http) -> None:
         """Refuse other hosts, and pages of other origins. The registry's documents are for every page (CORS)."""
+        host, origin = names = http.headers.raw_value(b"host"), http.headers.raw_value(b"origin")
+        if names in self._let_in:
+            return
         self._doors.check_host(None if host is None else host.decode("latin-1"))
-        if protocol is not Protocol.REGISTRY:
+        if http.protocol is not Protocol.REGISTRY:
             self._doors.check_origin(None if origin is None else origin.decode("latin-1"))
             if len(self._let_in) < _LET_IN:
-                self._let_in.add((host, origin))
+                self._let_in.add(names)
 
     async def _ready(self, http: Http, door: Door) -> Gateway | None:
         """The open gateway; `/readyz` is answered here, open or not. Raises NotReady."""

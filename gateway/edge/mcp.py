@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from gateway.deadlines import Guard
 from gateway.edge import mcp_get
 from gateway.edge.request import Accepts, Http
 from gateway.edge.response import RawHeaders, Response, log_refusal, send_bytes, send_empty
@@ -76,8 +77,9 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
             server,
             session,
             response,
-            can_ask=how is not Accepts.JSON,
+            how is not Accepts.JSON,
             request_id=http.request_id,
+            guard=http.guard,
         )
         if isinstance(message, Batch):
             await answer_batch(http, response, address.table, call, message)
@@ -166,7 +168,9 @@ def respond(
 async def answer(response: Response, table: str, call: Call) -> None:
     """Carry out one request, and send its answer as JSON, or as the last event of a stream."""
     session = call.session
-    async with response:
+    with response:
+        if response.is_stream:
+            await response.commit()
         _, payload = await invoke(METHODS[table], call)
         status = 404 if session is not None and session.ended else 200  # its client begins anew
         await response.finish(payload, call.request.id, status)
@@ -185,10 +189,13 @@ async def answer_batch(http: Http, response: Response, table: str, call: Call, b
                 except GatewayError as error:
                     log_refusal(http, error)
             return None
-        _, payload = await invoke(METHODS[table], replace(call, request=entry, reached=Reached()))
+        part = replace(call, request=entry, reached=Reached(), guard=Guard(http.alarms))
+        _, payload = await invoke(METHODS[table], part)
         return entry.id, payload
 
-    async with response:
+    with response:
+        if response.is_stream:
+            await response.commit()
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(one(entry)) for entry in batch.entries]

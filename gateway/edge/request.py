@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
-from gateway.deadlines import Alarms, Deadline
+from gateway.deadlines import Alarms, Deadline, Guard
 from gateway.errors import BodyTimeout, BodyTooLarge, ClientLeft, NotAcceptable, UnsupportedMediaType
 from gateway.protocol.headers import Headers
 
@@ -24,6 +24,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _JSON = b"application/json"
 _DISCARD_SECONDS = 5.0
 _SEND_SECONDS = 30.0
+_SLOW_BODY, _NOT_READ = object(), object()  # reasons to cut a request's work
 
 
 class Protocol(Enum):
@@ -89,6 +90,7 @@ class Http:
         "_send",
         "alarms",
         "finished",
+        "guard",
         "headers",
         "method",
         "path",
@@ -101,19 +103,21 @@ class Http:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, around: Surroundings) -> None:
         self.scope = scope
-        self.headers = Headers(scope["headers"])
+        headers = self.headers = Headers(scope["headers"])
         self.method: str = scope["method"]
         path: str = scope["path"]
-        if scope.get("root_path") or path.endswith("/") or b"%" in (scope.get("raw_path") or b""):
+        if path[-1:] == "/" or scope.get("root_path") or b"%" in (scope.get("raw_path") or b""):
             path = _path(scope)
         self.path = path
         self.query: bytes = scope.get("query_string", b"")
-        given = self.headers.first(b"x-request-id")
+        given = headers.first(b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             self.request_id = given.decode("ascii")
         else:
             self.request_id = around.request_ids.next()
         self.alarms = around.alarms
+        self.guard = Guard(around.alarms)
+        """What may end the work on this request: for its own task only."""
         self.protocol = Protocol.REST
         """The address's, or what the body turns out to be."""
         self.started = False
@@ -131,17 +135,21 @@ class Http:
         return message
 
     async def send_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send an answer of one piece. Raises ClientLeft when the client does not read it."""
+        """Send an answer of one piece, from the request's own task. Raises ClientLeft when the client does not read."""
         self.started = True
         if status >= 400 and not self._complete:
             await self._read_rest()
-        start = {"type": "http.response.start", "status": status, "headers": self._marked(headers)}
+        guard = self.guard
+        guard.limit(_SEND_SECONDS, _NOT_READ)
         try:
-            with Deadline(self.alarms, _SEND_SECONDS):
-                await self._send(start)
-                await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
-        except TimeoutError:
-            raise ClientLeft from None  # it is there, but does not read
+            await self._send({"type": "http.response.start", "status": status, "headers": self._marked(headers)})
+            await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+        except asyncio.CancelledError:
+            if guard.took(_NOT_READ):
+                raise ClientLeft from None  # it is there, but does not read
+            raise
+        finally:
+            guard.lift()
         self.finished = True
 
     async def send(self, message: AsgiMessage) -> None:
@@ -181,23 +189,29 @@ class Http:
         declared = self.headers.first(b"content-length")
         if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise BodyTooLarge(limit)
+        guard = self.guard
         chunks: list[bytes] = []
         size, more = 0, True
+        guard.limit(seconds, _SLOW_BODY)
         try:
-            with Deadline(self.alarms, seconds):
-                while more:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        self._complete = True
-                        raise ClientLeft
-                    chunks.append(message.get("body", b""))
-                    size += len(chunks[-1])
-                    more = message.get("more_body", False)
-                    self._complete = not more
-                    if size > limit:
-                        raise BodyTooLarge(limit)
-        except TimeoutError:
-            raise BodyTimeout(seconds) from None
+            while more:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    self._complete = True
+                    raise ClientLeft
+                part = message.get("body", b"")
+                chunks.append(part)
+                size += len(part)
+                more = message.get("more_body", False)
+                self._complete = not more
+                if size > limit:
+                    raise BodyTooLarge(limit)
+        except asyncio.CancelledError:
+            if guard.took(_SLOW_BODY):
+                raise BodyTimeout(seconds) from None
+            raise
+        finally:
+            guard.lift()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def check_json(self) -> None:

@@ -27,6 +27,7 @@ from gateway.tasks import end
 
 _PIECE = 256 << 10
 _WATCH_AFTER_SECONDS = 0.02
+_HUNG_UP = object()  # a reason to cut a request's work
 RETRY_MS = 500
 """How long a client should wait before it takes up a stream that was cut."""
 
@@ -122,10 +123,19 @@ def raw(headers: Mapping[str, str]) -> RawHeaders:
 class Response:
     """The answer to one POST, undecided between JSON and an event stream until something forces the choice.
 
-    Use as a context manager: it starts nothing for a fast call. A call older than 20 ms gets a watcher for a
-    hang-up where that cancels; one silent for the keep-alive interval becomes a stream, if the client takes one.
-    It takes what comes before the answer to a JSON-RPC call (`upstream/contract.Events`).
+    Use as a context manager, in the request's own task: it starts nothing for a fast call. A call older than 20 ms gets
+    a watcher for a hang-up where that cancels; one silent for the keep-alive interval becomes a stream, if the client
+    takes one. It takes what comes before the answer to a JSON-RPC call (`upstream/contract.Events`).
     """
+
+    _recording: Recording | None = None
+    _left = False
+    _sending: asyncio.Lock | None = None
+    _tasks: Sequence[asyncio.Task[None]] = ()
+    _wrote = 0.0
+    at = 0.0
+    """When it is time to look after a call that takes long (`deadlines.Alarm`)."""
+    streaming = False
 
     def __init__(
         self,
@@ -144,48 +154,30 @@ class Response:
         """
         self._http = http
         self._accepts = accepts
+        self.is_stream = accepts is Accepts.STREAM
+        """Whether the client takes nothing but an event stream: who answers commits to it at once."""
         self._keepalive_seconds = keepalive_seconds
         self._cancels = cancels
         self._record = record
-        self._recording: Recording | None = None
         self._primes = primes
         self._mirrors = mirrors
-        self._left = False
-        self._sending: asyncio.Lock | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._hang_up = Scope(http.alarms)
-        self._wrote = 0.0
-        self._keep_alive_at = 0.0
-        self.at = 0.0
-        """When it is time to look after a call that takes long (`deadlines.Alarm`)."""
-        self.streaming = False
 
-    async def __aenter__(self) -> Response:
-        now = self._http.alarms.loop.time()
-        self._keep_alive_at = now + self._keepalive_seconds
+    def __enter__(self) -> Response:
         if self._cancels or self._accepts is not Accepts.JSON:
+            alarms = self._http.alarms
+            now = alarms.loop.time()
+            self._keep_alive_at = now + self._keepalive_seconds
             self.at = now + _WATCH_AFTER_SECONDS if self._cancels else self._keep_alive_at
-            self._http.alarms.add(self)
-        self._hang_up.__enter__()
-        if self._accepts is Accepts.STREAM:
-            try:
-                await self.commit()
-            except BaseException as error:  # there is no `__aexit__` for a block that was not entered
-                await self.__aexit__(type(error), error, error.__traceback__)
-                raise
+            alarms.add(self)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.alarms.discard(self)
-        if self._tasks:
-            await end(self._tasks)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._http.alarms.all.discard(self)
+        for task in self._tasks:
+            task.cancel()
         if self._recording is not None:
             self._recording.end()  # also of a call that failed here: who resumes the stream must not wait for more
-        try:
-            self._hang_up.__exit__(kind, error, trace)
-        except TimeoutError:
+        if kind is asyncio.CancelledError and self._http.guard.took(_HUNG_UP):
             raise ClientLeft from None
 
     def ring(self) -> None:
@@ -242,7 +234,8 @@ class Response:
 
     async def finish(self, payload: bytes, answers: Id | None, status: int = 200) -> None:
         """Send a JSON-RPC answer: as the last event if this is a stream by now, else as the body."""
-        await self._stop()
+        if self._tasks:
+            await self._stop()
         if self.streaming:
             await self._end(self.frame(payload, answers))
         else:
@@ -278,6 +271,7 @@ class Response:
         self._http.alarms.discard(self)
         if self._tasks:
             await end(self._tasks)
+            self._tasks = ()
 
     def _lock(self) -> asyncio.Lock:
         if self._sending is None:
@@ -307,7 +301,7 @@ class Response:
             except ClientLeft:
                 self._leave()
 
-        self._tasks.append(asyncio.create_task(run()))
+        self._tasks = [*self._tasks, asyncio.create_task(run())]
 
     async def _watch(self) -> None:
         while (await self._http.receive())["type"] != "http.disconnect":
@@ -316,7 +310,7 @@ class Response:
 
     def _leave(self) -> None:
         """The client left: end the work at once, unless it has ended."""
-        self._hang_up.cut()
+        self._http.guard.cut(_HUNG_UP)
 
     async def _keep_alive(self) -> None:
         now = asyncio.get_running_loop().time

@@ -110,7 +110,9 @@ async def _plain(gateway: Gateway, http: Http, principal: Principal, method: str
 async def _answer(gateway: Gateway, http: Http, call: Call, present: Present) -> None:
     """Answer a call as one document, or as events: `progress` and `log`, then `result` or `error`."""
     how = http.accepts()
-    async with Response(http, how, gateway.settings.keepalive_seconds, cancels=True) as response:
+    with Response(http, how, gateway.settings.keepalive_seconds, cancels=True) as response:
+        if response.is_stream:
+            await response.commit()
         call.wants_progress, call.events = how is not Accepts.JSON, _Events(response)
         outcome, body = await invoke(METHODS["rest"], call, present)
         if (error := outcome.error) is not None:
@@ -184,4 +186,4 @@ def _tool_params(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _call(gateway: Gateway, http: Http, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:
     request = Request(_ID, method, params)
-    return Call(gateway, principal, gateway.sync.catalogue, request, request_id=http.request_id)
+    return Call(gateway, principal, gateway.sync.catalogue, request, request_id=http.request_id, guard=http.guard)

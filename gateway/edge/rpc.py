@@ -29,7 +29,15 @@ async def take(gateway: Gateway, http: Http, principal: Principal, table: str, v
         await send_empty(http, 202)
         return
     request, response = message if isinstance(message, Request) else NOBODY, respond(gateway, http, how, message)
-    call = Call(gateway, principal, gateway.sync.catalogue, request, events=response, request_id=http.request_id)
+    call = Call(
+        gateway,
+        principal,
+        gateway.sync.catalogue,
+        request,
+        events=response,
+        request_id=http.request_id,
+        guard=http.guard,
+    )
     if isinstance(message, Batch):
         await answer_batch(http, response, table, call, message)
     else:

@@ -21,6 +21,7 @@ from jsonrpcserver.exceptions import JsonRpcError
 from jsonrpcserver.request import Request as LibraryRequest
 from oslash.either import Left
 
+from gateway.deadlines import Guard
 from gateway.errors import (
     ClientLeft,
     GatewayError,
@@ -71,6 +72,8 @@ class Call:
     """Whether a server can ask the client something during this call."""
     wants_progress: bool = False
     request_id: str = ""
+    guard: Guard | None = None
+    """What may end the task that carries the call out; None where nobody else has one."""
     reached: Reached = field(default_factory=Reached)
 
     async def find(self, look: Callable[[Catalogue], Found]) -> Found:
@@ -96,10 +99,11 @@ class Call:
         began = time.perf_counter()
         try:
             if self.session is not None:
-                answer = await self.session.call(server, request, self.events, can_ask=self.can_ask)
+                answer = await self.session.call(server, request, self.events, can_ask=self.can_ask, guard=self.guard)
             else:
-                link = self.gateway.pool[server]
-                answer = await link.call_shared(request, self.events, wants_progress=self.wants_progress)
+                answer = await self.gateway.pool[server].call_shared(
+                    request, self.events, wants_progress=self.wants_progress, guard=self.guard
+                )
         finally:
             self.reached.seconds = time.perf_counter() - began
         if isinstance(answer, Failure):

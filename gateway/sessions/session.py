@@ -19,14 +19,15 @@ Source: MCP 2025-11-25, basic, lifecycle and transports.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from gateway.deadlines import Scope
+from gateway.deadlines import Guard
 from gateway.errors import RequestCancelled, SessionNotFound, UpstreamProtocolError
 from gateway.model.question_ids import Question, QuestionIds, UnknownQuestion
 from gateway.model.server import Server
@@ -43,6 +44,8 @@ from gateway.stores.redis import Redis, RedisUnavailable
 from gateway.stores.words import CancelRequest, QuestionAnswered, RecordChanged
 from gateway.upstream.contract import NO_EVENTS, Events, SessionExpired
 from gateway.upstream.pool import Pool
+
+_CANCELLED = object()  # a reason to cut a call
 
 log = logging.getLogger("gateway.sessions")
 
@@ -76,7 +79,7 @@ class Session:
         self.get_stream: GetStream | None = None
         self.ended = False
         self._around = around
-        self._under_way: dict[Id, set[Scope]] = {}
+        self._under_way: dict[Id, set[Guard]] = {}
         self._waiting: dict[str, Callable[[], None]] = {}
         self._translation: Translation | None = None
 
@@ -122,39 +125,50 @@ class Session:
     # --- from the client upstream -------------------------------------------------------------------------------
 
     async def call(
-        self, server: Server, request: Request, events: Events = NO_EVENTS, *, can_ask: bool = True
+        self,
+        server: Server,
+        request: Request,
+        events: Events = NO_EVENTS,
+        *,
+        can_ask: bool = True,
+        guard: Guard | None = None,
     ) -> Reply | Failure:
         """Carry a client's request over its own session with a server.
 
         `can_ask` tells whether the client can be asked something meanwhile. Raises RequestCancelled, SessionNotFound
         or UpstreamError.
         """
-        same = self._under_way.setdefault(request.id, set())
-        under_way = Scope(self._around.pool.alarms)
-        same.add(under_way)
+        pool = self._around.pool
+        if guard is None:
+            guard = Guard(pool.alarms)
+        same = self._under_way.get(request.id)
+        if same is None:
+            same = self._under_way[request.id] = set()
+        same.add(guard)
         try:
-            with under_way:
-                exchange, link = OwnExchange(request), self._around.pool.links.get(server.name)
-                if link is None or link.spec is not server.spec:
-                    link = self._around.pool[server]
-                upstream = self.upstream.known.get(server.name)
-                if upstream is None or upstream.fingerprint != server.spec.fingerprint:
-                    upstream = await self.upstream.get(server, link)
-                for attempt in (1, 2):
-                    outward = _Outward(self, server.name, upstream, events, can_ask)
-                    try:
-                        return await link.call(upstream.session, exchange, outward, outward.ask)
-                    except SessionExpired as error:
-                        log.debug("session with %s expired: %s", server.name, error)
-                        if attempt == 1:
-                            upstream = await self.upstream.get(server, link, upstream)
-                    finally:
-                        for id in outward.question_ids:
-                            self._waiting.pop(id, None)
-        except TimeoutError:
-            raise SessionNotFound if self.ended else RequestCancelled from None
+            exchange, link = OwnExchange(request), pool.links.get(server.name)
+            if link is None or link.spec is not server.spec:
+                link = pool[server]
+            upstream = self.upstream.known.get(server.name)
+            if upstream is None or upstream.fingerprint != server.spec.fingerprint:
+                upstream = await self.upstream.get(server, link)
+            for attempt in (1, 2):
+                outward = _Outward(self, server.name, upstream, events, can_ask)
+                try:
+                    return await link.call(upstream.session, exchange, outward, outward.ask, guard)
+                except SessionExpired as error:
+                    log.debug("session with %s expired: %s", server.name, error)
+                    if attempt == 1:
+                        upstream = await self.upstream.get(server, link, upstream)
+                finally:
+                    for id in outward.question_ids:
+                        self._waiting.pop(id, None)
+        except asyncio.CancelledError:
+            if guard.took(_CANCELLED):
+                raise SessionNotFound if self.ended else RequestCancelled from None
+            raise
         finally:
-            same.discard(under_way)
+            same.discard(guard)
             if not same:
                 self._under_way.pop(request.id, None)
         raise UpstreamProtocolError(server.name, f"Server {server.name!r} does not know the session that it just made.")
@@ -219,7 +233,7 @@ class Session:
         """Cancel a request if it is this worker that carries it; the server is told."""
         under_way = self._under_way.get(id)
         for each in list(under_way or ()):
-            each.cut()
+            each.cut(_CANCELLED)
         return bool(under_way)
 
     def cancel_all(self) -> None:
@@ -280,7 +294,7 @@ class _Outward:
         self._upstream = upstream
         self._events = events
         self._can_ask = can_ask
-        self.question_ids: list[str] = []
+        self.question_ids: Sequence[str] = ()
 
     async def on_stream(self) -> None:
         await self._events.on_stream()
@@ -303,6 +317,6 @@ class _Outward:
             return question
         id = str(question.id)
         self._session._waiting[id] = answered
-        self.question_ids.append(id)
+        self.question_ids = (*self.question_ids, id)
         await self._events.on_message(question)
         return None

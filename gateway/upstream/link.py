@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from gateway import version
-from gateway.deadlines import Alarms, Deadline
+from gateway.deadlines import Alarms, Guard
 from gateway.errors import (
     ClientLeft,
     GatewayError,
@@ -87,6 +87,7 @@ FAREWELL_SECONDS = 2.0
 _POST_SECONDS = 10.0
 _END_SECONDS = 8.0  # a program is given time to end
 _ANSWERS = (Reply, Failure)
+_LATE = object()  # a reason to cut a call
 _MAX_ASKED = 100  # requests of a server during one call
 
 log = logging.getLogger("gateway.link")
@@ -141,30 +142,78 @@ class ServerLink:
     # --- calls --------------------------------------------------------------------------------------------------
 
     async def call(
-        self, session: UpstreamSession, exchange: Talk, events: Events = NO_EVENTS, ask: AskClient | None = None
+        self,
+        session: UpstreamSession,
+        exchange: Talk,
+        events: Events = NO_EVENTS,
+        ask: AskClient | None = None,
+        guard: Guard | None = None,
+        *,
+        is_probe: bool = False,
     ) -> Reply | Failure:
         """Carry one request over a session; what comes before its answer goes to `events`.
 
         Raises SessionExpired or UpstreamError. Without `ask` a server that asks is refused: no client can be asked.
+        `guard` is the task's own, if it has one. A probe passes beside the server's share and its breaker.
         """
-        if self._calls >= self._limits.max_calls or self._breaker.failures:
-            self._check()
-        self._calls += 1
+        if not is_probe:
+            if self._calls >= self._limits.max_calls or self._breaker.failures:
+                self._check()
+            self._calls += 1
+        if guard is None:
+            guard = Guard(self._alarms)
+        seconds = self.spec.timeout_seconds or self._limits.call_seconds
+        guard.limit(seconds, _LATE)
         try:
-            answer = await self.carry(session, exchange, events, ask)
+            answer: Reply | Failure | MessageStream | None
+            answer = await self._upstream.call(session, exchange.outgoing())
+            if isinstance(answer, _ANSWERS):
+                answer = exchange.answer_of(answer)
+                if answer is None:
+                    raise self._no_result()
+            else:
+                deadline = CallDeadline(guard, seconds, self._limits.cap_seconds)
+                try:
+                    answer = await self._follow(answer, session, exchange, events, ask, deadline)
+                finally:
+                    deadline.end()
         except BaseException as error:
-            self._judge(error)
-            raise
+            ended = self._ended(error, session, exchange, guard, seconds)
+            if not is_probe:
+                self._judge(ended)
+            if ended is error:
+                raise
+            raise ended from None
         finally:
-            self._calls -= 1
+            guard.lift()
+            if not is_probe:
+                self._calls -= 1
             if self._retired:
                 self._end_if_retired()
-        if self._breaker.failures:
+        if self._breaker.failures and not is_probe:
             self.revive()
         return answer
 
+    def _ended(
+        self, error: BaseException, session: UpstreamSession, exchange: Talk, guard: Guard, seconds: float
+    ) -> BaseException:
+        """What ended a call: the error itself, or that its time was up. The server is told if it may still work."""
+        if not isinstance(error, asyncio.CancelledError | ClientLeft):
+            return error
+        is_late = guard.took(_LATE)
+        reason = "deadline exceeded" if is_late else "the caller left"
+        self._spawn(self._upstream.post(session, exchange.cancelled(reason)))
+        if not is_late:
+            return error
+        return UpstreamTimeout(self.spec.name, f"Server {self.spec.name!r} did not answer within {seconds:g} s.")
+
     async def call_shared(
-        self, request: Request, events: Events = NO_EVENTS, *, wants_progress: bool = False
+        self,
+        request: Request,
+        events: Events = NO_EVENTS,
+        *,
+        wants_progress: bool = False,
+        guard: Guard | None = None,
     ) -> Reply | Failure:
         """Carry one request over the session that all callers share. Raises UpstreamError."""
         reason = ""
@@ -172,10 +221,10 @@ class ServerLink:
             session, exchange = self._session, Exchange(request, next(self._ids), wants_progress=wants_progress)
             try:
                 if session is not None:
-                    return await self.call(session, exchange, events)
+                    return await self.call(session, exchange, events, None, guard)
                 with _Held(self):  # what is retired meanwhile closes after the call
                     session = await self._opened()
-                    return await self.call(session, exchange, events)
+                    return await self.call(session, exchange, events, None, guard)
             except SessionExpired as error:
                 reason = str(error)
                 if session is not None and self._session is session:
@@ -184,39 +233,6 @@ class ServerLink:
         raise UpstreamProtocolError(
             self.spec.name, f"Server {self.spec.name!r} does not know the session that it just made: {reason}."
         )
-
-    async def carry(
-        self,
-        session: UpstreamSession,
-        exchange: Talk,
-        events: Events = NO_EVENTS,
-        ask: AskClient | None = None,
-    ) -> Reply | Failure:
-        """The same beside the server's share and its breaker, as discovery's probes are."""
-        seconds = self.spec.timeout_seconds or self._limits.call_seconds
-        try:
-            with Deadline(self._alarms, seconds) as deadline:
-                answer = await self._upstream.call(session, exchange.outgoing())
-                if not isinstance(answer, _ANSWERS):
-                    return await self._follow(
-                        answer,
-                        session,
-                        exchange,
-                        events,
-                        ask,
-                        CallDeadline(deadline, seconds, self._limits.cap_seconds),
-                    )
-                if (found := exchange.answer_of(answer)) is not None:
-                    return found
-        except TimeoutError:
-            self._spawn(self._upstream.post(session, exchange.cancelled("deadline exceeded")))
-            raise UpstreamTimeout(
-                self.spec.name, f"Server {self.spec.name!r} did not answer within {seconds:g} s."
-            ) from None
-        except (asyncio.CancelledError, ClientLeft):
-            self._spawn(self._upstream.post(session, exchange.cancelled("the caller left")))
-            raise
-        raise self._no_result()
 
     async def _follow(
         self,
@@ -500,7 +516,7 @@ class Probe:
     async def request(self, request: Request) -> Reply | Failure:
         """Carry one request upstream on this session. Raises UpstreamError."""
         try:
-            return await self._link.carry(self._session, Exchange(request, next(self._ids)))
+            return await self._link.call(self._session, Exchange(request, next(self._ids)), is_probe=True)
         except SessionExpired:
             name = self._link.spec.name
             raise UpstreamProtocolError(name, f"Server {name!r} forgot its session at once.") from None
