@@ -43,9 +43,7 @@ class Connections:
 
     async def send(self, data: bytes) -> Response:
         """Send a whole request and wait for the head of its answer. Raises httpx.TransportError, AddressRefused."""
-        response = (self._free() or await self._connected()).begin(data)
-        await response.head()
-        return response
+        return await (self._free() or await self._connected()).begin(data).head()
 
     async def take(self) -> Connection:
         """A connection for one request, which has to be begun at once. Raises httpx.TransportError, AddressRefused."""

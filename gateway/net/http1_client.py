@@ -55,21 +55,26 @@ class Response:
 
     def header(self, name: bytes) -> str:
         """The first value of a header; empty if there is none."""
+        return self.raw_header(name).decode("latin-1")
+
+    def raw_header(self, name: bytes) -> bytes:
+        """The same as it came."""
         for each, value in self.headers:
             if each == name:
-                return value.decode("latin-1")
-        return ""
+                return value
+        return b""
 
-    async def head(self) -> None:
-        """Wait for the head. Raises httpx.TransportError."""
+    async def head(self) -> Response:
+        """Wait for the head, and return the answer itself. Raises httpx.TransportError."""
         try:
             while not self.status:
                 if self._error is not None:
                     raise self._error
-                await self._wait()
+                await self._news()
         except BaseException:
             self.close()
             raise
+        return self
 
     async def receive(self) -> bytes:
         """The next part of the body, empty at its end. Raises httpx.TransportError."""
@@ -78,19 +83,18 @@ class Response:
                 raise self._error
             if self.complete or self._connection is None:
                 return b""
-            await self._wait()
-        chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self.size = 0
+            await self._news()
+        data = self._taken()
         if self._connection is not None:
             self._connection.resume()
         return data
 
+    def whole(self, limit: int) -> bytes | None:
+        """The rest of the body if all of it is here, and has no more than `limit` bytes."""
+        return self._taken() if self.complete and self.size <= limit and self._error is None else None
+
     async def read(self, limit: int) -> bytes | None:
         """The rest of the body, None when it is larger than `limit` bytes. Raises httpx.TransportError."""
-        if self.complete and self._error is None:
-            return await self.receive() if self.size <= limit else None
         parts, size = [], 0
         while part := await self.receive():
             parts.append(part)
@@ -110,18 +114,24 @@ class Response:
         """Whether nothing more will arrive."""
         return self.complete or self._connection is None
 
-    async def _wait(self) -> None:
+    def _taken(self) -> bytes:
+        """What is here of the body."""
+        chunks = self._chunks
+        self._chunks = []
+        self.size = 0
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _news(self) -> asyncio.Future[None]:
+        """Something to await until more is known of the answer. Raises httpx.ReadError."""
         if self._connection is None:
-            return
-        self._waiter = self._connection.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+            raise httpx.ReadError("the answer was given up")
+        self._waiter = waiter = self._connection.loop.create_future()
+        return waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _fail(self, error: Exception) -> None:
         self._error = error
@@ -323,7 +333,7 @@ class Connection(asyncio.Protocol):
         response, parser = self._response, self._parser
         if response is None or self._is_extra:
             return
-        status = parser.get_status_code()
+        status, version = parser.get_status_code(), parser.get_http_version()
         if status < 200:
             return
         self._keeps = parser.should_keep_alive()
@@ -333,10 +343,10 @@ class Connection(asyncio.Protocol):
                 framed = True
             elif name == b"transfer-encoding":
                 framed = True
-                if value.lower() != b"chunked" or parser.get_http_version() != "1.1":
+                if value.lower() != b"chunked" or version != "1.1":
                     raise httpx.RemoteProtocolError(f"its answer has a Transfer-Encoding of {value[:40]!r}")
-        if parser.get_http_version() not in ("1.1", "1.0"):
-            raise httpx.RemoteProtocolError(f"it answers in HTTP/{parser.get_http_version()}")
+        if version not in ("1.1", "1.0"):
+            raise httpx.RemoteProtocolError(f"it answers in HTTP/{version}")
         self._until_end = not framed and not self._keeps
         self._has_head = True
         self._head_size = 0

@@ -5,7 +5,7 @@ Knows HTTP and URLs; how an origin is connected to is the dialer's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -26,14 +26,14 @@ class Endpoint:
     connections: Connections
     head: bytes
 
-    async def send(self, body: bytes | None = None, headers: bytes = b"") -> Response:
+    def send(self, body: bytes | None = None, headers: bytes = b"") -> Awaitable[Response]:
         """Send a request, `headers` being whole lines; the head of the answer is there, its body is to be read.
 
         Raises httpx.TransportError or AddressRefused.
         """
         if body is None:
-            return await self.connections.send(b"%b%b\r\n" % (self.head, headers))
-        return await self.connections.send(b"%b%bcontent-length: %d\r\n\r\n%b" % (self.head, headers, len(body), body))
+            return self.connections.send(b"%b%b\r\n" % (self.head, headers))
+        return self.connections.send(b"%b%bcontent-length: %d\r\n\r\n%b" % (self.head, headers, len(body), body))
 
 
 class HttpClient:

@@ -56,6 +56,7 @@ _GET = {"accept": "text/event-stream"}
 _RETRY_SECONDS = 1.0  # where the server does not say
 _MAX_RETRY_SECONDS = 30.0
 _SAID = 700  # characters of a server's own words that are passed on
+_ANSWERS = (Reply, Failure)
 _RESUMES = 5  # attempts at taking up a stream again, of which each got nowhere
 
 
@@ -119,17 +120,19 @@ class StreamableHttpUpstream:
     async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
         response = await self._sent(request, _headers(session))
         try:
-            failure = await self._checked(response, session=session.session_id is not None)
-            if failure is None and media_type(response) == "text/event-stream":
-                return self._stream(session, request, response)
-            messages: list[Message] = [failure] if failure is not None else await self._body(response)
+            answer: Message | Batch | None = None
+            if response.status != 200 or response.raw_header(b"content-encoding"):
+                answer = await self._checked(response, session=session.session_id is not None)
+            if answer is None:
+                if media_type(response) == "text/event-stream":
+                    return self._stream(session, request, response)
+                answer = await self._body(response)
         except BaseException:
             response.close()
             raise
-        answer = messages[0] if len(messages) == 1 else None
-        if isinstance(answer, Reply | Failure) and answer.id == request.id:
+        if isinstance(answer, _ANSWERS) and answer.id == request.id:
             return answer
-        return self._replay(messages)
+        return self._replay(_flat(answer))
 
     async def _replay(self, messages: list[Message]) -> MessageStream:
         """What a server sent beside its answer, or instead of it, in one body."""
@@ -231,7 +234,9 @@ class StreamableHttpUpstream:
             return
         try:
             async with asyncio.timeout(_END_SECONDS):
-                response = await self._client.endpoint("DELETE", self._url).send(headers=_headers(session))
+                response = await self._client.endpoint("DELETE", self._url).send(
+                    headers=_headers(session)
+                )
             self._let_go(response)
         except (TimeoutError, *FOREIGN):
             pass  # it expires upstream by itself
@@ -248,7 +253,7 @@ class StreamableHttpUpstream:
                     if isinstance(message, Reply | Failure):
                         return message
         else:
-            for message in await self._body(response):
+            for message in _flat(await self._body(response)):
                 if isinstance(message, Reply | Failure):
                     return message
         raise exchange.HandshakeRefused("it ended its answer to initialize without a result")
@@ -319,22 +324,25 @@ class StreamableHttpUpstream:
         if media_type(response) != "application/json":
             return None
         try:
-            [message] = await self._body(response)
-        except (GatewayError, ValueError):
+            message = await self._body(response)
+        except GatewayError:
             return None
         return message if isinstance(message, Failure) else None
 
-    async def _body(self, response: Response) -> list[Message]:
+    async def _body(self, response: Response) -> Message | Batch:
         """The messages of an answer that is no stream. Raises UpstreamError."""
         found = media_type(response)
+        if found != "application/json":
+            raise UpstreamProtocolError(
+                self._server,
+                f"Server {self._server!r} answered with {found or 'no content type'}, not JSON or an event "
+                "stream; is the URL that of its MCP endpoint?",
+            )
         try:
-            if found != "application/json":
-                raise UpstreamProtocolError(
-                    self._server,
-                    f"Server {self._server!r} answered with {found or 'no content type'}, not JSON or an event "
-                    "stream; is the URL that of its MCP endpoint?",
-                )
-            return _flat(decode_answer(await read_bounded(self._server, response, self._limits.max_result)))
+            data = response.whole(self._limits.max_result)
+            if data is None:
+                data = await read_bounded(self._server, response, self._limits.max_result)
+            return decode_answer(data)
         except (*FOREIGN, GatewayError) as error:
             raise self._judged(error) from None
 
@@ -391,10 +399,10 @@ def _redirection(url: str, response: Response) -> str:
 
 def _headers(session: UpstreamSession) -> bytes:
     """The header lines that name a session and its revision."""
-    version, id = session.handshake.version.encode(), session.session_id
-    if id is None:
-        return b"mcp-protocol-version: %b\r\n" % version
-    return b"mcp-protocol-version: %b\r\nmcp-session-id: %b\r\n" % (version, id.encode("latin-1"))
+    lines = f"mcp-protocol-version: {session.handshake.version}\r\n"
+    if session.session_id is not None:
+        lines += f"mcp-session-id: {session.session_id}\r\n"
+    return lines.encode("latin-1")
 
 
 def _flat(message: Message | Batch) -> list[Message]:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import httpx
 
@@ -73,7 +74,12 @@ def too_large(server: str, limit: int) -> UpstreamProtocolError:
 
 def media_type(response: Response) -> str:
     """The media type of an answer, without parameters, in lower case."""
-    return response.header(b"content-type").partition(";")[0].strip().lower()
+    return _media_type(response.raw_header(b"content-type"))
+
+
+@lru_cache(maxsize=64)  # servers send few different ones
+def _media_type(value: bytes) -> str:
+    return value.decode("latin-1").partition(";")[0].strip().lower()
 
 
 def _why(error: BaseException) -> str:
