@@ -6,10 +6,15 @@ puts a class of that shape in its place, if hypercorn is a version that the test
 Everything else is hypercorn's: sockets, TLS, workers, lifespan, HTTP/2, the log. What begins as HTTP/2, and upgrades
 (h2c, WebSocket), is handed to the stock class with the very bytes that came. `docs/http1.rst` has the whole story.
 
+With the first request this becomes the protocol of the connection's transport (`_take_over`): bytes come straight from
+it and go straight to it, where hypercorn has a stream, two tasks and a lock between. The end of the connection is told
+to hypercorn's stream as before, so that its server ends too; who is handed a connection gets its stream back first.
+
 A connection is *idle* (no request), *reading* (a head has begun), or *busy* (a request is at the application). One
 request is at the application at a time; what a client sends ahead of its answer waits parsed in line, and no more is
-read meanwhile. Each request is one task. Its answer's head is kept until the first part of the body, so that a whole
-answer is one write; a head without a body yet is written at the end of the loop's turn.
+read meanwhile. A request is carried out by the task that did the last one, if that is free, else by a new one. Its
+answer's head is kept until the first part of the body, so that a whole answer is one write; a head without a body yet
+is written at the end of the loop's turn.
 
 A connection goes on after an answer if both sides want that, the request was read whole and the answer is whole.
 Otherwise it is closed: an answer that failed in the middle must not look whole, and bytes that belong to nobody must
@@ -30,8 +35,11 @@ from urllib.parse import unquote
 
 import httptools
 import hypercorn.protocol
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.tcp_server import MAX_RECV
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.logging import Logger
 from hypercorn.protocol.events import Request as StreamRequest
 from hypercorn.protocol.h11 import H11Protocol as StockProtocol
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
@@ -51,6 +59,7 @@ _LINGER_BYTES = 4 << 20
 _MAX_HEADERS = 256
 _MAX_TARGET = 16 << 10
 _PREFACE = b"PRI * HTTP/2.0"
+_STOCK_SPEAKS = (b"h2c", b"websocket")
 
 log = logging.getLogger("gateway.http1")
 
@@ -74,11 +83,12 @@ class _Shared:
     """Made with the first connection, where the loop runs."""
 
     def __init__(self) -> None:
-        self.idle: set[Http1Protocol] = set()
+        self.open: set[Http1Protocol] = set()
         self._watching: asyncio.Task[None] | None = None
         self._second = 0
         self._for_apps: tuple[Any, ...] | None = None
-        self._fixed: list[bytes] = []
+        self._fixed = b""
+        self._unsent: list[Exchange] = []
 
     @property
     def for_apps(self) -> tuple[Any, ...]:
@@ -92,18 +102,29 @@ class _Shared:
     def loop(self) -> asyncio.AbstractEventLoop:
         return self.alarms.loop
 
-    def fixed_lines(self, config: Config) -> list[bytes]:
+    def fixed_lines(self, config: Config) -> bytes:
         """Hypercorn's own headers (the date, the server's name), made once a second."""
         second = int(time.time())
         if second != self._second:
             self._second = second
-            self._fixed = [b"%b: %b" % pair for pair in config.response_headers("h11")]
+            self._fixed = b"".join(b"%b: %b\r\n" % pair for pair in config.response_headers("h11"))
         return self._fixed
 
     def plain(self, status: int, config: Config) -> RawData:
         """A whole answer without a body, after which the connection is closed."""
-        lines = [status_line(status), b"content-length: 0", *self.fixed_lines(config), b"connection: close"]
-        return RawData(b"\r\n".join(lines) + b"\r\n\r\n")
+        lines = b"content-length: 0\r\n%bconnection: close\r\n" % self.fixed_lines(config)
+        return RawData(b"%b\r\n%b\r\n" % (status_line(status), lines))
+
+    def flush_later(self, exchange: Exchange) -> None:
+        """Have a head written at the end of the loop's turn, if its body has not come by then."""
+        self._unsent.append(exchange)
+        if len(self._unsent) == 1:
+            self.alarms.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for exchange in unsent:
+            exchange.flush()
 
     def watch(self, context: WorkerContext) -> None:
         """Close idle connections when the server ends."""
@@ -113,8 +134,8 @@ class _Shared:
 
     async def _watch(self, context: WorkerContext) -> None:
         await context.terminated.wait()
-        for connection in list(self.idle):
-            connection.ring()
+        for connection in list(self.open):
+            connection.end_if_idle()
 
 
 class _BadRequest(Exception):
@@ -129,23 +150,30 @@ class Http1Protocol:
     """One connection, in place of hypercorn's `H11Protocol`."""
 
     __slots__ = (
+        "_asgi",
+        "_backlog",
         "_busy",
+        "_drainers",
         "_fed",
         "_first",
+        "_free",
         "_hands_over",
         "_has_stock_timer",
+        "_headers",
         "_in_head",
         "_is_closed",
+        "_is_feeding",
+        "_is_paused",
         "_line",
         "_lingers",
         "_parser",
         "_pause",
         "_raw",
-        "_raw_headers",
         "_reading",
         "_refused",
         "_requests",
         "_stock",
+        "_stream",
         "_url",
         "app",
         "at",
@@ -153,10 +181,12 @@ class Http1Protocol:
         "config",
         "connection_state",
         "context",
+        "logs",
         "send",
         "server",
         "ssl",
         "task_group",
+        "transport",
     )  # fmt: skip
 
     shared: ClassVar[_Shared]
@@ -184,12 +214,24 @@ class Http1Protocol:
         self.send = send
         self.at = 0.0
         """When this connection was idle for too long, or its head took too long (`deadlines.Alarm`)."""
+        logger: Any = config.log
+        self.logs = logger.access_logger is not None or type(logger) is not Logger
+        """Whether each request has a line in hypercorn's access log."""
+        self.transport: Any = None
+        """What is written to, once this is its protocol."""
+        self._asgi: Any = app.app if type(app) is ASGIWrapper else None  # one call less than by the wrapper
         self._stock: StockProtocol | None = None
+        self._stream: Any = None
+        self._is_paused = False
+        self._drainers: list[asyncio.Future[None]] = []
         self._parser = httptools.HttpRequestParser(self)
         self._requests = 0
         self._busy: Exchange | None = None
         self._line: list[Exchange] = []
         self._reading: Exchange | None = None
+        self._free: asyncio.Future[Exchange | None] | None = None  # of a task that waits for the next request
+        self._backlog = b""  # what arrived and is not parsed yet
+        self._is_feeding = False
         self._pause: asyncio.Future[None] | None = None
         self._is_closed = False
         self._lingers = False
@@ -198,7 +240,7 @@ class Http1Protocol:
         self._raw: bytes | None = None  # what came of a head, if that began the read: an upgrade is handed on whole
         self._hands_over = False
         self._url = b""
-        self._raw_headers: list[tuple[bytes, bytes]] = []
+        self._headers: list[tuple[bytes, bytes]] = []
         self._fed = 0  # bytes that were read since the read in which the head began
         self._in_head = False
         self._refused: _BadRequest | None = None
@@ -212,47 +254,136 @@ class Http1Protocol:
         if self._stock is not None:
             await self._stock.handle(event)
         elif isinstance(event, RawData):
-            if event.data and not self._is_closed:
-                await self._feed(event.data)
-            self._fed += len(event.data)
-            if self._lingers and self._fed > _LINGER_BYTES:
-                await self._close()
+            data = event.data
+            if self._is_closed:
+                await self._ignore(data)
+            elif data:
+                if self._first is not None:
+                    data = self._first + data
+                    if _PREFACE.startswith(data[: len(_PREFACE)]):
+                        self._first = self._raw = data
+                        if len(data) >= len(_PREFACE):
+                            await self._hand_over()
+                        return
+                    self._first = None
+                    self._take_over(len(data))
+                self._backlog += data
+                await self._feed()
         elif isinstance(event, Closed):
             self._lost()
 
+    # --- the transport ------------------------------------------------------------------------------------------
+
+    def _take_over(self, size: int) -> None:
+        """Become the transport's protocol, if all that it has read so far is here."""
+        writer = getattr(getattr(self.send, "__self__", None), "writer", None)
+        transport = getattr(writer, "transport", None)
+        if transport is not None and size < MAX_RECV and self.config.read_timeout is None:
+            self._stream = transport.get_protocol()
+            self.transport = transport
+            transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        """The transport's: take what arrived, and go on in a task only if something has to be waited for."""
+        if self._is_closed:
+            self.task_group.spawn(self._ignore, data)
+        elif self._is_feeding or len(data) > _SLICE:
+            self._backlog += data
+            self._feed_later()
+        else:
+            self._take(data)
+            if self._has_to_wait():
+                self._feed_later()
+
+    def eof_received(self) -> bool | None:
+        """The transport's: hypercorn's stream ends, and its server says so (`handle`)."""
+        ends: bool | None = self._stream.eof_received()
+        return ends
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The transport's: the same."""
+        self._lost()
+        self._stream.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        """The transport's: the client does not read as fast as we write."""
+        self._is_paused = True
+        self._stream.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The transport's: it does again."""
+        self._is_paused = False
+        self._wake_drainers()
+        self._stream.resume_writing()
+
+    def _wake_drainers(self) -> None:
+        for waiter in self._drainers:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def drain(self) -> None:
+        """Wait until the client reads, or has gone."""
+        while self._is_paused and not self._is_closed:
+            waiter = self.shared.loop.create_future()
+            self._drainers.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._drainers.remove(waiter)
+
+    async def write(self, data: bytes) -> None:
+        """Write a part of an answer; one that nobody can read is dropped in silence, as hypercorn does."""
+        if self.transport is None:
+            await self.send(RawData(data))
+        elif not self.transport.is_closing():
+            self.transport.write(data)
+            if self._is_paused:
+                await self.drain()
+
     # --- what arrives -------------------------------------------------------------------------------------------
 
-    async def _feed(self, data: bytes) -> None:
-        if self._first is not None:
-            data = self._first + data
-            if _PREFACE.startswith(data[: len(_PREFACE)]):
-                self._first = self._raw = data
-                if len(data) >= len(_PREFACE):
-                    await self._hand_over(b"")
-                return
-            self._first = None
-        for at in range(0, len(data), _SLICE):  # what is sent ahead becomes many requests: few at a time
-            part = data[at : at + _SLICE] if len(data) > _SLICE else data
-            if self._in_head:
-                self._raw = None if self._raw is None else self._raw + part
-            else:
-                self._raw = part if self._busy is None and self._reading is None else None
-            self._parse(part)
-            if self._hands_over:
-                await self._hand_over(data[at + _SLICE :])
-                return
-            if self._refused is not None:
-                await self._refuse(self._refused)
-                return
-            if self._busy is None:
-                await self._begin_next()
-            while (self._line or (self._busy is not None and self._busy.size > HIGH_WATER)) and not self._is_closed:
-                await self._rest_until_told()
-            if self._is_closed:
-                return
+    def _feed_later(self) -> None:
+        if not self._is_feeding:
+            self._is_feeding = True
+            self.transport.pause_reading()
+            self.task_group.spawn(self._feed)
 
-    def _parse(self, data: bytes) -> None:
-        """Feed the parser; what can't be read is kept as the refusal."""
+    async def _feed(self) -> None:
+        """Parse what arrived, a part at a time: what is sent ahead becomes many requests."""
+        self._is_feeding = True
+        try:
+            while True:
+                if self._hands_over:
+                    await self._hand_over()
+                    return
+                if self._refused is not None:
+                    await self._refuse(self._refused)
+                    return
+                while self._has_to_wait() and not self._is_closed:
+                    await self._rest_until_told()
+                if self._is_closed or not self._backlog:
+                    return
+                part, self._backlog = self._backlog[:_SLICE], self._backlog[_SLICE:]
+                self._take(part)
+        finally:
+            self._is_feeding = False
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _has_to_wait(self) -> bool:
+        """Whether nothing more may be parsed now."""
+        busy = self._busy
+        return bool(
+            self._line or self._hands_over or self._refused is not None or (busy is not None and busy.size > HIGH_WATER)
+        )
+
+    def _take(self, data: bytes) -> None:
+        """Parse one part, and begin the request that it completes."""
+        was_in_head = self._in_head
+        if was_in_head:
+            self._raw = None if self._raw is None else self._raw + data
+        else:
+            self._raw = data if self._busy is None and self._reading is None else None
         self._fed += len(data)
         while data and not self._hands_over:
             try:
@@ -265,12 +396,24 @@ class Http1Protocol:
                 cause = error.__context__
                 self._refused = cause if isinstance(cause, _BadRequest) else _BadRequest(400, str(error))
                 return
-        if self._in_head and max(self._fed, self._size_of_head()) > self.config.h11_max_incomplete_size:
-            self._refused = _BadRequest(431, "the head is too large")
+        if self._in_head:
+            if not was_in_head and self._busy is None:
+                self._wait_for_head()
+            if max(self._fed, self._size_of_head()) > self.config.h11_max_incomplete_size:
+                self._refused = _BadRequest(431, "the head is too large")
+                return
+        if self._line and self._busy is None:
+            self._begin_next()
+
+    async def _ignore(self, data: bytes) -> None:
+        """Take no notice of what a client sends after its last answer, for a moment."""
+        self._fed += len(data)
+        if self._lingers and self._fed > _LINGER_BYTES:
+            await self._close()
 
     def _size_of_head(self) -> int:
         """Bytes of the target and the headers, as far as they are parsed."""
-        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._raw_headers)
+        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     async def _rest_until_told(self) -> None:
         """Read nothing until `read_on`: hypercorn waits for `handle`."""
@@ -286,7 +429,7 @@ class Http1Protocol:
             self._line.pop()
         while (self._line or self._busy not in (None, self._reading)) and not self._is_closed:
             if self._busy is None:
-                await self._begin_next()
+                self._begin_next()
             await self._rest_until_told()
         if self._is_closed:
             return
@@ -307,11 +450,10 @@ class Http1Protocol:
         self.at = self.shared.alarms.loop.time() + _LINGER_SECONDS
         self.shared.alarms.add(self)
 
-    async def _hand_over(self, rest: bytes) -> None:
+    async def _hand_over(self) -> None:
         """Let hypercorn's own code go on with this connection, from the first byte of this request."""
-        data, self._raw = (self._raw or b"") + rest, None
-        self.shared.idle.discard(self)
-        self.shared.alarms.discard(self)
+        data, self._raw, self._backlog = (self._raw or b"") + self._backlog, None, b""
+        self._forget()
         self._stock = StockProtocol(
             self.app,
             self.config,
@@ -324,15 +466,32 @@ class Http1Protocol:
             self.send,
         )
         await self._stock.initiate()
-        await self._stock.handle(RawData(data))
+        transport, self.transport = self.transport, None
+        if transport is None:
+            await self._stock.handle(RawData(data))
+            return
+        transport.set_protocol(self._stream)
+        server: Any = self.send.__self__  # type: ignore[attr-defined]  # a TCPServer's method, else there is no transport
+        try:
+            await server.protocol.handle(RawData(data))  # which may turn to HTTP/2
+        finally:
+            if not transport.is_closing():
+                transport.resume_reading()
+
+    def _forget(self) -> None:
+        """Nothing is due on this connection any more."""
+        self.shared.open.discard(self)
+        self.shared.alarms.discard(self)
 
     def _lost(self) -> None:
         """The connection is gone: whoever works on a request is told."""
         self._is_closed = True
-        self.shared.idle.discard(self)
-        self.shared.alarms.discard(self)
+        self._forget()
         self._line.clear()
+        self._wake_drainers()
         self.read_on()
+        if self._free is not None and not self._free.done():
+            self._free.set_result(None)
         if self._busy is not None:
             self._busy.leave()
 
@@ -346,12 +505,10 @@ class Http1Protocol:
 
     def on_message_begin(self) -> None:
         self._url = b""
-        self._raw_headers = []
+        self._headers = []
         self._fed = 0
         self._in_head = True
-        if self._busy is None and not self._line:
-            self._wait_for_head()
-        else:
+        if self._busy is not None or self._line:
             self._raw = None  # it came behind another request: it can't be handed on
 
     def on_url(self, url: bytes) -> None:
@@ -359,10 +516,10 @@ class Http1Protocol:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # else it is a trailer, which ASGI has no place for
-            self._raw_headers.append((name, value))
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser, raw = self._parser, self._raw_headers
+        parser, raw = self._parser, self._headers
         http_version, method = parser.get_http_version(), parser.get_method()
         limit = self.config.h11_max_incomplete_size
         if (
@@ -371,25 +528,21 @@ class Http1Protocol:
             or len(self._url) > _MAX_TARGET
         ):
             raise _BadRequest(431, "the head is too large, or has too many headers")
-        hosts, upgrade, expects = 0, b"", False
         headers = [(name.lower(), value) for name, value in raw]
-        for name, value in headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding":
-                if value.lower() != b"chunked" or http_version != "1.1":
-                    raise _BadRequest(501 if http_version == "1.1" else 400, "an unknown transfer coding")
-            elif name == b"upgrade":
-                upgrade = value.strip().lower()
-            elif name == b"expect":
-                expects = value.lower() == b"100-continue" and http_version == "1.1"
-        if http_version not in ("1.1", "1.0"):
+        named = dict(headers)
+        if http_version != "1.1" and http_version != "1.0":
             raise _BadRequest(505, "an unknown version")
-        if hosts > 1 or (hosts == 0 and http_version == "1.1"):
+        if b"host" not in named and http_version == "1.1":
             raise _BadRequest(400, "one Host is needed")
+        if len(named) != len(headers) and sum(name == b"host" for name, _ in headers) > 1:
+            raise _BadRequest(400, "one Host is needed")
+        if b"transfer-encoding" in named:
+            codings = {value.lower() for name, value in headers if name == b"transfer-encoding"}
+            if codings != {b"chunked"} or http_version != "1.1":
+                raise _BadRequest(501 if http_version == "1.1" else 400, "an unknown transfer coding")
+        expects = named.get(b"expect", b"").lower() == b"100-continue" and http_version == "1.1"
         self._in_head = False
-        self._raw_headers = []
-        if upgrade in (b"h2c", b"websocket") and self._raw is not None:
+        if b"upgrade" in named and named[b"upgrade"].strip().lower() in _STOCK_SPEAKS and self._raw is not None:
             self._hands_over = True
             return
         self._raw = None
@@ -437,27 +590,32 @@ class Http1Protocol:
 
     # --- one request after the other ----------------------------------------------------------------------------
 
-    async def _begin_next(self) -> None:
-        """Let the application have the next request in line, if there is one."""
-        if not self._line or self._is_closed:
-            return
+    def _begin_next(self) -> None:
+        """Let the application have the next request in line."""
         exchange = self._busy = self._line.pop(0)
         self._requests += 1
         if self._has_stock_timer:
             self._has_stock_timer = False
-            await self.send(Updated(idle=False))
+            self.shared.open.add(self)
+            self.task_group.spawn(self.send, Updated(idle=False))
         else:
-            self.shared.idle.discard(self)
-            self.shared.alarms.discard(self)
+            self.shared.alarms.all.discard(self)
         if self.context.max_requests is not None:  # type: ignore[attr-defined]  # its protocol leaves that out
-            await self.context.mark_request()
+            self.task_group.spawn(self.context.mark_request)
         if self._requests >= self.config.keep_alive_max_requests:
             exchange.keeps = False
         if self.config.server_names and not self._is_served(exchange.scope):
-            await self.send(self.shared.plain(404, self.config))
-            await self._close()
+            self.task_group.spawn(self._refuse_name)
             return
-        self.task_group.spawn(self._run, exchange)
+        free, self._free = self._free, None
+        if free is not None and not free.done():
+            free.set_result(exchange)
+        else:
+            self.task_group.spawn(self._work, exchange)
+
+    async def _refuse_name(self) -> None:
+        await self.send(self.shared.plain(404, self.config))
+        await self._close()
 
     def _is_served(self, scope: Message) -> bool:
         """Whether the host is one that hypercorn is configured for."""
@@ -465,11 +623,24 @@ class Http1Protocol:
             self.config, StreamRequest(1, scope["headers"], "1.1", scope["method"], b"/", self.connection_state)
         )
 
+    async def _work(self, exchange: Exchange) -> None:
+        """Have one request after the other answered by the application, as long as no other task is free for that."""
+        next: Exchange | None = exchange
+        while next is not None:
+            await self._run(next)
+            if self._is_closed or self._free is not None:
+                return
+            waiter = self._free = self.shared.loop.create_future()
+            next = await waiter
+
     async def _run(self, exchange: Exchange) -> None:
         """Have a request answered by the application."""
         app: Any = self.app
         try:
-            await app(exchange.scope, exchange.receive, exchange.send, *self.shared.for_apps)
+            if self._asgi is not None:
+                await self._asgi(exchange.scope, exchange.receive, exchange.send)
+            else:
+                await app(exchange.scope, exchange.receive, exchange.send, *self.shared.for_apps)
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -484,48 +655,45 @@ class Http1Protocol:
             return
         if exchange.is_unsent:
             await self.send(self.shared.plain(500, self.config))
-            await exchange.log(500, [])
+            if self.logs:
+                await exchange.log(500, [])
         await self._close()
 
-    async def done(self, exchange: Exchange) -> None:
+    def done(self, exchange: Exchange) -> None:
         """An answer is whole: go on with the connection, or close it."""
         if exchange is not self._busy or self._is_closed:
             return
         self._busy = None
         if not exchange.is_complete:  # what the client still sends is not read
             self._linger()
-            return
-        if not exchange.keeps or self.context.terminated.is_set():
-            await self._close()
-            return
-        if self._line:
-            await self._begin_next()
+        elif not exchange.keeps or self.context.terminated.is_set():
+            self._is_closed = True
+            self.task_group.spawn(self._close)
+        elif self._line:
+            self._begin_next()
+            self.read_on()
         else:
-            self._rest()
-        self.read_on()
-
-    def _rest(self) -> None:
-        """Be idle, for as long as hypercorn's keep-alive says."""
-        if not self._in_head:
-            self.at = self.shared.alarms.loop.time() + self.config.keep_alive_timeout
-            self.shared.idle.add(self)
-        else:
-            self.at = self.shared.alarms.loop.time() + _HEAD_SECONDS
-        self.shared.alarms.add(self)
+            self._wait_for_head()
+            self.read_on()
 
     def _wait_for_head(self) -> None:
-        """A head has begun: it has less time than an idle connection."""
-        self.shared.idle.discard(self)
-        if not self._has_stock_timer:
-            self.at = self.shared.alarms.loop.time() + min(_HEAD_SECONDS, self.config.keep_alive_timeout)
-            self.shared.alarms.add(self)
+        """Be idle, for as long as hypercorn's keep-alive says; a head that has begun has less time."""
+        if self._has_stock_timer:
+            return
+        seconds = self.config.keep_alive_timeout
+        self.at = self.shared.alarms.loop.time() + (min(_HEAD_SECONDS, seconds) if self._in_head else seconds)
+        self.shared.alarms.add(self)
+
+    def end_if_idle(self) -> None:
+        """The server ends: so does a connection that nobody uses."""
+        if self._busy is None and not self._in_head:
+            self.ring()
 
     def ring(self) -> None:
         """Idle for too long, or a head that does not end, or refused a moment ago: close the connection."""
         if self._lingers:
             self.task_group.spawn(self._close)
         elif self._busy is None and not self._is_closed:
-            self.shared.idle.discard(self)
             self.task_group.spawn(self._late if self._in_head else self._close)
 
     async def _late(self) -> None:

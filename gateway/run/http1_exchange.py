@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData
-from hypercorn.logging import Logger
 from hypercorn.typing import TaskGroup, WorkerContext
 
 HIGH_WATER = 256 << 10
@@ -20,6 +18,7 @@ HIGH_WATER = 256 << 10
 
 _CONTINUE = b"HTTP/1.1 100 \r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
+_FRAMING = frozenset({b"transfer-encoding", b"connection"})
 
 Message = dict[str, Any]
 
@@ -30,8 +29,12 @@ class Shared(Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
 
-    def fixed_lines(self, config: Config) -> list[bytes]:
+    def fixed_lines(self, config: Config) -> bytes:
         """Headers that every answer has."""
+        ...
+
+    def flush_later(self, exchange: Exchange) -> None:
+        """Call `flush` at the end of the loop's turn."""
         ...
 
 
@@ -41,16 +44,20 @@ class Connection(Protocol):
     config: Config
     context: WorkerContext
     task_group: TaskGroup
-    send: Callable[[Event], Awaitable[None]]
+    logs: bool
 
     @property
     def shared(self) -> Shared: ...
+
+    async def write(self, data: bytes) -> None:
+        """Write a part of the answer, as fast as the client reads."""
+        ...
 
     def read_on(self) -> None:
         """The application took what there was of a body."""
         ...
 
-    async def done(self, exchange: Exchange) -> None:
+    def done(self, exchange: Exchange) -> None:
         """The answer is whole."""
         ...
 
@@ -58,52 +65,32 @@ class Connection(Protocol):
 class Exchange:
     """One request and its answer: ASGI's `receive` and `send`."""
 
-    __slots__ = (
-        "_began",
-        "_bodiless",
-        "_chunks",
-        "_connection",
-        "_expects",
-        "_has_left",
-        "_head",
-        "_headers",
-        "_is_chunked",
-        "_is_dropped",
-        "_is_read",
-        "_left",
-        "_status",
-        "_waiters",
-        "is_complete",
-        "is_ended",
-        "is_started",
-        "keeps",
-        "scope",
-        "size",
-    )
+    _began = 0.0
+    _is_read = False
+    _waiters: Sequence[asyncio.Future[None]] = ()
+    _has_left = False
+    _is_dropped = False
+    _head = b""
+    _headers: Sequence[tuple[bytes, bytes]] = ()
+    _status = 0
+    _bodiless = False
+    _is_chunked = False
+    _left: int | None = None
+    size = 0
+    """Bytes of the body that the application has not asked for yet."""
+    is_complete = False
+    is_started = False
+    is_ended = False
+    keeps = True
+    """Whether the connection goes on after the answer, as far as is known."""
 
     def __init__(self, connection: Connection, scope: Message, *, expects: bool) -> None:
         self._connection = connection
         self.scope = scope
         self._expects = expects
-        self._began = time.time()
         self._chunks: list[bytes] = []
-        self.size = 0
-        """Bytes of the body that the application has not asked for yet."""
-        self.is_complete = False
-        self._is_read = False
-        self._waiters: Sequence[asyncio.Future[None]] = ()
-        self._has_left = False
-        self._is_dropped = False
-        self.keeps = True
-        """Whether the connection goes on after the answer, as far as is known."""
-        self._head = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._status = 0
-        self._bodiless = False
-        self._is_chunked = False
-        self._left: int | None = None
-        self.is_started = False
-        self.is_ended = False
+        if connection.logs:
+            self._began = time.time()
 
     # --- the request --------------------------------------------------------------------------------------------
 
@@ -144,7 +131,7 @@ class Exchange:
             if self._expects:
                 self._expects = False
                 if not self.is_started:
-                    await self._connection.send(RawData(_CONTINUE))
+                    await self._connection.write(_CONTINUE)
                     continue
             waiter = self._connection.shared.loop.create_future()
             self._waiters = [*self._waiters, waiter]
@@ -183,75 +170,77 @@ class Exchange:
         """Make the head; it goes out with the first part of the body, or at the end of the loop's turn."""
         if status < 200:
             raise RuntimeError("an answer has a status of 200 or more")
-        self._bodiless = self.scope["method"] == "HEAD" or status in _WITHOUT_BODY
-        lines = [status_line(status)]
-        self._headers = list(headers)
-        for each, value in self._headers:
-            name = bytes(each).lower()
-            if name == b"content-length":
-                self._left = int(value)
-            elif name == b"transfer-encoding":
-                continue
-            elif name == b"connection" and value.lower() == b"close":
-                self.keeps = False
-                continue
-            lines.append(b"%b: %b" % (name, value))
-        if self._left is None and status not in _WITHOUT_BODY:
+        connection = self._connection
+        pairs = list(headers)
+        named = dict(pairs)
+        if not b"".join(named).islower():
+            pairs = [(bytes(name).lower(), bytes(value)) for name, value in pairs]
+            named = dict(pairs)
+        self._headers = pairs
+        if not _FRAMING.isdisjoint(named):
+            closes = named.get(b"connection", b"").lower() == b"close"
+            self.keeps = self.keeps and not closes
+            pairs = [pair for pair in pairs if pair[0] not in _FRAMING or (pair[0] == b"connection" and not closes)]
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+        if lines.count(b"\n") != len(pairs) or lines.count(b"\r") != len(pairs) or b"\0" in lines:
+            raise RuntimeError("a header of the answer holds a line break")
+        left = named.get(b"content-length")
+        self._bodiless = status in _WITHOUT_BODY or self.scope["method"] == "HEAD"
+        if left is not None:
+            self._left = int(left)
+        elif status not in _WITHOUT_BODY:
             if self.scope["http_version"] == "1.1":
                 self._is_chunked = not self._bodiless
-                lines.append(b"transfer-encoding: chunked")
+                lines += b"transfer-encoding: chunked\r\n"
             else:
                 self.keeps = False
-        connection = self._connection
-        lines += connection.shared.fixed_lines(connection.config)
+        shared, close = connection.shared, b""
         if not self.keeps or connection.context.terminated.is_set():
-            self.keeps = False
-            lines.append(b"connection: close")
-        head = b"\r\n".join(lines)
-        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
-            raise RuntimeError("a header of the answer holds a line break")
-        self._head = head + b"\r\n\r\n"
+            self.keeps, close = False, b"connection: close\r\n"
+        fixed = shared.fixed_lines(connection.config)
+        self._head = b"%b\r\n%b%b%b\r\n" % (status_line(status), lines, fixed, close)
         self._status = status
         self.is_started = True
-        connection.shared.loop.call_soon(self._flush_later)
+        shared.flush_later(self)
 
-    def _flush_later(self) -> None:
+    def flush(self) -> None:
+        """Write the head if it waits for a body that has not come."""
         if self._head:
             self._connection.task_group.spawn(self._flush)
 
     async def _flush(self) -> None:
         head, self._head = self._head, b""
         if head:
-            await self._connection.send(RawData(head))
+            await self._connection.write(head)
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         if self._bodiless:
             body = b""
-        elif self._is_chunked:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if not more:
-                body += b"0\r\n\r\n"
         elif self._left is not None:
             self._left -= len(body)
             if self._left < 0:
                 raise RuntimeError("the body of the answer is longer than its Content-Length")
+        elif self._is_chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
         head, self._head = self._head, b""
         if head or body:
-            await self._connection.send(RawData(head + body if head else bytes(body)))
+            await self._connection.write(head + body if head else bytes(body))
         if more:
             return
         self.is_ended = True
         self._wake()
         if self._left and not self._bodiless:
             self.keeps = False  # shorter than it said: the end of the connection shows it
-        await self.log(self._status, self._headers)
-        await self._connection.done(self)
+        if self._connection.logs:
+            await self.log(self._status, self._headers)
+        self._connection.done(self)
 
-    async def log(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """A line of hypercorn's access log, if there is one."""
+    async def log(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """A line of hypercorn's access log."""
         logger: Any = self._connection.config.log
-        if logger.access_logger is not None or type(logger) is not Logger:
-            await logger.access(self.scope, {"status": status, "headers": headers}, time.time() - self._began)
+        await logger.access(self.scope, {"status": status, "headers": headers}, time.time() - self._began)
 
 
 def status_line(status: int) -> bytes:

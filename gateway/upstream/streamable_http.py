@@ -234,9 +234,7 @@ class StreamableHttpUpstream:
             return
         try:
             async with asyncio.timeout(_END_SECONDS):
-                response = await self._client.endpoint("DELETE", self._url).send(
-                    headers=_headers(session)
-                )
+                response = await self._client.endpoint("DELETE", self._url).send(headers=_headers(session))
             self._let_go(response)
         except (TimeoutError, *FOREIGN):
             pass  # it expires upstream by itself

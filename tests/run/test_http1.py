@@ -679,4 +679,4 @@ async def _fed(data: bytes, step: int) -> None:
     answers = b"".join(each.data for each in sent if isinstance(each, RawData))
     assert answers == b"" or answers.startswith(b"HTTP/1.1 ")
     assert all(body in (b"", b"hello") for body in app.bodies)
-    assert not protocol.shared.idle
+    assert not protocol.shared.open
