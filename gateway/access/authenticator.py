@@ -49,7 +49,7 @@ class Authenticator:
         """Find the principal of a request. Raises Unauthorized or KeyInQuery."""
         if query:
             _refuse_keys(query)
-        value = headers.first(_AUTHORIZATION)
+        value = headers.values.get(_AUTHORIZATION)
         if value is not None and value.startswith(_BEARER) and not headers.is_repeated:
             principal = self._principals.get(sha256(value[len(_BEARER) :]).digest())
             if principal is not None:

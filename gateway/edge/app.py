@@ -165,8 +165,11 @@ class Application:
             gateway = await self._serve_without_key(http, route)
             if gateway is None:
                 return
-        self._check_names(http)
-        if b"via" in http.headers and gateway.identity in ",".join(http.headers.all(b"via")):
+        headers = http.headers
+        values = headers.values
+        if headers.is_repeated or (values.get(b"host"), values.get(b"origin")) not in self._let_in:
+            self._check_names(http)
+        if b"via" in values and gateway.identity in ",".join(headers.all(b"via")):
             raise LoopDetected
         if route is None:
             await self._refuse_path(gateway, http)
@@ -176,7 +179,7 @@ class Application:
         if route.protocol is Protocol.REGISTRY and http.method == "OPTIONS":
             await send_empty(http, 204, registry_documents.CORS)
             return
-        principal = gateway.authenticator.identify(http.headers, http.query)
+        principal = gateway.authenticator.identify(headers, http.query)
         if route.methods is not None and http.method not in route.methods:
             raise MethodNotAllowed(http.method, route.methods)
         admission, who, metrics = gateway.admission, principal.digest, gateway.metrics
@@ -236,14 +239,12 @@ class Application:
 
     def _check_names(self, http: Http) -> None:
         """Refuse other hosts, and pages of other origins. The registry's documents are for every page (CORS)."""
-        host, origin = names = http.headers.raw_value(b"host"), http.headers.raw_value(b"origin")
-        if names in self._let_in:
-            return
+        host, origin = http.headers.raw_value(b"host"), http.headers.raw_value(b"origin")
         self._doors.check_host(None if host is None else host.decode("latin-1"))
         if http.protocol is not Protocol.REGISTRY:
             self._doors.check_origin(None if origin is None else origin.decode("latin-1"))
             if len(self._let_in) < _LET_IN:
-                self._let_in.add(names)
+                self._let_in.add((host, origin))
 
     async def _ready(self, http: Http, door: Door) -> Gateway | None:
         """The open gateway; `/readyz` is answered here, open or not. Raises NotReady."""

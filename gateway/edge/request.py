@@ -6,8 +6,10 @@ Knows ASGI messages, bounds and headers; nothing of MCP's methods.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
@@ -51,16 +53,9 @@ class ListAs(Enum):
     SNAPSHOT = "snapshot"
 
 
-class RequestIds:
+def request_ids() -> Iterator[str]:
     """Ids that no other worker gives: random bytes of this one, and a number."""
-
-    def __init__(self) -> None:
-        self._prefix = secrets.token_hex(6)
-        self._number = 0
-
-    def next(self) -> str:
-        self._number += 1
-        return f"{self._prefix}-{self._number:x}"
+    return map(f"{secrets.token_hex(6)}-{{:x}}".format, itertools.count(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ class Surroundings:
     discard: int = 0
     """How much of a refused body is read, in bytes."""
     alarms: Alarms = field(default_factory=Alarms)
-    request_ids: RequestIds = field(default_factory=RequestIds)
+    request_ids: Iterator[str] = field(default_factory=request_ids)
 
 
 class Http:
@@ -110,11 +105,11 @@ class Http:
             path = _path(scope)
         self.path = path
         self.query: bytes = scope.get("query_string", b"")
-        given = headers.first(b"x-request-id")
+        given = headers.values.get(b"x-request-id")
         if given is not None and _REQUEST_ID.fullmatch(given):
             self.request_id = given.decode("ascii")
         else:
-            self.request_id = around.request_ids.next()
+            self.request_id = next(around.request_ids)
         self.alarms = around.alarms
         self.guard = Guard(around.alarms)
         """What may end the work on this request: for its own task only."""
@@ -186,37 +181,37 @@ class Http:
 
     async def read_body(self, limit: int, seconds: float) -> bytes:
         """Read the whole body. Raises BodyTooLarge, BodyTimeout or ClientLeft."""
-        declared = self.headers.first(b"content-length")
+        declared = self.headers.values.get(b"content-length")
         if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise BodyTooLarge(limit)
         guard = self.guard
-        chunks: list[bytes] = []
-        size, more = 0, True
+        before: list[bytes] = []
+        size = 0
         guard.limit(seconds, _SLOW_BODY)
         try:
-            while more:
+            while True:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     self._complete = True
                     raise ClientLeft
-                part = message.get("body", b"")
-                chunks.append(part)
+                part: bytes = message.get("body", b"")
                 size += len(part)
-                more = message.get("more_body", False)
-                self._complete = not more
+                self._complete = is_last = not message.get("more_body", False)
                 if size > limit:
                     raise BodyTooLarge(limit)
+                if is_last:
+                    return b"".join([*before, part]) if before else part
+                before.append(part)
         except asyncio.CancelledError:
             if guard.took(_SLOW_BODY):
                 raise BodyTimeout(seconds) from None
             raise
         finally:
             guard.lift()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def check_json(self) -> None:
         """Let a body pass that is declared as JSON. Raises UnsupportedMediaType."""
-        content_type = self.headers.first(b"content-type") or b""
+        content_type = self.headers.values.get(b"content-type", b"")
         if content_type != _JSON and content_type.partition(b";")[0].strip().lower() != _JSON:
             raise UnsupportedMediaType(content_type.decode("latin-1")[:100])
 
@@ -226,7 +221,9 @@ class Http:
 
     def accepts(self) -> Accepts:
         """Choose the framing of a POST's answer. Raises NotAcceptable."""
-        return _accepts(self.headers.raw_value(b"accept") or b"")
+        headers = self.headers
+        accept = headers.raw_value(b"accept") if headers.is_repeated else headers.values.get(b"accept")
+        return _accepts(accept or b"")
 
     def list_as(self) -> ListAs:
         """Choose the framing of a list (contract: Accept). Raises NotAcceptable."""

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import httptools
@@ -33,13 +35,16 @@ _MAX_INTERIM = 16  # answers like 103 before the real one
 _LOOK_AFTER_SECONDS = 0.05  # an idle connection is looked at when it waited longer: the look is a system call
 
 
+_NO_HEADERS: Mapping[bytes, bytes] = MappingProxyType({})
+
+
 class Response:
     """One answer: its head once `head` returned, its body as `receive` or `read` brings it.
 
     Who has it closes it; that does nothing once the answer is complete.
     """
 
-    __slots__ = ("_chunks", "_connection", "_error", "_waiter", "complete", "headers", "size", "status")
+    __slots__ = ("_chunks", "_connection", "_error", "_waiter", "complete", "headers", "named", "size", "status")
 
     def __init__(self, connection: Connection) -> None:
         self._connection: Connection | None = connection
@@ -49,6 +54,8 @@ class Response:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         """Names in lower case and values, as they came."""
+        self.named: Mapping[bytes, bytes] = _NO_HEADERS
+        """The same by name, the first value where one was repeated."""
         self.size = 0
         """Bytes of the body that have arrived and were not read."""
         self.complete = False
@@ -59,10 +66,7 @@ class Response:
 
     def raw_header(self, name: bytes) -> bytes:
         """The same as it came."""
-        for each, value in self.headers:
-            if each == name:
-                return value
-        return b""
+        return self.named.get(name, b"")
 
     async def head(self) -> Response:
         """Wait for the head, and return the answer itself. Raises httpx.TransportError."""
@@ -258,6 +262,8 @@ class Connection(asyncio.Protocol):
         if response is None:  # nothing was asked
             self.close()
             return
+        if not self._has_head:
+            self._head_size += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -274,9 +280,8 @@ class Connection(asyncio.Protocol):
         if self._is_whole:
             self._end(response)
         elif not self._has_head:
-            self._head_size += len(data)
             if self._head_size > _MAX_HEAD:
-                self.fail(httpx.RemoteProtocolError(f"the head of its answer has more than {_MAX_HEAD} bytes"))
+                self.fail(_large_head())
         else:
             if response.size > _HIGH_WATER and not self._paused:
                 self._paused = True
@@ -321,13 +326,12 @@ class Connection(asyncio.Protocol):
         response = self._response
         if response is None or self._is_extra:
             return
-        self._head_size += len(name) + len(value) + 4
-        if self._head_size > _MAX_HEAD or len(response.headers) >= _MAX_HEADERS:
-            raise httpx.RemoteProtocolError(
-                f"its answer has more than {_MAX_HEADERS} headers or {_MAX_HEAD} bytes of them"
-            )
-        if not self._has_head:  # else it is a trailer, which nobody asked for
+        if not self._has_head:
             response.headers.append((name.lower(), value))
+            return
+        self._head_size += len(name) + len(value) + 4  # a trailer, which nobody asked for
+        if self._head_size > _MAX_HEAD:
+            raise _large_head()
 
     def on_headers_complete(self) -> None:
         response, parser = self._response, self._parser
@@ -337,12 +341,17 @@ class Connection(asyncio.Protocol):
         if status < 200:
             return
         self._keeps = parser.should_keep_alive()
-        framed = False
-        for name, value in response.headers:
-            if name == b"content-length":
-                framed = True
-            elif name == b"transfer-encoding":
-                framed = True
+        headers = response.headers
+        named = response.named = dict(headers)
+        if len(named) != len(headers):
+            named = response.named = dict(reversed(headers))
+        is_large = self._head_size > _MAX_HEAD and sum(len(name) + len(value) for name, value in headers) > _MAX_HEAD
+        if is_large or len(headers) > _MAX_HEADERS:
+            raise _large_head()
+        framed = b"content-length" in named
+        if b"transfer-encoding" in named:
+            framed = True
+            for value in (value for name, value in headers if name == b"transfer-encoding"):
                 if value.lower() != b"chunked" or version != "1.1":
                     raise httpx.RemoteProtocolError(f"its answer has a Transfer-Encoding of {value[:40]!r}")
         if version not in ("1.1", "1.0"):
@@ -383,3 +392,7 @@ class Connection(asyncio.Protocol):
         else:
             self.close()
         response._finish()
+
+
+def _large_head() -> httpx.RemoteProtocolError:
+    return httpx.RemoteProtocolError(f"its answer has more than {_MAX_HEADERS} headers, or {_MAX_HEAD} bytes of them")

@@ -13,26 +13,20 @@ from gateway.errors import HeaderMismatch
 class Headers:
     """Headers of which most come once; of one that was repeated `get` has the first."""
 
-    __slots__ = ("_first", "is_repeated", "raw")
+    __slots__ = ("is_repeated", "raw", "values")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
         self.raw = raw if type(raw) is list else list(raw)
-        self._first = dict(self.raw)
-        self.is_repeated = len(self._first) != len(self.raw)
+        self.values = values = dict(self.raw)
+        """Values as they came, by name; the first one where a header was repeated."""
+        self.is_repeated = len(values) != len(self.raw)
         """Whether any header came more than once."""
         if self.is_repeated:
-            self._first = dict(reversed(self.raw))
-
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._first
-
-    def first(self, name: bytes) -> bytes | None:
-        """The value of a header as it came, the first one where it was repeated."""
-        return self._first.get(name)
+            self.values = dict(reversed(self.raw))
 
     def get(self, name: bytes, default: str = "") -> str:
         """The value of a header."""
-        value = self._first.get(name)
+        value = self.values.get(name)
         return default if value is None else value.decode("latin-1")
 
     def raw_value(self, name: bytes) -> bytes | None:
@@ -40,19 +34,14 @@ class Headers:
         if self.is_repeated:
             found = [value for each, value in self.raw if each == name]
             return b",".join(found) if found else None
-        return self._first.get(name)
+        return self.values.get(name)
 
     def all(self, name: bytes) -> list[str]:
         """The values of a header that may be repeated."""
         if self.is_repeated:
             return [value.decode("latin-1") for each, value in self.raw if each == name]
-        value = self._first.get(name)
+        value = self.values.get(name)
         return [] if value is None else [value.decode("latin-1")]
-
-    def find(self, name: bytes) -> str | None:
-        """The value of a header, None if there is none."""
-        value = self._first.get(name)
-        return None if value is None else value.decode("latin-1")
 
     def check_once(self, names: Collection[bytes]) -> None:
         """Let headers pass of which none of these was repeated. Raises HeaderMismatch."""

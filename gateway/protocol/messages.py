@@ -82,6 +82,7 @@ _TAIL_TYPESCRIPT = re.compile(
 )
 _TAIL_WINDOW = 400
 _DEPTH = 246
+_SHALLOW = 2 * _DEPTH  # bytes: no more of them can't be nested that deeply
 _TIMES = orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS
 _DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _LONG = b"0" * 19
@@ -96,7 +97,7 @@ def parse(body: bytes) -> Any:
         raise ParseError(f"The body is not valid JSON: {error}.") from None
     if _has_long_digits(body):
         _refuse_large_integers(body)
-    if _may_be_deep(body):
+    if len(body) > _SHALLOW and _may_be_deep(body):
         _refuse_depth(value)
     return value
 
@@ -129,10 +130,7 @@ def encode(message: Message) -> bytes:
     """Write one message as a line of JSON; a reply's raw result is spliced in as it is."""
     if type(message) is Reply and message.raw is not None:
         return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (orjson.dumps(message.id), message.raw)
-    if type(message) is Request:
-        asked = {"jsonrpc": "2.0", "id": message.id, "method": message.method, "params": message.params}
-        return dump(asked)
-    return dump(to_json(message))
+    return orjson.dumps(to_json(message), option=_TIMES)
 
 
 def dump(value: Any) -> bytes:
@@ -215,7 +213,7 @@ def _cut_reply(body: bytes) -> Reply | None:
         result = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    if _may_be_deep(raw):
+    if len(raw) > _SHALLOW and _may_be_deep(raw):
         _refuse_depth(result)
     return Reply(orjson.loads(id), result, raw)
 
@@ -233,7 +231,7 @@ def _has_long_digits(body: bytes) -> bool:
 
 def _may_be_deep(body: bytes) -> bool:
     """Whether there are as many brackets as it takes to be nested too deeply."""
-    return len(body) > 2 * _DEPTH and body.count(b"[") + body.count(b"{") > _DEPTH
+    return body.count(b"[") + body.count(b"{") > _DEPTH
 
 
 def _refuse_depth(value: Any) -> None:

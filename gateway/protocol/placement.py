@@ -33,16 +33,18 @@ def place(headers: Headers, messages: Sequence[Message]) -> Placed:
     """Place a body (one message, or those of a batch). Raises HeaderMismatch, UnsupportedVersion or InvalidRequest."""
     if headers.is_repeated:
         headers.check_once(_ROUTING)
-    version, session_id = headers.find(_VERSION), headers.find(_SESSION)
+    given, id = headers.values.get(_VERSION), headers.values.get(_SESSION)
+    version = None if given is None else given.decode("latin-1")
     if version is not None and version not in versions.HANDSHAKE:
         raise UnsupportedVersion(version, versions.SUPPORTED)
     modern, opens = None, False
     for message in messages:
         if isinstance(message, _ASKING):
             meta = message.params.get("_meta")
-            if modern is None and isinstance(meta, dict) and isinstance(asked := meta.get(_VERSION_META), str):
-                modern = None if asked in versions.HANDSHAKE else asked
-            opens = opens or (message.method == "initialize" and isinstance(message, Request))
+            if meta is not None and modern is None:
+                modern = _modern(meta)
+            if message.method == "initialize" and isinstance(message, Request):
+                opens = True
     if modern is not None and version is None:
         raise HeaderMismatch(
             "A request with a protocolVersion in _meta needs the header MCP-Protocol-Version with the same value."
@@ -51,4 +53,10 @@ def place(headers: Headers, messages: Sequence[Message]) -> Placed:
         raise UnsupportedVersion(modern, versions.SUPPORTED)
     if opens and len(messages) > 1:
         raise InvalidRequest("initialize must not be part of a batch.")
-    return Placed(version, None if opens else session_id, opens)
+    return Placed(version, None if opens or id is None else id.decode("latin-1"), opens)
+
+
+def _modern(meta: object) -> str | None:
+    """The revision that a message's `_meta` names, if that is one without a handshake."""
+    asked = meta.get(_VERSION_META) if isinstance(meta, dict) else None
+    return asked if isinstance(asked, str) and asked not in versions.HANDSHAKE else None

@@ -164,6 +164,7 @@ class Http1Protocol:
         "_is_closed",
         "_is_feeding",
         "_is_paused",
+        "_keeps_case",
         "_line",
         "_lingers",
         "_parser",
@@ -222,6 +223,7 @@ class Http1Protocol:
         self._asgi: Any = app.app if type(app) is ASGIWrapper else None  # one call less than by the wrapper
         self._stock: StockProtocol | None = None
         self._stream: Any = None
+        self._keeps_case: bool = config.h11_pass_raw_headers
         self._is_paused = False
         self._drainers: list[asyncio.Future[None]] = []
         self._parser = httptools.HttpRequestParser(self)
@@ -516,19 +518,21 @@ class Http1Protocol:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # else it is a trailer, which ASGI has no place for
-            self._headers.append((name, value))
+            self._headers.append((name if self._keeps_case else name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        parser, raw = self._parser, self._headers
+        parser, headers = self._parser, self._headers
         http_version, method = parser.get_http_version(), parser.get_method()
         limit = self.config.h11_max_incomplete_size
         if (
             (self._fed > limit and self._size_of_head() > limit)
-            or len(raw) > _MAX_HEADERS
+            or len(headers) > _MAX_HEADERS
             or len(self._url) > _MAX_TARGET
         ):
             raise _BadRequest(431, "the head is too large, or has too many headers")
-        headers = [(name.lower(), value) for name, value in raw]
+        raw = headers
+        if self._keeps_case:
+            headers = [(name.lower(), value) for name, value in raw]
         named = dict(headers)
         if http_version != "1.1" and http_version != "1.0":
             raise _BadRequest(505, "an unknown version")
@@ -546,7 +550,7 @@ class Http1Protocol:
             self._hands_over = True
             return
         self._raw = None
-        scope = self._scope(method.decode("ascii"), http_version, raw if self.config.h11_pass_raw_headers else headers)
+        scope = self._scope(method.decode("ascii"), http_version, raw)
         exchange = Exchange(self, scope, expects=expects)
         exchange.keeps = parser.should_keep_alive() and http_version == "1.1" and method != b"CONNECT"
         self._reading = exchange

@@ -157,11 +157,11 @@ class Sessions:
         known = self._by_id.get(text or "")
         if known is None or known.is_local_only or known.owner != (principal.digest, address):
             return None
-        expires = known.id.expires
+        expires, key = known.id.expires, known.key
         if expires <= time.time():
             return None
-        self._known.move_to_end(known.key)
-        self._used[known.key] = expires
+        self._known.move_to_end(key)
+        self._used[key] = expires
         return known
 
     async def find(self, text: str | None, principal: Principal, address: str, server: str | None) -> Session:
