@@ -144,7 +144,7 @@ class Http:
                 raise ClientLeft from None  # it is there, but does not read
             raise
         finally:
-            guard.lift()
+            self.alarms.all.discard(guard)  # it is lifted
         self.finished = True
 
     async def send(self, message: AsgiMessage) -> None:
@@ -207,7 +207,7 @@ class Http:
                 raise BodyTimeout(seconds) from None
             raise
         finally:
-            guard.lift()
+            self.alarms.all.discard(guard)  # it is lifted
 
     def check_json(self) -> None:
         """Let a body pass that is declared as JSON. Raises UnsupportedMediaType."""

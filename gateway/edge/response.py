@@ -42,18 +42,19 @@ refusals = logging.getLogger("gateway.refusals")
 RawHeaders = list[tuple[bytes, bytes]]
 
 
-async def send_bytes(
+def send_bytes(
     http: Http,
     status: int,
     body: bytes,
     content_type: bytes = b"application/json",
     headers: Iterable[tuple[bytes, bytes]] = (),
-) -> None:
+) -> Awaitable[None]:
     """Send a whole answer."""
     fixed = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
-    if len(body) <= _PIECE:
-        await http.send_whole(status, fixed, body)
-        return
+    return http.send_whole(status, fixed, body) if len(body) <= _PIECE else _send_pieces(http, status, fixed, body)
+
+
+async def _send_pieces(http: Http, status: int, fixed: RawHeaders, body: bytes) -> None:
     await http.send({"type": "http.response.start", "status": status, "headers": fixed})
     last = (len(body) - 1) // _PIECE * _PIECE  # in pieces, so that a client that stops reading holds no more
     for at in range(0, last, _PIECE):
@@ -167,8 +168,10 @@ class Response:
             alarms = self._http.alarms
             now = alarms.loop.time()
             self._keep_alive_at = now + self._keepalive_seconds
-            self.at = now + _WATCH_AFTER_SECONDS if self._cancels else self._keep_alive_at
-            alarms.add(self)
+            self.at = at = now + _WATCH_AFTER_SECONDS if self._cancels else self._keep_alive_at
+            alarms.all.add(self)
+            if at < alarms.next:
+                alarms.arm(at)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -232,10 +235,15 @@ class Response:
         id = self._recording.event(payload, answers) if self._recording is not None else None
         return encode_event(payload, name="message", id=id)
 
-    async def finish(self, payload: bytes, answers: Id | None, status: int = 200) -> None:
+    def finish(self, payload: bytes, answers: Id | None, status: int = 200) -> Awaitable[None]:
         """Send a JSON-RPC answer: as the last event if this is a stream by now, else as the body."""
-        if self._tasks:
-            await self._stop()
+        if self._tasks or self.streaming:
+            return self._finish(payload, answers, status)
+        self._http.alarms.all.discard(self)
+        return send_bytes(self._http, status, payload)
+
+    async def _finish(self, payload: bytes, answers: Id | None, status: int) -> None:
+        await self._stop()
         if self.streaming:
             await self._end(self.frame(payload, answers))
         else:

@@ -41,9 +41,14 @@ class Connections:
         """How many carry a request now."""
         return len(self._all) - len(self._idle)
 
-    async def send(self, data: bytes) -> Response:
+    def send(self, data: bytes) -> Awaitable[Response]:
         """Send a whole request and wait for the head of its answer. Raises httpx.TransportError, AddressRefused."""
-        return await (self._free() or await self._connected()).begin(data).head()
+        connection = self._free()
+        return self._send(data) if connection is None else connection.begin(data).head()
+
+    async def _send(self, data: bytes) -> Response:
+        connection = await self._connected()
+        return await connection.begin(data).head()
 
     async def take(self) -> Connection:
         """A connection for one request, which has to be begun at once. Raises httpx.TransportError, AddressRefused."""

@@ -62,11 +62,7 @@ class Response:
 
     def header(self, name: bytes) -> str:
         """The first value of a header; empty if there is none."""
-        return self.raw_header(name).decode("latin-1")
-
-    def raw_header(self, name: bytes) -> bytes:
-        """The same as it came."""
-        return self.named.get(name, b"")
+        return self.named.get(name, b"").decode("latin-1")
 
     async def head(self) -> Response:
         """Wait for the head, and return the answer itself. Raises httpx.TransportError."""
@@ -386,7 +382,8 @@ class Connection(asyncio.Protocol):
         self._response = None
         is_sent = not self._is_sending and not self._transport.get_write_buffer_size()
         keeps = self._keeps and is_sent and not self._is_extra
-        self.resume()
+        if self._paused:
+            self.resume()
         if keeps:
             self._pool.release(self)
         else:

@@ -104,7 +104,8 @@ def parse(body: bytes) -> Any:
 
 def decode(body: bytes) -> Message | Batch:
     """Read one message or a batch. Raises ParseError or InvalidRequest."""
-    return from_json(parse(body))
+    value = parse(body)
+    return _message(value) if type(value) is dict else from_json(value)
 
 
 def from_json(value: Any) -> Message | Batch:

@@ -46,7 +46,7 @@ from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerConte
 from hypercorn.utils import valid_server_name
 
 from gateway.deadlines import Alarms
-from gateway.run.http1_exchange import HIGH_WATER, Exchange, Message, status_line
+from gateway.run.http1_exchange import HIGH_WATER, Exchange, Message
 
 KNOWN_VERSIONS = frozenset({"0.18.0"})
 """The hypercorn versions whose own tests of HTTP/1.1 pass on this."""
@@ -84,6 +84,8 @@ class _Shared:
 
     def __init__(self) -> None:
         self.open: set[Http1Protocol] = set()
+        self.is_ending = False
+        """Whether the server ends: each connection closes after its answer."""
         self._watching: asyncio.Task[None] | None = None
         self._second = 0
         self._for_apps: tuple[Any, ...] | None = None
@@ -113,7 +115,7 @@ class _Shared:
     def plain(self, status: int, config: Config) -> RawData:
         """A whole answer without a body, after which the connection is closed."""
         lines = b"content-length: 0\r\n%bconnection: close\r\n" % self.fixed_lines(config)
-        return RawData(b"%b\r\n%b\r\n" % (status_line(status), lines))
+        return RawData(b"HTTP/1.1 %d \r\n%b\r\n" % (status, lines))
 
     def flush_later(self, exchange: Exchange) -> None:
         """Have a head written at the end of the loop's turn, if its body has not come by then."""
@@ -134,6 +136,7 @@ class _Shared:
 
     async def _watch(self, context: WorkerContext) -> None:
         await context.terminated.wait()
+        self.is_ending = True
         for connection in list(self.open):
             connection.end_if_idle()
 
@@ -173,6 +176,7 @@ class Http1Protocol:
         "_reading",
         "_refused",
         "_requests",
+        "_root_path",
         "_stock",
         "_stream",
         "_url",
@@ -223,6 +227,7 @@ class Http1Protocol:
         self._asgi: Any = app.app if type(app) is ASGIWrapper else None  # one call less than by the wrapper
         self._stock: StockProtocol | None = None
         self._stream: Any = None
+        self._root_path: str = config.root_path
         self._keeps_case: bool = config.h11_pass_raw_headers
         self._is_paused = False
         self._drainers: list[asyncio.Future[None]] = []
@@ -323,7 +328,7 @@ class Http1Protocol:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def drain(self) -> None:
+    async def _drain(self) -> None:
         """Wait until the client reads, or has gone."""
         while self._is_paused and not self._is_closed:
             waiter = self.shared.loop.create_future()
@@ -333,14 +338,19 @@ class Http1Protocol:
             finally:
                 self._drainers.remove(waiter)
 
-    async def write(self, data: bytes) -> None:
-        """Write a part of an answer; one that nobody can read is dropped in silence, as hypercorn does."""
-        if self.transport is None:
-            await self.send(RawData(data))
-        elif not self.transport.is_closing():
-            self.transport.write(data)
+    def write(self, data: bytes) -> Awaitable[None] | None:
+        """Write a part of an answer; what is returned is to be awaited, since the client does not read as fast.
+
+        What nobody can read any more is dropped in silence, as hypercorn does.
+        """
+        transport = self.transport
+        if transport is None:
+            return self.send(RawData(data))
+        if not transport.is_closing():
+            transport.write(data)
             if self._is_paused:
-                await self.drain()
+                return self._drain()
+        return None
 
     # --- what arrives -------------------------------------------------------------------------------------------
 
@@ -584,7 +594,7 @@ class Http1Protocol:
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
-            "root_path": self.config.root_path,
+            "root_path": self._root_path,
             "headers": headers,
             "client": self.client,
             "server": self.server,
@@ -629,29 +639,26 @@ class Http1Protocol:
 
     async def _work(self, exchange: Exchange) -> None:
         """Have one request after the other answered by the application, as long as no other task is free for that."""
+        app: Any = self.app
         next: Exchange | None = exchange
         while next is not None:
-            await self._run(next)
+            exchange = next
+            try:
+                if self._asgi is not None:
+                    await self._asgi(exchange.scope, exchange.receive, exchange.send)
+                else:
+                    await app(exchange.scope, exchange.receive, exchange.send, *self.shared.for_apps)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                await self.config.log.exception("Error in ASGI Framework")
+            finally:
+                if not exchange.is_ended:
+                    await self._broken_off(exchange)
             if self._is_closed or self._free is not None:
                 return
-            waiter = self._free = self.shared.loop.create_future()
+            waiter = self._free = self.shared.alarms.loop.create_future()
             next = await waiter
-
-    async def _run(self, exchange: Exchange) -> None:
-        """Have a request answered by the application."""
-        app: Any = self.app
-        try:
-            if self._asgi is not None:
-                await self._asgi(exchange.scope, exchange.receive, exchange.send)
-            else:
-                await app(exchange.scope, exchange.receive, exchange.send, *self.shared.for_apps)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            await self.config.log.exception("Error in ASGI Framework")
-        finally:
-            if not exchange.is_ended:
-                await self._broken_off(exchange)
 
     async def _broken_off(self, exchange: Exchange) -> None:
         """The application ended without a whole answer."""
@@ -670,14 +677,14 @@ class Http1Protocol:
         self._busy = None
         if not exchange.is_complete:  # what the client still sends is not read
             self._linger()
-        elif not exchange.keeps or self.context.terminated.is_set():
+        elif not exchange.keeps or self.shared.is_ending:
             self._is_closed = True
             self.task_group.spawn(self._close)
         elif self._line:
             self._begin_next()
-            self.read_on()
         else:
             self._wait_for_head()
+        if self._pause is not None:
             self.read_on()
 
     def _wait_for_head(self) -> None:
@@ -685,8 +692,11 @@ class Http1Protocol:
         if self._has_stock_timer:
             return
         seconds = self.config.keep_alive_timeout
-        self.at = self.shared.alarms.loop.time() + (min(_HEAD_SECONDS, seconds) if self._in_head else seconds)
-        self.shared.alarms.add(self)
+        alarms = self.shared.alarms
+        self.at = at = alarms.loop.time() + (min(_HEAD_SECONDS, seconds) if self._in_head else seconds)
+        alarms.all.add(self)
+        if at < alarms.next:
+            alarms.arm(at)
 
     def end_if_idle(self) -> None:
         """The server ends: so does a connection that nobody uses."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Protocol
 
 from hypercorn.config import Config
@@ -26,6 +26,8 @@ Message = dict[str, Any]
 class Shared(Protocol):
     """What the connections of a worker have in common, as far as it is needed here."""
 
+    @property
+    def is_ending(self) -> bool: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
 
@@ -49,8 +51,8 @@ class Connection(Protocol):
     @property
     def shared(self) -> Shared: ...
 
-    async def write(self, data: bytes) -> None:
-        """Write a part of the answer, as fast as the client reads."""
+    def write(self, data: bytes) -> Awaitable[None] | None:
+        """Write a part of the answer; what is returned is to be awaited."""
         ...
 
     def read_on(self) -> None:
@@ -98,12 +100,14 @@ class Exchange:
         """A part of the body arrived."""
         self._chunks.append(body)
         self.size += len(body)
-        self._wake()
+        if self._waiters:
+            self._wake()
 
     def complete(self) -> None:
         """The body has arrived whole."""
         self.is_complete = True
-        self._wake()
+        if self._waiters:
+            self._wake()
 
     def leave(self) -> None:
         """The client has gone."""
@@ -131,7 +135,7 @@ class Exchange:
             if self._expects:
                 self._expects = False
                 if not self.is_started:
-                    await self._connection.write(_CONTINUE)
+                    await _written(self._connection.write(_CONTINUE))
                     continue
             waiter = self._connection.shared.loop.create_future()
             self._waiters = [*self._waiters, waiter]
@@ -195,10 +199,10 @@ class Exchange:
             else:
                 self.keeps = False
         shared, close = connection.shared, b""
-        if not self.keeps or connection.context.terminated.is_set():
+        if not self.keeps or shared.is_ending:
             self.keeps, close = False, b"connection: close\r\n"
         fixed = shared.fixed_lines(connection.config)
-        self._head = b"%b\r\n%b%b%b\r\n" % (status_line(status), lines, fixed, close)
+        self._head = b"HTTP/1.1 %d \r\n%b%b%b\r\n" % (status, lines, fixed, close)  # no reason, as hypercorn's own
         self._status = status
         self.is_started = True
         shared.flush_later(self)
@@ -211,7 +215,7 @@ class Exchange:
     async def _flush(self) -> None:
         head, self._head = self._head, b""
         if head:
-            await self._connection.write(head)
+            await _written(self._connection.write(head))
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         if self._bodiless:
@@ -226,11 +230,14 @@ class Exchange:
                 body += b"0\r\n\r\n"
         head, self._head = self._head, b""
         if head or body:
-            await self._connection.write(head + body if head else bytes(body))
+            waiting = self._connection.write(head + body if head else bytes(body))
+            if waiting is not None:
+                await waiting
         if more:
             return
         self.is_ended = True
-        self._wake()
+        if self._waiters:
+            self._wake()
         if self._left and not self._bodiless:
             self.keeps = False  # shorter than it said: the end of the connection shows it
         if self._connection.logs:
@@ -243,6 +250,6 @@ class Exchange:
         await logger.access(self.scope, {"status": status, "headers": headers}, time.time() - self._began)
 
 
-def status_line(status: int) -> bytes:
-    """The first line of an answer."""
-    return b"HTTP/1.1 %d " % status  # without a reason, as hypercorn's own
+async def _written(waiting: Awaitable[None] | None) -> None:
+    if waiting is not None:
+        await waiting

@@ -79,7 +79,7 @@ class Session:
         self.get_stream: GetStream | None = None
         self.ended = False
         self._around = around
-        self._under_way: dict[Id, set[Guard]] = {}
+        self._under_way: dict[Guard, Id] = {}
         self._waiting: dict[str, Callable[[], None]] = {}
         self._translation: Translation | None = None
 
@@ -141,10 +141,7 @@ class Session:
         pool = self._around.pool
         if guard is None:
             guard = Guard(pool.alarms)
-        same = self._under_way.get(request.id)
-        if same is None:
-            same = self._under_way[request.id] = set()
-        same.add(guard)
+        self._under_way[guard] = request.id
         try:
             exchange, link = OwnExchange(request), pool.links.get(server.name)
             if link is None or link.spec is not server.spec:
@@ -168,9 +165,7 @@ class Session:
                 raise SessionNotFound if self.ended else RequestCancelled from None
             raise
         finally:
-            same.discard(guard)
-            if not same:
-                self._under_way.pop(request.id, None)
+            del self._under_way[guard]
         raise UpstreamProtocolError(server.name, f"Server {server.name!r} does not know the session that it just made.")
 
     async def answer(self, message: Reply | Failure) -> None:
@@ -231,16 +226,16 @@ class Session:
 
     def cancel_here(self, id: Id) -> bool:
         """Cancel a request if it is this worker that carries it; the server is told."""
-        under_way = self._under_way.get(id)
-        for each in list(under_way or ()):
-            each.cut(_CANCELLED)
+        under_way = [guard for guard, each in self._under_way.items() if each == id]
+        for guard in under_way:
+            guard.cut(_CANCELLED)
         return bool(under_way)
 
     def cancel_all(self) -> None:
         """The session is over: so is what it has under way."""
         self.ended = self.upstream.closed = True
-        for id in list(self._under_way):
-            self.cancel_here(id)
+        for guard in list(self._under_way):
+            guard.cut(_CANCELLED)
         if self.get_stream is not None:
             self.get_stream.close()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -118,15 +118,19 @@ class StreamableHttpUpstream:
             ) from None
 
     async def call(self, session: UpstreamSession, request: Request) -> Reply | Failure | MessageStream:
-        response = await self._sent(request, _headers(session))
+        try:
+            response = await self._send(request, _headers(session))
+        except FOREIGN as error:
+            raise translated(self._server, error) from None
         try:
             answer: Message | Batch | None = None
-            if response.status != 200 or response.raw_header(b"content-encoding"):
+            if response.status != 200 or b"content-encoding" in response.named:
                 answer = await self._checked(response, session=session.session_id is not None)
             if answer is None:
-                if media_type(response) == "text/event-stream":
+                kind = media_type(response)
+                if kind == "text/event-stream":
                     return self._stream(session, request, response)
-                answer = await self._body(response)
+                answer = await self._body(response, kind)
         except BaseException:
             response.close()
             raise
@@ -251,23 +255,27 @@ class StreamableHttpUpstream:
                     if isinstance(message, Reply | Failure):
                         return message
         else:
-            for message in _flat(await self._body(response)):
+            for message in _flat(await self._body(response, media_type(response))):
                 if isinstance(message, Reply | Failure):
                     return message
         raise exchange.HandshakeRefused("it ended its answer to initialize without a result")
 
     async def _sent(self, message: Message, headers: bytes) -> Response:
         """Send a message; the head of the answer is here, its body is to be read and let go of."""
+        try:
+            return await self._send(message, headers)
+        except FOREIGN as error:
+            raise translated(self._server, error) from None
+
+    def _send(self, message: Message, headers: bytes) -> Awaitable[Response]:
+        """The same with the HTTP client's own errors."""
         if self._client.is_closed:
             raise UpstreamUnreachable(
                 self._server, f"Server {self._server!r} was removed or changed; the request was not sent."
             )
-        try:
-            if self._posting is None:
-                self._posting = self._client.endpoint("POST", self._url, _POST)
-            return await self._posting.send(encode(message), headers)
-        except FOREIGN as error:
-            raise translated(self._server, error) from None
+        if self._posting is None:
+            self._posting = self._client.endpoint("POST", self._url, _POST)
+        return self._posting.send(encode(message), headers)
 
     def _let_go(self, response: Response) -> None:
         """Close a response; one of which only the end is to come is read to it, so that its connection serves on."""
@@ -322,14 +330,13 @@ class StreamableHttpUpstream:
         if media_type(response) != "application/json":
             return None
         try:
-            message = await self._body(response)
+            message = await self._body(response, "application/json")
         except GatewayError:
             return None
         return message if isinstance(message, Failure) else None
 
-    async def _body(self, response: Response) -> Message | Batch:
-        """The messages of an answer that is no stream. Raises UpstreamError."""
-        found = media_type(response)
+    async def _body(self, response: Response, found: str) -> Message | Batch:
+        """The messages of an answer that is no stream, of the media type found. Raises UpstreamError."""
         if found != "application/json":
             raise UpstreamProtocolError(
                 self._server,

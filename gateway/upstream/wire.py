@@ -74,7 +74,7 @@ def too_large(server: str, limit: int) -> UpstreamProtocolError:
 
 def media_type(response: Response) -> str:
     """The media type of an answer, without parameters, in lower case."""
-    return _media_type(response.raw_header(b"content-type"))
+    return _media_type(response.named.get(b"content-type", b""))
 
 
 @lru_cache(maxsize=64)  # servers send few different ones
