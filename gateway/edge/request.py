@@ -184,9 +184,8 @@ class Http:
         declared = self.headers.values.get(b"content-length")
         if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise BodyTooLarge(limit)
-        guard = self.guard
+        guard, size = self.guard, 0
         before: list[bytes] = []
-        size = 0
         guard.limit(seconds, _SLOW_BODY)
         try:
             while True:

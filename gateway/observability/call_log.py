@@ -86,9 +86,7 @@ class CallLog:
         request, reached = call.request, call.reached
         method = self._names.get(request.method, "unknown")  # a caller can send anything
         upstream = reached.seconds
-        self._metrics.called(method, outcome, seconds, upstream)
-        if reached.server is not None:
-            self._metrics.server_called(reached.server, reached.tool, outcome)
+        self._metrics.called(method, outcome, seconds, reached.server, reached.tool, upstream)
         if not self._is_on or (self._only_errors and outcome == "ok") or not calls.isEnabledFor(logging.INFO):
             return
         named = request.params.get("name", request.params.get("uri"))

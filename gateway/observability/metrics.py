@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_MAX_UNSETTLED = 2000  # calls
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -35,8 +36,8 @@ class _Times:
 class Metrics:
     """The figures; every one is labelled with the replica.
 
-    What is counted of each call is counted in plain numbers here, and added to the library's figures by `settle`: each
-    of those is a lock, and a place in a file where there are several workers.
+    A call leaves an entry, and `settle` counts many at once, in plain numbers first: each of the library's figures is a
+    lock, and a place in a file where there are several workers.
     """
 
     def __init__(self, replica: str, *, by_tool: bool = False) -> None:
@@ -64,6 +65,7 @@ class Metrics:
         self._by_tool = by_tool
         self._seconds = self._histogram("gateway_call_seconds", "From request to answer.")
         self._upstream_seconds = self._histogram("gateway_upstream_seconds", "Of that, waiting for the server.")
+        self._unsettled: list[tuple[str, str, float, str | None, str | None, float | None]] = []
         self._called: dict[tuple[str, str], int] = defaultdict(int)
         self._took: dict[str, _Times] = defaultdict(_Times)
         self._waited: dict[str, _Times] = defaultdict(_Times)
@@ -99,21 +101,26 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
-    def called(self, method: str, outcome: str, seconds: float, upstream_seconds: float | None) -> None:
-        """Count one call, and how long it took."""
-        self._called[method, outcome] += 1
-        self._took[method].add(seconds)
-        if upstream_seconds is not None:
-            self._waited[method].add(upstream_seconds)
-
-    def server_called(self, server: str, tool: str | None, outcome: str) -> None:
-        """Count one request that was sent on to a server."""
-        self._of_servers[server, outcome] += 1
-        if tool is not None and self._by_tool:
-            self._of_tools[server, tool, outcome] += 1
+    def called(
+        self, method: str, outcome: str, seconds: float, server: str | None, tool: str | None, waited: float | None
+    ) -> None:
+        """Count one call and how long it took, in seconds; `server` is None if it was sent on to none."""
+        self._unsettled.append((method, outcome, seconds, server, tool, waited))
+        if len(self._unsettled) >= _MAX_UNSETTLED:
+            self.settle()
 
     def settle(self) -> None:
         """Add what was counted since the last time to the figures."""
+        unsettled, self._unsettled = self._unsettled, []
+        for method, outcome, seconds, server, tool, waited in unsettled:
+            self._called[method, outcome] += 1
+            self._took[method].add(seconds)
+            if waited is not None:
+                self._waited[method].add(waited)
+            if server is not None:
+                self._of_servers[server, outcome] += 1
+                if tool is not None and self._by_tool:
+                    self._of_tools[server, tool, outcome] += 1
         for counts, counter in (
             (self._called, self._calls),
             (self._of_servers, self._server_calls),

@@ -124,6 +124,7 @@ class ServerLink:
         self.spec = spec
         self._upstream = upstream
         self._limits = limits
+        self._seconds = spec.timeout_seconds or limits.call_seconds
         self._alarms = alarms or Alarms()
         self._changed = changed
         self._ids = itertools.count(1)
@@ -162,7 +163,7 @@ class ServerLink:
             self._calls += 1
         if guard is None:
             guard = Guard(self._alarms)
-        seconds = self.spec.timeout_seconds or self._limits.call_seconds
+        seconds = self._seconds
         guard.limit(seconds, _LATE)
         try:
             answer: Reply | Failure | MessageStream | None
