@@ -491,9 +491,11 @@ class Http1Protocol:
                 transport.resume_reading()
 
     def _forget(self) -> None:
-        """Nothing is due on this connection any more."""
+        """There is nothing more to do on this connection: nothing is due, and no task waits for a request."""
         self.shared.open.discard(self)
         self.shared.alarms.discard(self)
+        if self._free is not None and not self._free.done():
+            self._free.set_result(None)
 
     def _lost(self) -> None:
         """The connection is gone: whoever works on a request is told."""
@@ -502,8 +504,6 @@ class Http1Protocol:
         self._line.clear()
         self._wake_drainers()
         self.read_on()
-        if self._free is not None and not self._free.done():
-            self._free.set_result(None)
         if self._busy is not None:
             self._busy.leave()
 
@@ -655,7 +655,7 @@ class Http1Protocol:
             finally:
                 if not exchange.is_ended:
                     await self._broken_off(exchange)
-            if self._is_closed or self._free is not None:
+            if self._is_closed or self._stock is not None or self._free is not None:
                 return
             waiter = self._free = self.shared.alarms.loop.create_future()
             next = await waiter

@@ -508,6 +508,59 @@ async def test_an_upgrade_to_what_nobody_speaks_is_an_ordinary_request() -> None
         assert (await peer.answer())[2] == b"POST /a b hello"
 
 
+async def test_an_upgrade_on_a_connection_that_was_used_is_left_to_hypercorn() -> None:
+    async with serving(Recorder()) as connect:
+        peer = await connect()
+        for _ in range(3):
+            peer.send(POST)
+            assert (await peer.answer())[0] == 200
+        peer.send(
+            b"GET /d HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n"
+        )
+        status, headers, _ = await peer.answer()
+        assert (status, headers["upgrade"]) == (101, "h2c")
+        peer.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        assert b"GET /d " in await peer.reader.readuntil(b"GET /d ")
+
+
+async def test_a_request_is_answered_while_the_application_still_works_on_the_last_one() -> None:
+    working, leave = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+        if scope["path"] == "/works-on":
+            working.set()
+            await leave.wait()
+
+    async with serving(app) as connect:
+        peer = await connect()
+        for target in (b"/works-on", b"/a", b"/works-on", b"/b", b"/c"):
+            peer.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+            assert (await peer.answer())[0] == 200
+        assert working.is_set()
+        leave.set()
+        peer.send(b"GET /d HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await peer.answer())[0] == 200
+
+
+async def test_a_slow_head_gets_no_more_time_with_each_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "_HEAD_SECONDS", 0.2)
+    async with serving(Recorder(), keep_alive_timeout=5) as connect:
+        peer = await connect()
+        peer.send(POST)
+        assert (await peer.answer())[0] == 200
+
+        async def drip() -> None:
+            for byte in b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 100:
+                peer.send(bytes([byte]))
+                await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        assert (await peer.answer())[0] == 408
+        await end([dripping])
+
+
 async def test_an_unknown_hypercorn_keeps_its_own_protocol(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
