@@ -19,7 +19,7 @@ from gateway.observability.logs import FIELDS, only_handler
 from gateway.observability.metrics import Metrics
 
 _TOGETHER_SECONDS = 0.1
-_AT_ONCE = 20  # lines that are formatted before the loop goes on with its work
+_AT_ONCE = 5  # lines that are formatted before the loop goes on with its work
 _NAME = 128  # characters of a name
 _MAX_WAITING = 20_000  # entries; more are dropped, and counted, while nobody reads standard error
 
