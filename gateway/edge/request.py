@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
@@ -128,6 +128,19 @@ class Http:
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._complete = True
         return message
+
+    def call_when_left(self, callback: Callable[[], None]) -> Sequence[asyncio.Task[None]]:
+        """Have this called when the client leaves; what is returned is to be ended when nobody wants that any more."""
+        server = getattr(self._receive, "__self__", None)
+        if (register := getattr(server, "call_when_left", None)) is not None:  # our own server's request has that
+            register(callback)
+            return ()
+        return [asyncio.create_task(self._watch(callback))]
+
+    async def _watch(self, callback: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        callback()
 
     async def send_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send an answer of one piece, from the request's own task. Raises ClientLeft when the client does not read."""

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 from starlette.types import Message as AsgiMessage
-from starlette.types import Receive
 
 from gateway.deadlines import Scope
 from gateway.edge.request import Accepts, Http
@@ -136,6 +135,8 @@ class Response:
     _wrote = 0.0
     at = 0.0
     """When it is time to look after a call that takes long (`deadlines.Alarm`)."""
+    _watches = False
+    _is_over = False
     streaming = False
 
     def __init__(
@@ -175,6 +176,7 @@ class Response:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._is_over = True
         self._http.alarms.all.discard(self)
         for task in self._tasks:
             task.cancel()
@@ -185,8 +187,9 @@ class Response:
 
     def ring(self) -> None:
         """The call takes long: watch for a hang-up, and keep the connection alive from its time on."""
-        if self._cancels and not self._tasks:
-            self._start(self._watch)
+        if self._cancels and not self._watches:
+            self._tasks = self._http.call_when_left(self._leave)
+            self._watches = True
             if self._accepts is not Accepts.JSON:
                 self.at = self._keep_alive_at
                 self._http.alarms.add(self)
@@ -239,6 +242,7 @@ class Response:
         """Send a JSON-RPC answer: as the last event if this is a stream by now, else as the body."""
         if self._tasks or self.streaming:
             return self._finish(payload, answers, status)
+        self._is_over = True
         self._http.alarms.all.discard(self)
         return send_bytes(self._http, status, payload)
 
@@ -276,6 +280,7 @@ class Response:
 
     async def _stop(self) -> None:
         """From here on no task writes, and a hang-up cancels nothing."""
+        self._is_over = True
         self._http.alarms.discard(self)
         if self._tasks:
             await end(self._tasks)
@@ -311,14 +316,10 @@ class Response:
 
         self._tasks = [*self._tasks, asyncio.create_task(run())]
 
-    async def _watch(self) -> None:
-        while (await self._http.receive())["type"] != "http.disconnect":
-            pass
-        self._leave()
-
     def _leave(self) -> None:
         """The client left: end the work at once, unless it has ended."""
-        self._http.guard.cut(_HUNG_UP)
+        if not self._is_over:
+            self._http.guard.cut(_HUNG_UP)
 
     async def _keep_alive(self) -> None:
         now = asyncio.get_running_loop().time
@@ -341,7 +342,7 @@ async def stream(
         await http.send({"type": "http.response.body", "body": b""})
         return
     with Scope(http.alarms) as writing:
-        leaving = asyncio.create_task(_cut_when_gone(http.receive, writing))
+        leaving = http.call_when_left(writing.cut)
         try:
             async with aclosing(frames()) as parts:
                 async for frame in parts:
@@ -351,11 +352,6 @@ async def stream(
                 raise
             return  # the client left; the scope's own end is quiet then
         finally:
-            await end([leaving])
+            if leaving:
+                await end(leaving)
     await http.send({"type": "http.response.body", "body": b""})
-
-
-async def _cut_when_gone(receive: Receive, writing: Scope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    writing.cut()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from hypercorn.config import Config
@@ -71,6 +71,7 @@ class Exchange:
     _is_read = False
     _waiters: Sequence[asyncio.Future[None]] = ()
     _has_left = False
+    _on_leave: Callable[[], None] | None = None
     _is_dropped = False
     _head = b""
     _headers: Sequence[tuple[bytes, bytes]] = ()
@@ -113,6 +114,14 @@ class Exchange:
         """The client has gone."""
         self._has_left = True
         self._wake()
+        if self._on_leave is not None:
+            self._on_leave()
+
+    def call_when_left(self, callback: Callable[[], None]) -> None:
+        """Call this when the client has gone: without a task that waits for it in `receive` (`edge/request`)."""
+        self._on_leave = callback
+        if self._has_left:
+            callback()
 
     def drop(self) -> None:
         """Take nothing more of the answer: the connection is closed from our side."""
@@ -236,6 +245,7 @@ class Exchange:
         if more:
             return
         self.is_ended = True
+        self._on_leave = None
         if self._waiters:
             self._wake()
         if self._left and not self._bodiless:

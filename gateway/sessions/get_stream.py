@@ -61,12 +61,12 @@ class GetStream:
         self._waiting: list[tuple[bytes, bool]] = []  # what to send, and whether it is a question
         self._bytes = 0
         self._questions = 0
-        self._silent: set[str] = set()
+        self._silent: frozenset[str] = frozenset()
         self._is_announced = False
         self._waiter: asyncio.Future[None] | None = None
         self._upstream: dict[str, tuple[UpstreamRecord, asyncio.Task[None]]] = {}
-        self._places: dict[str, str] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._places: dict[str, str] = {}
         self._sent_at: dict[str, float] = {}
         self._server_said_at: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -186,9 +186,13 @@ class GetStream:
 
     def look(self) -> None:
         """See whether there are upstream sessions that are not listened to yet."""
-        if not self._closed and (self._looking is None or self._looking.done()):
+        if not self._closed and self._looking is None:
             self._looked_at = time.monotonic()
             self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(self._looked)
+
+    def _looked(self, _: asyncio.Task[None]) -> None:
+        self._looking = None  # thousands of streams wait, and none needs it any more
 
     def look_again(self) -> None:
         """Look once more, now and then: a word of another worker may have been lost."""
@@ -231,7 +235,7 @@ class GetStream:
                             self._places[server] = heard.event_id
                         await self._on_message(server, upstream, heard.message)
             except NoStream:
-                self._silent.add(upstream.handle)
+                self._silent |= {upstream.handle}
                 return
             except SessionExpired:
                 return  # a call makes a session anew, and that one is listened to
