@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench import growth
 from bench.idle import measure as measure_idle
 from bench.load import Load, Row, run
 from bench.machine import memory, pin
@@ -27,6 +28,8 @@ _WARM_SECONDS = 0.5
 _MANY_CALLS = 100_000
 _FEW_CALLS = 1000
 _STREAMS = 5000
+_SESSIONS = 10_000
+_FULL_SERVERS = 49  # of 1,003 tools each, beside the first one
 
 
 @dataclass(frozen=True)
@@ -140,10 +143,18 @@ def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]
     late = bench.measure([(way, CALL) for way in (direct, hop, mcp)], rate=saturation / 2)
     few = ways.gateway("gateway, 10 servers", upstream_port=ways.start_upstream(7)[1], more=9)[0]
     many = ways.gateway("gateway, 1,000 servers", more=999)[0]
-    growth = bench.measure([(few, CALL), (many, CALL)])
+    full = ways.gateway("gateway, 50,000 tools", more=_FULL_SERVERS, tools_of_more=1000)[0]
+    known = ways.gateway("gateway, 10,000 sessions")[0]
+    growth.open_sessions(known, _SESSIONS)
+    grown = bench.measure([(few, CALL), (many, CALL), (full, CALL), (known, CALL)])
     idle = measure_idle(ways.gateway("gateway, idle")[0], _STREAMS)
     result = Result(bench.rows, idle)
-    result.judge(at_32, late, growth, memory=bench.memory_grows(mcp))
+    result.judge(at_32, late, grown, memory=bench.memory_grows(mcp))
+    result.judge_growth(
+        callable_seconds=growth.seconds_to_be_callable(ways),
+        start_seconds=growth.seconds_to_start(ways, 1000),
+        memory_of_result=growth.memory_of_result(ways),
+    )
     return result
 
 

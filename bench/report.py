@@ -67,11 +67,19 @@ class Result:
         p99 = {row.way: row.middle("p99") for row in late}
         added = max(p99["nginx hop"] - p99["direct"], 1.0)
         self._goal("p99_added_to_nginx_added", (p99[ours.way] - p99["direct"]) / added, at_most=3.0)
-        few, many = growth
+        few, many, full, known = growth
         self._goal("calls_with_1000_servers_and_tools_to_10", many.ratio(few), at_least=0.95)
+        self._goal("calls_with_50000_tools_to_10", full.ratio(few), at_least=0.95)
+        self._goal("calls_with_10000_sessions_to_1", known.ratio(few), at_least=0.95)
         self._goal("kib_per_idle_stream", self._idle.stream_bytes / 1024, at_most=20.0)
         self._goal("core_for_5000_idle_streams", self._idle.cpu_share * 5000 / self._idle.count, at_most=0.05)
         self._goal("memory_after_100000_calls_to_1000", memory[1] / memory[0], at_most=1.05)
+
+    def judge_growth(self, *, callable_seconds: float, start_seconds: float, memory_of_result: float) -> None:
+        """The same for what is one figure each, and no row."""
+        self._goal("seconds_from_registration_to_callable_everywhere", callable_seconds, at_most=0.1)
+        self._goal("seconds_to_start_with_1000_servers", start_seconds, at_most=3.0)
+        self._goal("memory_of_a_10_mib_result_to_its_size", memory_of_result, at_most=3.0)
 
     def _goal(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
         is_met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import urllib.error
@@ -91,6 +92,7 @@ class Ways:
         self._stack = stack
         self._folder = folder
         self._number = 0
+        self._started: dict[int, tuple[list[str], dict[str, str]]] = {}
         self.upstream, self.upstream_port = self.start_upstream(TOOLS)
 
     def start_upstream(self, tools: int) -> tuple[int, int]:
@@ -127,10 +129,11 @@ class Ways:
         behind_nginx: bool = False,
         upstream_port: int | None = None,
         more: int = 0,
+        tools_of_more: int = _ONE_TOOL,
     ) -> list[Way]:
         """The gateway on stores of its own, with the upstream registered as `bench`: at `/mcp`, and over REST.
 
-        `more` servers of one tool each are registered beside it.
+        `more` servers of one tool each (or `tools_of_more` and three) are registered beside it.
         """
         self._number += 1
         stores, port = Stores(self._folder / f"stores-{self._number}"), free_port()
@@ -142,14 +145,16 @@ class Ways:
             "GATEWAY_MAX_IN_FLIGHT": "10000", "GATEWAY_MAX_SERVER_CALLS": "1000", "GATEWAY_MAX_SESSIONS": "1000000",
             "GATEWAY_PAGE_SIZE": "10000", "GATEWAY_MAX_STREAMS": "100000",
         } | (settings or {})  # fmt: skip
-        pid = start(self._stack, [sys.executable, *_SERVERS[server], *_arguments(server, port)], environment, checkout)
+        command = [sys.executable, *_SERVERS[server], *_arguments(server, port)]
+        pid = start(self._stack, command, environment, checkout)
+        self._started[port] = command, environment
         wait_for(port, "/readyz")
         pids = [pid]
         key = {"authorization": f"Bearer {KEY}"}
         url = f"http://127.0.0.1:{upstream_port or self.upstream_port}/mcp"
         post(port, "/mcp/servers", {"name": "bench", "url": url}, key)
         if more:
-            small = f"http://127.0.0.1:{self.start_upstream(_ONE_TOOL)[1]}/mcp"
+            small = f"http://127.0.0.1:{self.start_upstream(tools_of_more)[1]}/mcp"
             with ThreadPoolExecutor(8) as pool:
                 servers = [{"name": f"more{number}", "url": small} for number in range(more)]
                 list(pool.map(lambda server: post(port, "/mcp/servers", server, key), servers))
@@ -164,6 +169,16 @@ class Ways:
             Way(f"{name}, /mcp", port, pids, "/mcp", session, "bench__"),
             Way(f"{name}, REST", port, pids, "/mcp/tools/call", key, "bench__"),
         ]
+
+    def restart(self, way: Way) -> float:
+        """End a gateway, start it again, and wait until it is ready: the seconds that the start took."""
+        command, environment = self._started[way.port]
+        os.kill(way.pids[0], signal.SIGTERM)
+        os.waitpid(way.pids[0], 0)
+        began = time.perf_counter()
+        way.pids[0] = start(self._stack, command, environment)
+        wait_for(way.port, "/readyz")
+        return time.perf_counter() - began
 
     def _nginx(self, conf: str, port: int) -> int:
         self._number += 1

@@ -149,7 +149,7 @@ def _json(outcome: Outcome) -> Any:
     reply = outcome.reply
     if reply is None:
         return None
-    return reply.result if reply.raw is None else orjson.Fragment(reply.raw)
+    return reply.result if reply.raw is None else orjson.Fragment(bytes(reply.raw))
 
 
 async def _fields(gateway: Gateway, http: Http, principal: Principal, table: str) -> dict[str, Any] | None:

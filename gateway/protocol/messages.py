@@ -48,7 +48,7 @@ class Reply:
 
     id: Id
     result: Any
-    raw: bytes | None = None
+    raw: bytes | memoryview | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +87,7 @@ _TIMES = orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS
 _DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _LONG = b"0" * 19
 _LARGE = 4096
+_HUGE = 64 << 10  # bytes of a body whose result is not copied out of it
 
 
 def parse(body: bytes) -> Any:
@@ -130,7 +131,7 @@ def decode_answer(body: bytes) -> Message | Batch:
 def encode(message: Message) -> bytes:
     """Write one message as a line of JSON; a reply's raw result is spliced in as it is."""
     if type(message) is Reply and message.raw is not None:
-        return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (orjson.dumps(message.id), message.raw)
+        return b"".join((b'{"jsonrpc":"2.0","id":', orjson.dumps(message.id), b',"result":', message.raw, b"}"))
     return orjson.dumps(to_json(message), option=_TIMES)
 
 
@@ -147,7 +148,7 @@ def to_json(message: Message) -> dict[str, Any]:
         case Notification():
             return {"jsonrpc": "2.0", "method": message.method, "params": message.params}
         case Reply():
-            result = message.result if message.raw is None else orjson.Fragment(message.raw)
+            result = message.result if message.raw is None else orjson.Fragment(bytes(message.raw))
             return {"jsonrpc": "2.0", "id": message.id, "result": result}
         case Failure():
             error: dict[str, Any] = {"code": message.code, "message": message.message}
@@ -200,21 +201,22 @@ def _failure(error: Any, id: Id | None) -> Failure:
 
 def _cut_reply(body: bytes) -> Reply | None:
     if head := _REPLY_PYTHON.match(body):
-        end = body.rstrip(b" \t\r\n")
-        id, raw = head[1], end[head.end() : -1].rstrip(b" \t\r\n")
-        if not end.endswith(b"}"):
+        body = body.rstrip(b" \t\r\n")
+        id, start, stop = head[1], head.end(), len(body) - 1
+        if not body.endswith(b"}"):
             return None
     elif (head := _REPLY_TYPESCRIPT.match(body)) and (tail := _TAIL_TYPESCRIPT.search(body, len(body) - _TAIL_WINDOW)):
-        id, raw = tail[1], body[head.end() : tail.start() + 1]
+        id, start, stop = tail[1], head.end(), tail.start() + 1
     else:
         return None
-    if b"\n" in raw or b"\r" in raw or _has_long_digits(raw):
+    if body.find(b"\n", start, stop) >= 0 or body.find(b"\r", start, stop) >= 0 or _has_long_digits(body):
         return None
+    raw = body[start:stop] if len(body) < _HUGE else memoryview(body)[start:stop]
     try:
         result = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    if len(raw) > _SHALLOW and _may_be_deep(raw):
+    if len(body) > _SHALLOW and _may_be_deep(body):
         _refuse_depth(result)
     return Reply(orjson.loads(id), result, raw)
 
