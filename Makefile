@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help run ha validate test conformance soak lint types imports check bench layers trace docs reference requirements clean
+.PHONY: help run ha validate test conformance soak lint types imports check bench layers fuzz trace docs reference requirements clean
 
 help:
 	@echo "make run          a gateway on :4000 with its own stores and a stub server, registered"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint         ruff; make types: mypy; make imports: the import contracts"
 	@echo "make check        lint, types, imports and test"
 	@echo "make bench        calls per second and CPU per call, beside other ways (ARGS=--quick for a minute's worth)"
+	@echo "make fuzz         hostile bytes for the readers of them, led by coverage (SECONDS=60 each)"
 	@echo "make layers       what our own layers take of a call, in and out"
 	@echo "make trace        how long a request's way is: frames, files, transactions (ARGS='--show /mcp' lists them)"
 	@echo "make docs         the documentation in HTML; make reference writes docs/reference.rst from the code"
@@ -57,6 +58,13 @@ check: lint types imports test
 bench: .venv/bench
 	$(BIN)/python -m bench $(ARGS)
 
+# Both sides of HTTP/1.1 and the messages of servers, fed by atheris: SECONDS each.
+SECONDS ?= 60
+fuzz: .venv/fuzz
+	@mkdir -p build/fuzz
+	@for target in server client messages; do \
+		(cd build/fuzz && PYTHONPATH=$(CURDIR) $(CURDIR)/$(BIN)/python -m tests.fuzz $$target $(SECONDS)) || exit 1; done
+
 layers: .venv/run
 	@$(BIN)/python -m bench.layers $(ARGS)
 
@@ -97,6 +105,11 @@ clean:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }
 	@$(PYTHON) deploy/venv.py embedded,bench
 	@touch $@ .venv/run
+
+.venv/fuzz: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }
+	@$(PYTHON) deploy/venv.py embedded,test,fuzz
+	@touch $@ .venv/run .venv/test
 
 .venv/test: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }

@@ -376,10 +376,10 @@ PIECES = [OK, CHUNKED, UNTIL_END, INTERIM, *MALFORMED.values(), b"\r\n", b"0\r\n
 def test_whatever_a_server_sends_is_an_answer_or_an_error_and_leaves_nothing_behind(
     parts: list[bytes], step: int
 ) -> None:
-    asyncio.run(_fed(b"".join(parts), step))
+    asyncio.run(fed(b"".join(parts), step))
 
 
-async def _fed(data: bytes, step: int) -> None:
+async def fed(data: bytes, step: int) -> None:
     """Feed bytes to a connection as its transport would, and then the end."""
     transport = _Transport()
 

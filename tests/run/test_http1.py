@@ -700,10 +700,10 @@ PIECES = [POST, CHUNKED, *(data for data, _ in BAD.values() if len(data) < 2000)
 def test_whatever_a_client_sends_is_answered_or_refused_and_the_server_is_unharmed(
     parts: list[bytes], step: int
 ) -> None:
-    asyncio.run(_fed(b"".join(parts), step))
+    asyncio.run(fed(b"".join(parts), step))
 
 
-async def _fed(data: bytes, step: int) -> None:
+async def fed(data: bytes, step: int) -> None:
     """Feed bytes as hypercorn does, and then the end."""
     app = Recorder()
     protocol, sent = alone(app=app)
