@@ -10,6 +10,9 @@ from pathlib import Path
 
 from gateway.errors import SettingsError
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted; one more is dropped, and its client tries again after a second."""
+
 _LISTEN = "0A"  # the state in /proc/net/tcp
 _SHOWN = 120
 

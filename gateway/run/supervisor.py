@@ -21,12 +21,11 @@ from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from gateway.machine.ports import listen
+from gateway.machine.ports import BACKLOG, listen
 from gateway.machine.wake import Wake
 from gateway.observability.metrics import SHARED_FOLDER
 from gateway.settings import Settings
 
-_BACKLOG = 1024
 _BRIDGE = 0  # the number of the child that runs stdio servers
 _STEADY_SECONDS = 5.0
 _LEAVE = signal.SIGUSR1  # a worker that gets it says on /readyz that it drains, and serves on
@@ -59,7 +58,7 @@ class Supervisor:
 
     def bind(self) -> None:
         """Take the address. Raises SettingsError when it is not to be had."""
-        self._listener = listen("GATEWAY_HOST, GATEWAY_PORT", self._settings.host, self._settings.port, _BACKLOG)
+        self._listener = listen("GATEWAY_HOST, GATEWAY_PORT", self._settings.host, self._settings.port, BACKLOG)
 
     def run(self) -> int:
         """Start the workers on the address that was bound, watch them, drain them."""

@@ -20,11 +20,13 @@ from hypercorn.utils import LifespanFailureError
 
 from gateway.edge.app import Application
 from gateway.errors import SettingsError
+from gateway.machine.ports import BACKLOG
 from gateway.observability import logs
 from gateway.run.http1 import install
 from gateway.settings import Settings
 from gateway.tasks import end as end_tasks
 
+_ACCEPTORS = 8  # times that the socket is listened on: uvloop accepts one connection per turn of its loop from each
 _CLEAN_UP_SECONDS = 10
 _LOOK_SECONDS = 0.2
 _THRESHOLDS = 10_000, 20, 50  # objects made beyond those let go of; collections of the youngest, and of the middle ones
@@ -33,7 +35,8 @@ _THRESHOLDS = 10_000, 20, 50  # objects made beyond those let go of; collections
 def configure(settings: Settings, descriptor: int) -> Config:
     """Hypercorn's configuration for a worker."""
     config = Config()
-    config.bind = [f"fd://{descriptor}"]
+    config.bind = [f"fd://{each}" for each in (descriptor, *(os.dup(descriptor) for _ in range(_ACCEPTORS - 1)))]
+    config.backlog = BACKLOG  # each worker sets it anew on the socket that they share
     config.graceful_timeout = settings.drain_seconds
     config.shutdown_timeout = _CLEAN_UP_SECONDS
     config.keep_alive_timeout = 75  # above nginx's 60: nginx never sends on a connection that we are closing
