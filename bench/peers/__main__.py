@@ -23,6 +23,8 @@ from bench.report import keep, show_goals
 from bench.ways import Ways
 from gateway.version import VERSION
 
+_COLUMNS = ("way", "version", "calls/s", "spread", "CPU/call", "p50", "p99", "memory", "failed", "ours to it", "how")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.peers", description=(__doc__ or "").partition("\n")[0])
@@ -63,9 +65,7 @@ def _ours(ways: Ways) -> list[Row]:
 
 def show(rows: Sequence[Row]) -> Table:
     """The rows as a table for a terminal."""
-    table = Table(
-        "way", "version", "calls/s", "spread", "CPU/call", "p50", "p99", "memory", "failed", "ours to it", "how"
-    )
+    table = Table(*_COLUMNS)
     ours = next(row for row in rows if row.name.startswith("gateway"))
     for row in rows:
         if not row.rounds:

@@ -91,12 +91,13 @@ def _npm() -> list[str]:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    path = os.pathsep.join([str(Path(command[0]).parent), os.environ.get("PATH", "")])
+    environment = dict(os.environ)
+    environment["PATH"] = os.pathsep.join([str(Path(command[0]).parent), environment.get("PATH", "")])
     try:
         subprocess.run(
             command,
             cwd=folder,
-            env=dict(os.environ) | {"PATH": path},
+            env=environment,
             check=True,
             capture_output=True,
             timeout=_SECONDS,

@@ -1,4 +1,4 @@
-"""The peers, and how each is set up: as its documentation says, with its logs turned down and its limits out of the way.
+"""The peers, and how each is set up: as its documentation says, logs turned down and limits out of the way.
 
 Where a peer offers a choice, it gets the one that is faster for it; the row says which.
 """

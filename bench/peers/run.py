@@ -30,6 +30,8 @@ from bench.ways import Way
 CONNECTIONS = 32
 _CORE, _OTHER_CORE = 1, 0
 _WARM_SECONDS = 1.0
+_AWAKE_SECONDS = 0.5
+_CALLS_EACH, _LONGEST_SECONDS = 6, 10.0  # a round of a slow way lasts so many of its calls, up to this
 _READY_SECONDS = 120
 _OURS = "gateway, /mcp"
 
@@ -53,7 +55,7 @@ class Row:
 
     @property
     def is_right(self) -> bool:
-        return bool(self.rounds) and not self.reason and not self.failed
+        return not self.reason and any(each.calls for each in self.rounds)
 
     def middle(self, name: str) -> float:
         return float(statistics.median(getattr(each, name) for each in self.rounds))
@@ -109,6 +111,7 @@ def _way(stack: ExitStack, folder: Path, peer: Peer, upstream: int) -> Way:
     _wait_for(process, place, peer.ready)
     peer.register(place)
     opened = open_session(place.port, peer.path, peer.headers)
+    _signal(process.pid, signal.SIGSTOP)
     return Way(peer.name, place.port, [process.pid], peer.path, opened.headers, opened.prefix)
 
 
@@ -129,8 +132,16 @@ def _wait_for(process: subprocess.Popen[bytes], place: Place, path: str) -> None
     raise Unavailable(f"can't be started: no answer within {_READY_SECONDS} s")
 
 
+def _signal(pid: int, number: signal.Signals) -> None:
+    """Stop a peer, or let it go on: some are busy also without calls, and would take of the others' core."""
+    for each in tree(pid):
+        os.kill(each, number)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a peer, and what it started: they are a group of their own."""
+    if process.poll() is None:
+        _signal(process.pid, signal.SIGCONT)
     process.terminate()
     try:
         process.wait(5)
@@ -145,13 +156,32 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def measure(rows: Sequence[Row], upstream: int, rounds: int, seconds: float) -> None:
     """Measure rows in turns, each on a core of its own; a row that fails is out of the later rounds."""
+    lengths = [_WARM_SECONDS] * len(rows)
     for turn in range(rounds + 1):  # the first turn warms up
-        for row in rows:
+        for number, row in enumerate(rows):
             if row.way and not row.reason:
-                _measure(row, row.way, upstream, seconds if turn else _WARM_SECONDS, is_kept=turn > 0)
+                found = _in_turn(row, row.way, upstream, lengths[number])
+                if found and (turn or found.failed):
+                    row.rounds.append(found)
+                elif found:
+                    lengths[number] = max(seconds, min(_LONGEST_SECONDS, _CALLS_EACH * found.p50 / 1e6))
 
 
-def _measure(row: Row, way: Way, upstream: int, seconds: float, *, is_kept: bool) -> None:
+def _in_turn(row: Row, way: Way, upstream: int, seconds: float) -> Round | None:
+    if not row.language:  # ours, and nginx: they do nothing without calls
+        return _measure(row, way, upstream, seconds)
+    try:
+        _signal(way.pids[0], signal.SIGCONT)
+        time.sleep(_AWAKE_SECONDS)
+        found = _measure(row, way, upstream, seconds)
+        _signal(way.pids[0], signal.SIGSTOP)
+    except OSError as error:
+        row.reason = f"failed: {error}"
+        return None
+    return found
+
+
+def _measure(row: Row, way: Way, upstream: int, seconds: float) -> Round | None:
     apart = built("upstream")  # a wrapped stdio server is the load's, not the way's
     load = Load(way.call(), CONNECTIONS, seconds, expected="lazy dog")
     try:
@@ -161,14 +191,13 @@ def _measure(row: Row, way: Way, upstream: int, seconds: float, *, is_kept: bool
         row.memory = max(row.memory, proportional_memory(way.pids, apart))
     except subprocess.CalledProcessError as error:
         row.reason = f"failed: {last_line(error.stderr)}"
-        return
+        return None
     except (OSError, subprocess.TimeoutExpired) as error:
         row.reason = f"failed: {error}"
-        return
-    if is_kept or found.failed:
-        row.rounds.append(found)
+        return None
     if found.failed:
         row.reason = f"{found.failed} wrong or failed answers, the first: {found.sample}"
+    return found
 
 
 def _wrapped(way: Way, apart: Path) -> list[int]:
