@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help run ha validate test conformance soak lint types imports check bench layers fuzz trace docs reference requirements clean
+.PHONY: help run ha validate test conformance soak lint types imports check bench bench-peers layers fuzz trace docs reference requirements clean
 
 help:
 	@echo "make run          a gateway on :4000 with its own stores and a stub server, registered"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint         ruff; make types: mypy; make imports: the import contracts"
 	@echo "make check        lint, types, imports and test"
 	@echo "make bench        calls per second and CPU per call, beside other ways (ARGS=--quick for a minute's worth)"
+	@echo "make bench-peers  the same beside other gateways, each in an environment of its own (ARGS='--only envoy,fastmcp')"
 	@echo "make fuzz         hostile bytes for the readers of them, led by coverage (SECONDS=60 each)"
 	@echo "make layers       what our own layers take of a call, in and out"
 	@echo "make trace        how long a request's way is: frames, files, transactions (ARGS='--show /mcp' lists them)"
@@ -57,6 +58,10 @@ check: lint types imports test
 
 bench: .venv/bench
 	$(BIN)/python -m bench $(ARGS)
+
+# The peers are installed below build/peers, once.
+bench-peers: .venv/bench
+	$(BIN)/python -m bench.peers $(ARGS)
 
 # Both sides of HTTP/1.1 and the messages of servers, fed by atheris: SECONDS each.
 SECONDS ?= 60

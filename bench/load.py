@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.machine import cpu_seconds
@@ -30,10 +31,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Round:
-    """What one run of the generator saw; latencies in microseconds, CPU of the measured processes in seconds."""
+    """What one run of the generator saw; latencies in microseconds, CPU of the measured processes in seconds.
+
+    `calls` were answered within `seconds`; `done` counts also those that were answered after it.
+    """
 
     seconds: float
     calls: int
+    done: int
     failed: int
     unsent: int
     p50: float
@@ -51,7 +56,7 @@ class Round:
 
     @property
     def cpu_us(self) -> float:
-        return self.cpu / max(1, self.calls) * 1e6
+        return self.cpu / max(1, self.done) * 1e6
 
 
 @dataclass
@@ -93,17 +98,17 @@ class Row:
         }
 
 
-def run(port: int, load: Load, pids: list[int]) -> Round:
-    """Put a load on a port; `pids` are the processes whose CPU is counted."""
+def run(port: int, load: Load, pids: list[int], apart: Path | None = None) -> Round:
+    """Put a load on a port; `pids` are the processes whose CPU is counted, without the program `apart` below them."""
     with tempfile.NamedTemporaryFile(prefix="bench-request-") as file:
         file.write(load.request)
         file.flush()
-        before = cpu_seconds(pids)
+        before = cpu_seconds(pids, apart)
         command = [built("load"), port, file.name, load.connections, load.seconds, load.rate, load.least, load.expected]
         done = subprocess.run(
             [str(each) for each in command], check=True, capture_output=True, timeout=load.seconds + 60
         )
-        used = cpu_seconds(pids) - before
+        used = cpu_seconds(pids, apart) - before
     said = json.loads(done.stdout)
     return Round(generator_cpu=said.pop("cpu"), cpu=used, **said)
 

@@ -6,7 +6,7 @@ import os
 import platform
 import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,20 +39,25 @@ def start(
     return process.pid
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all below it."""
+def tree(pid: int, apart: Path | None = None) -> list[int]:
+    """A process and all below it, without those that run the program `apart`."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            found += tree(int(child))
-    return found
+            found += tree(int(child), apart)
+    return [each for each in found if not apart or not runs(each, apart)]
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """CPU time that these processes and those below them have used."""
+def runs(pid: int, program: Path) -> bool:
+    """Whether a process runs a program."""
+    return Path(f"/proc/{pid}/exe").resolve() == program.resolve()
+
+
+def cpu_seconds(pids: list[int], apart: Path | None = None) -> float:
+    """CPU time that these processes and those below them have used, without the program `apart`."""
     ticks = 0
     for pid in pids:
-        for each in tree(pid):
+        for each in tree(pid, apart):
             values = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             ticks += int(values[11]) + int(values[12])
     return ticks / _TICK
@@ -70,12 +75,25 @@ def _resident(pid: int) -> int:
     return 0
 
 
+def proportional_memory(pids: list[int], apart: Path | None = None) -> int:
+    """Bytes that processes and those below them have in memory; of what some share, each has its part."""
+    total = 0
+    for pid in pids:
+        for each in tree(pid, apart):
+            for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) << 10
+    return total
+
+
 def pin(pids: list[int], cores: set[int]) -> None:
-    """Keep processes, and those below them, on these cores, as far as there are any."""
+    """Keep all threads of processes, and of those below them, on these cores, as far as there are any."""
     wanted = {core for core in cores if core < (os.cpu_count() or 1)} or {0}
     for pid in pids:
         for each in tree(pid):
-            os.sched_setaffinity(each, wanted)
+            for task in Path(f"/proc/{each}/task").iterdir():
+                with suppress(ProcessLookupError):  # a thread that has just ended
+                    os.sched_setaffinity(int(task.name), wanted)
 
 
 def facts() -> dict[str, Any]:

@@ -82,26 +82,47 @@ class Result:
         self._goal("memory_of_a_10_mib_result_to_its_size", memory_of_result, at_most=3.0)
 
     def _goal(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
-        is_met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
-        bound = {"at_least": at_least} if at_least is not None else {"at_most": at_most}
-        self._goals[name] = {"value": round(value, 3), **bound, "met": is_met}
+        self._goals[name] = goal(value, at_least=at_least, at_most=at_most)
 
     def write(self) -> None:
         """Keep the raw results of this run, in place of the last one's."""
-        RESULTS.mkdir(exist_ok=True)
         rows = [row.as_json() for row in self._rows]
         found = {"host": facts(), "goals": self._goals, "idle": asdict(self._idle), "rows": rows}
-        (RESULTS / "latest.json").write_text(json.dumps(found, indent=1) + "\n")
+        keep(found)
         publish()
 
     def print(self) -> None:
         console = Console(width=None if sys.stdout.isatty() else 150)
         console.print(show(self._rows))
-        table = Table("goal", "value", "bound", "met")
-        for name, goal in self._goals.items():
-            bound = f"at least {goal['at_least']:.2f}" if "at_least" in goal else f"at most {goal['at_most']:.2f}"
-            table.add_row(name, f"{goal['value']:.3f}", bound, "yes" if goal["met"] else "no")
-        console.print(table)
+        console.print(show_goals(self._goals))
+
+
+def goal(value: float | None, *, at_least: float | None = None, at_most: float | None = None) -> dict[str, Any]:
+    """A goal beside what was reached; None where it could not be measured, which is not met."""
+    bound = {"at_least": at_least} if at_least is not None else {"at_most": at_most}
+    if value is None:
+        return {"value": None, **bound, "met": False}
+    is_met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    return {"value": round(value, 3), **bound, "met": is_met}
+
+
+def show_goals(goals: dict[str, dict[str, Any]]) -> Table:
+    """The goals as a table for a terminal."""
+    table = Table("goal", "value", "bound", "met")
+    for name, each in goals.items():
+        bound = f"at least {each['at_least']:.2f}" if "at_least" in each else f"at most {each['at_most']:.2f}"
+        value = "not measured" if each["value"] is None else f"{each['value']:.3f}"
+        table.add_row(name, value, bound, "yes" if each["met"] else "no")
+    return table
+
+
+def keep(found: dict[str, Any], folder: Path = RESULTS) -> None:
+    """Keep what a run found, in place of the last one's; what other kinds of runs found stays, also their goals."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "latest.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    goals = kept.get("goals", {}) | found["goals"]
+    path.write_text(json.dumps(kept | found | {"goals": goals}, indent=1) + "\n")
 
 
 def publish() -> None:

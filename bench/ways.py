@@ -88,12 +88,12 @@ class Way:
 class Ways:
     """Starts ways, which end with the stack."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, tools: int = TOOLS) -> None:
         self._stack = stack
         self._folder = folder
         self._number = 0
         self._started: dict[int, tuple[list[str], dict[str, str]]] = {}
-        self.upstream, self.upstream_port = self.start_upstream(TOOLS)
+        self.upstream, self.upstream_port = self.start_upstream(tools)
 
     def start_upstream(self, tools: int) -> tuple[int, int]:
         """An upstream with so many tools beside its three: its process and port."""

@@ -10,7 +10,7 @@
  * RATE calls a second fall due at fixed times, and each takes the next free connection; its latency counts from when
  * it was due, also when it had to wait for a connection, so that a stall is seen in full (no coordinated omission).
  *
- * Prints one line of JSON: calls answered within SECONDS, failed ones, latencies in microseconds, CPU seconds of its
+ * Prints one line of JSON: calls answered within SECONDS, those and later ones (done), failed ones, latencies in microseconds, CPU seconds of its
  * own, and the first wrong answer's beginning.
  */
 #define _GNU_SOURCE
@@ -45,6 +45,7 @@ typedef struct {
     char number[DIGITS + 1];
     char *in;
     size_t size, room, body, length; /* `body` is 0 until the head is there */
+    size_t next, whole;              /* of a chunked body: where its next chunk begins, where what is decoded ends */
 } Connection;
 
 static char *request;
@@ -52,7 +53,7 @@ static size_t request_size, places[MAX_PLACES], place_count, least;
 static const char *expected;
 static struct sockaddr_in address = {.sin_family = AF_INET};
 static int epoll;
-static uint64_t numbers = FIRST_NUMBER, answered, failed, histogram[64 * FINE], slowest;
+static uint64_t numbers = FIRST_NUMBER, answered, done, failed, histogram[64 * FINE], slowest;
 static char sample[301];
 
 static uint64_t now(void) {
@@ -130,17 +131,47 @@ static const char *header(Connection *one, const char *name) {
     return NULL;
 }
 
-static int complete(Connection *one) { /* whether the answer is whole */
+static int unchunk(Connection *one) { /* decode in place what is there: 1 when that is all, -1 when it can't be read */
+    for (;;) {
+        char *at = one->in + one->next, *end = one->in + one->size, *after, *line = memmem(at, end - at, "\r\n", 2);
+        if (!line) return end - at > 64 ? -1 : 0;
+        size_t size = strtoul(at, &after, 16), left = end - line - 2;
+        if (after == at || (*after != '\r' && *after != ';') || size > MAX_ANSWER) return -1;
+        if (left < size + 2) return 0;
+        if (memcmp(line + 2 + size, "\r\n", 2)) return -1; /* trailers are refused */
+        memmove(one->in + one->whole, line + 2, size);
+        one->whole += size;
+        one->next = line + 2 + size + 2 - one->in;
+        if (size) continue;
+        if (one->next != one->size) return -1; /* there is more than the answer */
+        one->size = one->whole;
+        return 1;
+    }
+}
+
+static int complete(Connection *one) { /* whether the answer is whole; -1 when it can't be read */
     if (!one->body) {
         const char *end = memmem(one->in, one->size, "\r\n\r\n", 4), *text;
         if (!end) return 0;
-        one->body = end + 4 - one->in;
+        one->body = one->next = one->whole = end + 4 - one->in;
         one->chunked = (text = header(one, "transfer-encoding")) && !strncasecmp(text, "chunked", 7);
         one->length = (text = header(one, "content-length")) ? strtoul(text, NULL, 10) : 0;
         one->closes = (text = header(one, "connection")) && !strncasecmp(text, "close", 5);
     }
     if (!one->chunked) return one->size >= one->body + one->length;
-    return one->size >= one->body + 5 && !memcmp(one->in + one->size - 5, "0\r\n\r\n", 5);
+    return unchunk(one);
+}
+
+static int says(const char *json, size_t size, const char *member, const char *value) { /* with or without blanks */
+    size_t length = strlen(member), wanted = strlen(value);
+    const char *at = json, *end = json + size;
+    while ((at = memmem(at, end - at, member, length))) {
+        for (at += length; at < end && *at == ' '; at++) {}
+        if (at == end || *at != ':') continue;
+        for (at++; at < end && *at == ' '; at++) {}
+        if ((size_t)(end - at) >= wanted && !memcmp(at, value, wanted)) return 1;
+    }
+    return 0;
 }
 
 static void check(Connection *one) {
@@ -150,7 +181,7 @@ static void check(Connection *one) {
     else if (size < least) fault(one, "too short");
     else if (place_count && !memmem(body, size, one->number, DIGITS)) fault(one, "not this call's answer");
     else if (*expected && !memmem(body, size, expected, strlen(expected))) fault(one, "not what was expected");
-    else if (memmem(body, seen, "\"error\":", 8) || memmem(body, seen, "\"isError\":true", 14)) fault(one, "an error");
+    else if (says(body, seen, "\"error\"", "") || says(body, seen, "\"isError\"", "true")) fault(one, "an error");
 }
 
 static int receive(Connection *one) { /* 1 when the call under way has come to its end */
@@ -169,10 +200,12 @@ static int receive(Connection *one) { /* 1 when the call under way has come to i
     one->size += size;
     one->in[one->size] = 0;
     if (!one->waits) { fault(one, "unasked"); dial(one); return 0; }
-    if (!complete(one)) return 0;
-    check(one);
+    int whole = complete(one);
+    if (!whole) return 0;
+    if (whole > 0) check(one);
+    else fault(one, "wrong chunks");
     one->waits = 0;
-    if (one->closes) dial(one);
+    if (one->closes || whole < 0) dial(one);
     return 1;
 }
 
@@ -239,6 +272,7 @@ int main(int count, char **arguments) {
             if (failed == before) {
                 record(time - one->began);
                 answered += time < until;
+                done++;
             }
         }
     }
@@ -247,9 +281,9 @@ int main(int count, char **arguments) {
     for (char *at = sample; *at; at++)
         if (*at == '"' || *at == '\\' || (unsigned char)*at < 32 || (unsigned char)*at > 126) *at = '\'';
     getrusage(RUSAGE_SELF, &usage);
-    printf("{\"seconds\":%.6f,\"calls\":%llu,\"failed\":%llu,\"unsent\":%llu,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p999\":%.1f,"
+    printf("{\"seconds\":%.6f,\"calls\":%llu,\"done\":%llu,\"failed\":%llu,\"unsent\":%llu,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p999\":%.1f,"
            "\"max\":%.1f,\"cpu\":%.4f,\"sample\":\"%s\"}\n",
-           seconds, (unsigned long long)answered, (unsigned long long)failed,
+           seconds, (unsigned long long)answered, (unsigned long long)done, (unsigned long long)failed,
            (unsigned long long)(open_loop && due > sent ? due - sent : 0), quantile(0.5), quantile(0.9), quantile(0.99),
            quantile(0.999), slowest / 1e3,
            usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6, sample);

@@ -1,6 +1,7 @@
 /* The upstream of the benchmarks: an MCP server (streamable HTTP, without sessions) in one epoll loop.
  *
- * Usage: upstream PORT TOOLS. Listens on 127.0.0.1. Its tools: `echo {"text"}` answers with the text as JSON;
+ * Usage: upstream PORT TOOLS. Listens on 127.0.0.1; with `-` for a port it is a server over stdio instead, a line for a
+ * message, which answers `progress` without events. Its tools: `echo {"text"}` answers with the text as JSON;
  * `progress {"text"}` sends ten progress events first, as SSE; `large {"text", "bytes"}` answers with the text and so
  * many more bytes; and TOOLS tools that do nothing, so that lists are long. It answers a call in about 10 us, so that
  * what is measured is the way to it. Reads JSON only as far as it must: it talks to benchmarks, nobody else.
@@ -28,6 +29,7 @@ typedef struct { int fd, waits; Buffer in, out; size_t sent; } Connection;
 typedef struct { const char *begin, *end; } Span;
 
 static Buffer tools;
+static int over_stdio;
 
 static void reserve(Buffer *buffer, size_t more) {
     if (buffer->size + more <= buffer->room) return;
@@ -106,6 +108,7 @@ static int is(Span span, const char *text) {
 /* --- answers -------------------------------------------------------------------------------------------------- */
 
 static void head(Buffer *out, const char *status, const char *type, size_t size) {
+    if (over_stdio) return;
     print(out, "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n\r\n", status, type, size);
 }
 
@@ -154,7 +157,7 @@ static void call(Buffer *out, Span id, Span params) {
         result.size += bytes;
     }
     append(&result, "\"}],\"isError\":false}", 20);
-    if (is(name, "\"progress\"")) progress(out, id, member(member(params, "_meta"), "progressToken"), result.data, result.size);
+    if (is(name, "\"progress\"") && !over_stdio) progress(out, id, member(member(params, "_meta"), "progressToken"), result.data, result.size);
     else json(out, id, result.data, result.size);
 }
 
@@ -162,7 +165,7 @@ static void answer(Buffer *out, Span body) {
     Span id = member(body, "id"), method = member(body, "method"), params = member(body, "params");
     char text[512];
     if (!id.begin || !method.begin) { /* a notification */
-        print(out, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
+        if (!over_stdio) print(out, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
     } else if (is(method, "\"tools/call\"")) {
         call(out, id, params);
     } else if (is(method, "\"tools/list\"")) {
@@ -212,6 +215,27 @@ static const char *header(const char *at, const char *end, const char *name) {
     return NULL;
 }
 
+static int unchunk(char *begin, char *end, Span *body, char **after) { /* 1 whole, and then in one piece; 0 not yet; -1 wrong */
+    for (int moves = 0; moves < 2; moves++) {
+        char *at = begin, *to = begin;
+        for (;;) {
+            char *line = memmem(at, end - at, "\r\n", 2);
+            if (!line) return end - at > 16 ? -1 : 0;
+            size_t size = strtoul(at, NULL, 16);
+            if (size > MAX_REQUEST) return -1;
+            if ((size_t)(end - line - 2) < size + 2) return 0;
+            if (memcmp(line + 2 + size, "\r\n", 2)) return -1; /* nobody sends trailers here */
+            if (moves) memmove(to, line + 2, size);
+            at = line + 2 + size + 2;
+            to += size;
+            if (!size) break;
+        }
+        *body = (Span){begin, to};
+        *after = at;
+    }
+    return 1;
+}
+
 static int serve(Connection *one) { /* answer what has arrived; 0 when the connection is to be closed */
     size_t done = 0;
     for (;;) {
@@ -219,13 +243,18 @@ static int serve(Connection *one) { /* answer what has arrived; 0 when the conne
         if (!end) break;
         const char *length = header(begin, end, "content-length");
         size_t size = length ? strtoul(length, NULL, 10) : 0;
-        if (size > MAX_REQUEST || header(begin, end, "transfer-encoding")) return 0;
-        if ((size_t)(one->in.data + one->in.size - end - 4) < size) break;
+        if (size > MAX_REQUEST) return 0;
         Span body = {end + 4, end + 4 + size};
+        char *after = end + 4 + size;
+        if (header(begin, end, "transfer-encoding")) {
+            int whole = unchunk(end + 4, one->in.data + one->in.size, &body, &after);
+            if (whole < 0) return 0;
+            if (!whole) break;
+        } else if ((size_t)(one->in.data + one->in.size - end - 4) < size) break;
         if (!memcmp(begin, "POST ", 5)) answer(&one->out, body);
         else if (!memcmp(begin, "GET / ", 6)) print(&one->out, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         else print(&one->out, "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n");
-        done = body.end - one->in.data;
+        done = after - one->in.data;
     }
     memmove(one->in.data, one->in.data + done, one->in.size - done);
     one->in.size -= done;
@@ -268,13 +297,37 @@ static int advance(int epoll, Connection *one) {
     return serve(one) && flush(epoll, one);
 }
 
+static int talk(void) { /* over stdio, until its end */
+    Buffer in = {0}, out = {0};
+    for (;;) {
+        reserve(&in, 64 << 10);
+        ssize_t size = read(0, in.data + in.size, in.room - in.size);
+        if (size <= 0) return 0;
+        in.size += size;
+        char *at = in.data, *end = in.data + in.size, *line;
+        for (; (line = memchr(at, '\n', end - at)); at = line + 1) {
+            size_t before = out.size;
+            answer(&out, (Span){at, line});
+            if (out.size > before) append(&out, "\n", 1);
+        }
+        memmove(in.data, at, end - at);
+        in.size = end - at;
+        for (size_t sent = 0; sent < out.size; sent += size)
+            if ((size = write(1, out.data + sent, out.size - sent)) < 0) return 1;
+        out.size = 0;
+    }
+}
+
 int main(int count, char **arguments) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct epoll_event events[256], event = {.events = EPOLLIN};
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), epoll = epoll_create1(0), yes = 1;
+    int yes = 1;
     if (count != 3) return fprintf(stderr, "usage: upstream PORT TOOLS\n"), 2;
     signal(SIGPIPE, SIG_IGN);
     list_tools(atoi(arguments[2]));
+    over_stdio = !strcmp(arguments[1], "-");
+    if (over_stdio) return talk();
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), epoll = epoll_create1(0);
     address.sin_port = htons(atoi(arguments[1]));
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     if (bind(listener, (void *)&address, sizeof address) || listen(listener, 1024)) return perror("upstream"), 1;
