@@ -91,9 +91,10 @@ def pin(pids: list[int], cores: set[int]) -> None:
     wanted = {core for core in cores if core < (os.cpu_count() or 1)} or {0}
     for pid in pids:
         for each in tree(pid):
-            for task in Path(f"/proc/{each}/task").iterdir():
-                with suppress(ProcessLookupError):  # a thread that has just ended
-                    os.sched_setaffinity(int(task.name), wanted)
+            with suppress(FileNotFoundError):  # a process that has just ended
+                for task in Path(f"/proc/{each}/task").iterdir():
+                    with suppress(ProcessLookupError):  # a thread that has just ended
+                        os.sched_setaffinity(int(task.name), wanted)
 
 
 def facts() -> dict[str, Any]:
