@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help run ha validate test conformance soak lint types imports check bench bench-peers layers fuzz trace docs reference requirements clean
+.PHONY: help run ha validate test conformance soak lint types imports check bench bench-peers layers inputs fuzz trace docs reference requirements clean
 
 help:
 	@echo "make run          a gateway on :4000 with its own stores and a stub server, registered"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-peers  the same beside other gateways, each in an environment of its own (ARGS='--only envoy,fastmcp')"
 	@echo "make fuzz         hostile bytes for the readers of them, led by coverage (SECONDS=60 each)"
 	@echo "make layers       what our own layers take of a call, in and out"
+	@echo "make inputs       what reading the worst JSON takes, beside orjson alone"
 	@echo "make trace        how long a request's way is: frames, files, transactions (ARGS='--show /mcp' lists them)"
 	@echo "make docs         the documentation in HTML; make reference writes docs/reference.rst from the code"
 	@echo "make requirements lock the image's packages anew (deploy/requirements.txt)"
@@ -72,6 +73,9 @@ fuzz: .venv/fuzz
 
 layers: .venv/run
 	@$(BIN)/python -m bench.layers $(ARGS)
+
+inputs: .venv/bench
+	@$(BIN)/python -m bench.inputs
 
 docs: .venv/docs
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs

@@ -60,7 +60,7 @@ def messages(data: bytes) -> None:
     with suppress(ParseError, InvalidRequest):
         found = decode_answer(data)
         if not isinstance(found, Batch):
-            again = decode(encode(found))
+            again = decode(encode(found), 1)
             assert type(again) is type(found)
     with suppress(EventTooLarge, UnicodeDecodeError):
         decoder = SseDecoder(1 << 16)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from urllib.parse import parse_qs, urlsplit
 
-from gateway.edge.mcp import check_batch, take_note
+from gateway.edge.mcp import check_batches_exist, take_note
 from gateway.edge.request import Http
 from gateway.edge.response import log_refusal, send_empty, stream
 from gateway.errors import GatewayError, InvalidRequest, NotReady
@@ -103,13 +103,14 @@ async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> N
     query = parse_qs(http.query.decode("latin-1"))
     [id] = query.get("session_id", query.get("sessionId", [""]))[:1]
     session = await gateway.sessions.find(id, principal, _ADDRESS, None)
-    message = decode(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
+    body = await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
+    message = decode(body, gateway.settings.max_batch)
     if not await gateway.redis.answers():
         refusal = NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Try again.")
         refusal.id = message.id if isinstance(message, Request) else None
         raise refusal
     if isinstance(message, Batch):
-        check_batch(message, gateway.settings.max_batch, session.version)
+        check_batches_exist(session.version)
     await send_empty(http, 202)
     entries = message.entries if isinstance(message, Batch) else (message,)
     await asyncio.gather(*(_carry_out(gateway, http, principal, session, entry) for entry in entries))

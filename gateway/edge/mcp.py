@@ -51,7 +51,8 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
         return
     http.check_json()
     how = http.accepts()
-    message = decode(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
+    body = await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
+    message = decode(body, gateway.settings.max_batch)
     try:
         address = _AGGREGATE if server is None else await _address_of(gateway, principal, server)
         placed = place(http.headers, (message,) if not isinstance(message, Batch) else _messages(message))
@@ -62,7 +63,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
         if session is None:
             session = await gateway.sessions.find(placed.session_id, principal, address.name, server)
         if isinstance(message, Batch):
-            check_batch(message, gateway.settings.max_batch, session.version)
+            check_batches_exist(session.version)
         elif not isinstance(message, Request):
             await take_note(session, message)
             await send_empty(http, 202)
@@ -206,12 +207,10 @@ async def answer_batch(http: Http, response: Response, table: str, call: Call, b
         await response.finish_batch([found for task in running if (found := task.result()) is not None])
 
 
-def check_batch(batch: Batch, limit: int, version: str | None = None) -> None:
-    """Let a batch pass that is not too long, and of a revision that has batches. Raises InvalidRequest."""
-    if version is not None and version not in versions.HAS_BATCHES:
+def check_batches_exist(version: str) -> None:
+    """Let a batch pass if the session's revision has batches. Raises InvalidRequest."""
+    if version not in versions.HAS_BATCHES:
         raise InvalidRequest(f"Batches do not exist in MCP {version}; send one message at a time.")
-    if len(batch.entries) > limit:
-        raise InvalidRequest(f"A batch has at most {limit} messages (GATEWAY_MAX_BATCH).")
 
 
 def _messages(batch: Batch) -> Sequence[Message]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.edge.mcp import NOBODY, answer, answer_batch, check_batch, respond
+from gateway.edge.mcp import NOBODY, answer, answer_batch, respond
 from gateway.edge.request import Http, Protocol
 from gateway.edge.response import send_empty
 from gateway.methods.call import Call
@@ -22,9 +22,7 @@ async def take(gateway: Gateway, http: Http, principal: Principal, table: str, v
     """Answer a JSON-RPC body, which was read, with the methods of one address."""
     http.protocol = Protocol.JSON_RPC
     how = http.accepts()
-    message = from_json(value)
-    if isinstance(message, Batch):
-        check_batch(message, gateway.settings.max_batch)
+    message = from_json(value, gateway.settings.max_batch)
     if not isinstance(message, Request | Batch):
         await send_empty(http, 202)
         return

@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import GatewayError, SettingsError
 from gateway.observability import logs
 from gateway.programs.processes import Bridged, Busy, Program, Session, Unknown
-from gateway.protocol.messages import Batch, Failure, Reply, Request, decode, encode
+from gateway.protocol.messages import SERVER_BATCH, Batch, Failure, Reply, Request, decode, encode
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.settings import Settings
 from gateway.tasks import end, keep
@@ -85,7 +85,7 @@ class Bridge:
                 return bytes(parts)
 
     async def _post(self, key: str, headers: Headers, body: bytes, receive: Receive, send: Send) -> None:
-        message = decode(body)
+        message = decode(body, SERVER_BATCH)
         match message:
             case Request(method="initialize"):
                 session, answer = await self._programs.open(key, message, shared=SHARED in headers)

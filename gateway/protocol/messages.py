@@ -6,7 +6,6 @@ Source: https://www.jsonrpc.org/specification; MCP 2025-11-25, basic, messages.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import InvalidRequest, ParseError
+from gateway.errors import GatewayError, InvalidRequest, ParseError
 
 Id = str | int
 _IDS = frozenset({int, str})
@@ -82,12 +81,28 @@ _TAIL_TYPESCRIPT = re.compile(
 )
 _TAIL_WINDOW = 400
 _DEPTH = 246
-_SHALLOW = 2 * _DEPTH  # bytes: no more of them can't be nested that deeply
+_DEEP_BYTES = range(2 * _DEPTH + 1, (4 << 20) + 1)  # fewer can't be nested that deeply; of more, see `_refuse_depth`
+_SHAPES = bytes(
+    ord("0" if chr(byte) in "0123456789" else " " if chr(byte) in "[,: \t\r\n" else "-" if chr(byte) == "-" else "x")
+    for byte in range(256)
+)
+"""Each digit as 0, each byte that may stand before a number as a space."""
 _TIMES = orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS
-_DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _LONG = b"0" * 19
+_ZEROS = re.compile(rb"0*")
+_LARGEST = (  # how `_SHAPES` shows an integer that may not fit into 64 bits, and the largest of its length that does
+    (b" " + b"0" * 20, b"18446744073709551615"),
+    (b" -" + b"0" * 19, b"-9223372036854775808"),
+)
+_AFTER_NUMBER = frozenset((b"", b"]", b"}", b",", b" ", b"\t", b"\r", b"\n"))
+_AFTER_STRING = frozenset((b",", b":", b"]", b"}"))
+_ESCAPES = 9  # backslashes before a quote that are looked at
+_MAX_LONG_NUMBERS = 40_000
+_LOOK = 10  # numbers that are passed over in the time that it takes to look around one
 _LARGE = 4096
 _HUGE = 64 << 10  # bytes of a body whose result is not copied out of it
+SERVER_BATCH = 1_000
+"""Messages that one body or event of a server holds at most."""
 
 
 def parse(body: bytes) -> Any:
@@ -96,24 +111,25 @@ def parse(body: bytes) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ParseError(f"The body is not valid JSON: {error}.") from None
-    if _has_long_digits(body):
-        _refuse_large_integers(body)
-    if len(body) > _SHALLOW and _may_be_deep(body):
-        _refuse_depth(value)
+    _refuse_large_integers(body)
+    if len(body) in _DEEP_BYTES:
+        _refuse_depth(body, value)
     return value
 
 
-def decode(body: bytes) -> Message | Batch:
-    """Read one message or a batch. Raises ParseError or InvalidRequest."""
+def decode(body: bytes, max_batch: int) -> Message | Batch:
+    """Read one message, or a batch of at most `max_batch`. Raises ParseError or InvalidRequest."""
     value = parse(body)
-    return _message(value) if type(value) is dict else from_json(value)
+    return _message(value) if type(value) is dict else from_json(value, max_batch)
 
 
-def from_json(value: Any) -> Message | Batch:
-    """Recognize a message, or a batch, in decoded JSON. Raises InvalidRequest."""
+def from_json(value: Any, max_batch: int) -> Message | Batch:
+    """Recognize a message, or a batch of at most `max_batch`, in decoded JSON. Raises InvalidRequest."""
     if isinstance(value, list):
         if not value:
             raise InvalidRequest("A batch needs at least one message.")
+        if len(value) > max_batch:  # before anything is made of them: an entry takes 40 times what it takes to read it
+            raise InvalidRequest(f"A batch has at most {max_batch} messages (GATEWAY_MAX_BATCH); send several.")
         return Batch(tuple(_entry(each) for each in value))
     return _message(value)
 
@@ -121,23 +137,33 @@ def from_json(value: Any) -> Message | Batch:
 def decode_answer(body: bytes) -> Message | Batch:
     """Read a message of an upstream, keeping a reply's result bytes for `encode`.
 
-    Raises ParseError or InvalidRequest.
+    Raises ParseError or InvalidRequest, also for a batch of more than SERVER_BATCH, or 4 MiB that are no result.
     """
     if reply := _cut_reply(body):
         return reply
-    return decode(body)
+    value = parse(body)
+    if isinstance(value, list) and len(value) > SERVER_BATCH:
+        raise InvalidRequest(f"A server's batch has at most {SERVER_BATCH} messages.")
+    if len(body) >= _DEEP_BYTES.stop and not (isinstance(value, dict) and "result" in value):
+        raise InvalidRequest(f"A server's message that is no result has at most {_DEEP_BYTES.stop >> 20} MiB.")
+    return from_json(value, SERVER_BATCH)
 
 
 def encode(message: Message) -> bytes:
     """Write one message as a line of JSON; a reply's raw result is spliced in as it is."""
     if type(message) is Reply and message.raw is not None:
         return b"".join((b'{"jsonrpc":"2.0","id":', orjson.dumps(message.id), b',"result":', message.raw, b"}"))
-    return orjson.dumps(to_json(message), option=_TIMES)
+    return dump(to_json(message))
 
 
 def dump(value: Any) -> bytes:
-    """Write JSON, with times in UTC as RFC 3339 has them."""
-    return orjson.dumps(value, option=_TIMES)
+    """Write JSON, with times in UTC as RFC 3339 has them. Raises GatewayError for what is nested too deeply."""
+    try:
+        return orjson.dumps(value, option=_TIMES)
+    except orjson.JSONEncodeError as error:
+        if "ecursion" not in str(error):
+            raise
+        raise GatewayError("The answer is nested too deeply to be passed on.") from None
 
 
 def to_json(message: Message) -> dict[str, Any]:
@@ -203,54 +229,102 @@ def _cut_reply(body: bytes) -> Reply | None:
     if head := _REPLY_PYTHON.match(body):
         body = body.rstrip(b" \t\r\n")
         id, start, stop = head[1], head.end(), len(body) - 1
-        if not body.endswith(b"}"):
+        if body[stop - 1 :] != b"}}":
             return None
     elif (head := _REPLY_TYPESCRIPT.match(body)) and (tail := _TAIL_TYPESCRIPT.search(body, len(body) - _TAIL_WINDOW)):
         id, start, stop = tail[1], head.end(), tail.start() + 1
     else:
         return None
-    if body.find(b"\n", start, stop) >= 0 or body.find(b"\r", start, stop) >= 0 or _has_long_digits(body):
+    if body.find(b"\n", start, stop) >= 0 or body.find(b"\r", start, stop) >= 0:
         return None
     raw = body[start:stop] if len(body) < _HUGE else memoryview(body)[start:stop]
     try:
         result = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    if len(body) > _SHALLOW and _may_be_deep(body):
-        _refuse_depth(result)
+    except orjson.JSONDecodeError as error:
+        if len(body) < _DEEP_BYTES.stop:
+            return None
+        # to read it again would take too long
+        raise ParseError(f"The body is not valid JSON, or has members after its result: {error}.") from None
+    _refuse_large_integers(body)
+    if len(body) in _DEEP_BYTES:
+        _refuse_depth(body, result)
     return Reply(orjson.loads(id), result, raw)
 
 
-def _has_long_digits(body: bytes) -> bool:
-    """Whether there may be an integer that 64 bits can't hold: 19 digits in a row.
+def _refuse_depth(body: bytes, value: Any) -> None:
+    """Refuse what could be read but not written again: orjson writes 254 levels, and ours come on top.
 
-    Every digit becomes a 0, and 19 of them are searched for: 0.2 us for 200 bytes, where a pattern takes 2.2. Of 19
-    bytes in a row each 19th is one, so that a large body without a digit at such a place has no need of that.
+    A body of more than 4 MiB is not asked, since that would take too long: only a server's result is as long. Most
+    results are passed on as they came, and `dump` refuses what can't be written.
     """
-    if len(body) > _LARGE and b"0" not in body[18::19].translate(_DIGITS):
-        return False
-    return _LONG in body.translate(_DIGITS)
-
-
-def _may_be_deep(body: bytes) -> bool:
-    """Whether there are as many brackets as it takes to be nested too deeply."""
-    return body.count(b"[") + body.count(b"{") > _DEPTH
-
-
-def _refuse_depth(value: Any) -> None:
-    """Refuse what could be read but not written again: orjson writes 254 levels, and ours come on top."""
-    try:
-        orjson.dumps([[[[[[[[value]]]]]]]])
-    except orjson.JSONEncodeError:
-        raise ParseError(f"The body is nested more than {_DEPTH} levels deep.") from None
+    if body.count(b"[") + body.count(b"{") > _DEPTH:
+        try:
+            orjson.dumps([[[[[[[[value]]]]]]]])
+        except orjson.JSONEncodeError:
+            raise ParseError(f"The body is nested more than {_DEPTH} levels deep.") from None
 
 
 def _refuse_large_integers(body: bytes) -> None:
-    def integer(text: str) -> None:
-        if len(text) > 20 or not -(1 << 63) <= int(text) < 1 << 64:
-            raise ParseError(f"The integer {text[:24]}{'…' * (len(text) > 24)} does not fit into 64 bits.")
+    """Refuse an integer that 64 bits can't hold, which orjson reads as a float. The body is valid JSON, no scalar.
 
-    try:
-        json.loads(body, parse_int=integer)
-    except RecursionError:
-        raise ParseError("The body is nested too deeply.") from None
+    Every digit becomes a 0, and 19 of them in a row are searched for: 0.2 us for 200 bytes, where a pattern takes 2.2.
+    Of 19 bytes in a row each 19th is one, so that a large body without a digit at such a place has no need of that.
+    """
+    if len(body) > _LARGE and b"0" not in body[18::19].translate(_SHAPES):
+        return
+    shapes = body.translate(_SHAPES)
+    if _LONG in shapes:
+        for shape, largest in _LARGEST:
+            _refuse_above(largest, shape, body, shapes)
+
+
+def _refuse_above(largest: bytes, shape: bytes, body: bytes, shapes: bytes) -> None:
+    """Refuse an integer that is as long as `largest` or longer, and does not fit, unless it is part of a string.
+
+    Only what stands where a number may stand is looked at; what is in a string is passed over up to the next quote.
+    So most of the work is that of `bytes`, and the rest is bounded.
+    """
+    quotes, passed = _Quotes(body), 0
+    start = shapes.find(shape)
+    while start >= 0:
+        end = start + len(shape)
+        if shapes[end : end + 1] == b"0" or body[start + 1 : end] > largest:
+            passed += _LOOK
+            end = _ZEROS.match(shapes, end).end()  # type: ignore[union-attr]  # it matches anything
+            if body[end : end + 1] in _AFTER_NUMBER:
+                if not quotes.are_open(start + 1):
+                    number = body[start + 1 : min(end, start + 25)].decode() + "…" * (end - start > 25)
+                    raise ParseError(f"The integer {number} does not fit into 64 bits.")
+                end = body.find(b'"', end)
+        passed += 1
+        if passed > _MAX_LONG_NUMBERS:
+            raise ParseError(f"The body has more than {_MAX_LONG_NUMBERS} numbers of 19 digits and more.")
+        start = shapes.find(shape, end)
+
+
+class _Quotes:
+    """Tells whether places in valid JSON, each after the one before, are in a string. A place follows a separator."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._are_open = False
+        self._counted = 0
+
+    def are_open(self, at: int) -> bool:
+        """Whether a place is in a string: told by the quote before it, or else by all quotes before it."""
+        last = self._body.rfind(b'"', self._counted, at)
+        if last > _ESCAPES:
+            before = self._body[last - _ESCAPES : last]
+            escapes = _ESCAPES - len(before.rstrip(b"\\"))
+            if escapes % 2 == 1 and escapes < _ESCAPES:  # only strings have escaped quotes
+                return True
+            if escapes == 0 and self._body[last + 1 : at].lstrip()[:1] not in _AFTER_STRING:
+                return True
+        part = self._body[self._counted : at]
+        if b"\\\\" in part:
+            if len(part) >= _DEEP_BYTES.stop:
+                raise ParseError("The body is too long for a number of 20 digits and more after escaped backslashes.")
+            part = part.replace(b"\\\\", b"")
+        self._are_open ^= (part.count(b'"') - part.count(b'\\"')) % 2 == 1
+        self._counted = at
+        return self._are_open

@@ -4,17 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequest, ParseError
+from gateway.errors import GatewayError, InvalidRequest, ParseError
+from gateway.protocol import messages
 from gateway.protocol.messages import (
     Batch,
     Failure,
     Notification,
     Reply,
     Request,
-    decode,
     decode_answer,
     encode,
 )
+from gateway.protocol.messages import decode as decode_at_most
+
+
+def decode(body: bytes) -> object:
+    return decode_at_most(body, 100)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +64,8 @@ def test_what_is_no_message_is_refused_with_the_id_that_could_be_read(body: byte
     "body",
     [
         b"", b"{", b"nonsense", b"\xff\xfe", b'"\\ud800"', b"[" * 10_000 + b"]" * 10_000, b"1e400", b"NaN",
-        b"18446744073709551616", b"-9223372036854775809", b"9" * 400, b'{"a":[1,{"b":123456789012345678901234}]}',
+        b"[18446744073709551616]", b"[-9223372036854775809]", b"[" + b"9" * 400 + b"]",
+        b'{"a":[1,{"b":123456789012345678901234}]}',
     ],
 )  # fmt: skip
 def test_what_is_no_json_for_us_is_refused(body: bytes) -> None:
@@ -91,6 +97,75 @@ def test_a_batch_keeps_its_order_and_says_what_is_no_message() -> None:
     assert batch.entries[0] == Request(1, "a")
     assert isinstance(batch.entries[1], InvalidRequest)
     assert batch.entries[2] == Notification("b")
+
+
+@pytest.mark.parametrize("entry", [b"1", b"{}"])
+def test_a_batch_is_counted_before_anything_is_made_of_its_entries(
+    entry: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(messages, "_entry", made.append)
+    for count, most, read in ((101, 100, decode), (1_001, 1_000, decode_answer), (1_000_000, 100, decode)):
+        with pytest.raises(InvalidRequest, match=f"at most {most} messages"):
+            read(b"[" + b",".join([entry] * count) + b"]")
+    assert not made
+    decode(b"[" + b",".join([entry] * 100) + b"]")
+    assert len(made) == 100
+
+
+def test_a_servers_long_message_is_a_result_and_one_too_deep_is_refused_when_it_is_written() -> None:
+    long = b'"' + b"x" * (4 << 20) + b'"'
+    with pytest.raises(InvalidRequest, match="no result"):
+        decode_answer(b'{"jsonrpc":"2.0","method":"notifications/message","params":{"x":' + long + b"}}")
+    deep = b"[" * 300 + b"]" * 300
+    reply = decode_answer(b'{"jsonrpc":"2.0","result":{"x":' + long + b',"y":' + deep + b'},"id":1,"more":{}}')
+    assert isinstance(reply, Reply)
+    assert reply.raw is None
+    with pytest.raises(GatewayError, match="nested too deeply"):
+        encode(reply)
+    with pytest.raises(ParseError, match="members after its result"):
+        decode_answer(b'{"jsonrpc":"2.0","id":1,"result":{"x":' + long + b'},"more":{}}')
+
+
+NUMBERS = st.sampled_from([
+    "18446744073709551615", "18446744073709551616", "-9223372036854775808", "-9223372036854775809",
+    "-18446744073709551615", "1234567890123456789", "-1234567890123456789", "99999999999999999999999",
+    "0.12345678901234567890123", "123456789012345678901e3", "-12345678901234567890.5", "1e5", "7",
+])  # fmt: skip
+STRINGS = st.lists(NUMBERS | st.sampled_from(['"', "\\", "\\\\", " ", ",", ":", "[", "]", "}", "x", "é"])).map("".join)
+SPACES = st.sampled_from(["", " ", "\n"])
+TEXTS = st.recursive(
+    NUMBERS | st.builds(json.dumps, STRINGS),
+    lambda inner: (
+        st.builds(lambda each, gap: f"[{gap}{f'{gap},{gap}'.join(each)}{gap}]", st.lists(inner), SPACES)
+        | st.builds(
+            lambda each, gap: "{" + ",".join(f"{gap}{json.dumps(key)}{gap}:{gap}{value}" for key, value in each) + "}",
+            st.lists(st.tuples(STRINGS, inner)),
+            SPACES,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(TEXTS)
+def test_an_integer_is_refused_exactly_if_64_bits_do_not_hold_it(text: str) -> None:
+    found: list[int] = []
+    json.loads(text, parse_int=lambda digits: found.append(int(digits)))
+    body = f"[{text}]".encode()
+    if all(-(1 << 63) <= number < 1 << 64 for number in found):
+        messages.parse(body)
+    else:
+        with pytest.raises(ParseError, match="64 bits"):
+            messages.parse(body)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" + "-1234567890123456789," * 50_000 + "1]", '"' + ' 12345678901234567890123","' * 5_000 + '"']
+)
+def test_looking_for_large_integers_comes_to_an_end(text: str) -> None:
+    with pytest.raises(ParseError, match="more than"):
+        messages.parse(f"[{text}]".encode())
 
 
 PYTHON = b'{"jsonrpc":"2.0","id":7,"result":{"b": 1.0,  "a":"\\u00e9"}}'
