@@ -117,7 +117,7 @@ async def open_gateway(
             retry_seconds=settings.retry_seconds,
         )
         links = Links(pool, sync)
-        ended = EndedSessions(postgres)
+        ended = EndedSessions(postgres, lambda: sessions.keys(), lambda key: sessions.drop(key))
         sessions = Sessions(
             ids=SessionIds(keyring, settings.session_seconds),
             records=Records(redis),
@@ -150,7 +150,6 @@ async def open_gateway(
         sync.on_swap(ended.swapped)
         sync.on_swap(pool.reconcile)
         sync.on_swap(sessions.reconcile)
-        ended.on_end(sessions.drop)
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
         sync.on_swap(lambda catalogue: metrics.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: metrics.servers.set(len(catalogue.servers)))
@@ -161,6 +160,7 @@ async def open_gateway(
             asyncio.create_task(keep("sync", sync.run)),
             asyncio.create_task(keep("discovery", discovery.run)),
             asyncio.create_task(keep("sessions", sessions.run)),
+            asyncio.create_task(keep("ended sessions", ended.run)),
             asyncio.create_task(keep("heartbeat", lambda: redis.keep_beating(*relay.holders))),
             asyncio.create_task(keep("event log", event_log.write)),
             asyncio.create_task(keep("streams", streams.run)),

@@ -28,6 +28,7 @@ from gateway.tasks import end as end_tasks
 
 _ACCEPTORS = 8  # times that the socket is listened on: uvloop accepts one connection per turn of its loop from each
 _CLEAN_UP_SECONDS = 10
+_START_SECONDS = 3600.0  # a migration of a large database is part of the start; everything else there has its own limit
 _LOOK_SECONDS = 0.2
 _THRESHOLDS = 10_000, 20, 50  # objects made beyond those let go of; collections of the youngest, and of the middle ones
 
@@ -37,6 +38,7 @@ def configure(settings: Settings, descriptor: int) -> Config:
     config = Config()
     config.bind = [f"fd://{each}" for each in (descriptor, *(os.dup(descriptor) for _ in range(_ACCEPTORS - 1)))]
     config.backlog = BACKLOG  # each worker sets it anew on the socket that they share
+    config.startup_timeout = _START_SECONDS
     config.graceful_timeout = settings.drain_seconds
     config.shutdown_timeout = _CLEAN_UP_SECONDS
     config.keep_alive_timeout = 75  # above nginx's 60: nginx never sends on a connection that we are closing

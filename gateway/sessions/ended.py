@@ -1,77 +1,160 @@
 """Which client sessions are over. A signed session id is valid until a worker knows that its session ended.
 
-A row in Postgres per ended session, until it would have expired anyway. A worker hears of an end at once over Redis
-(`Sessions`); this feed is what it reads at each look at the registry, so that none is missed without Redis.
+What says so first is Redis: the session's record is gone. A row in Postgres per end is for what that can't tell: a
+worker that did not hear of the end and still knows the session reads the newest rows at each look at the registry, and
+one that can't ask Redis asks for the row of an id that it does not know.
+
+Nothing here grows with the ends: a worker reads no rows at its start, takes up a few at a look (where there are more,
+it asks for the sessions that it knows instead), and keeps the newest ends only. Ends that come together are written
+together, one transaction at a time per worker, under a lock of their own. Rows are deleted a few at a time, once their
+sessions would have expired, or when there are more than a million.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from gateway.errors import StoreUnavailable
 from gateway.model.catalogue import Catalogue
 from gateway.stores.postgres import Connection, Postgres
 
-_FORGET_ABOVE = 1_000  # ended sessions
+_KEPT = 10_000  # ends that a worker keeps in mind
+_READ_AT_ONCE = 2_000  # rows
+_MAX_ROWS = 1_000_000
+_DELETED_AT_ONCE = 20_000
+_DELETE_SECONDS = 10.0
+_NEXT_SECONDS = 0.5
+_ASK_SECONDS = 1.0
+_ORDER_LOCK = 0x6D63702D656E
+_IDS = "SELECT id FROM ended_sessions WHERE "
+_DELETE_LOCK = _ORDER_LOCK + 1
+
+log = logging.getLogger("gateway.sessions")
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Ends that are written together."""
+
+    rows: dict[str, float] = field(default_factory=dict)
+    is_written: bool = False
+    error: StoreUnavailable | None = None
 
 
 class EndedSessions:
-    """The keys of the sessions that are over, as far as this worker knows."""
+    """The keys of sessions that are over, as far as this worker knows or can ask."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, known: Callable[[], Collection[str]], ended: Callable[[str], None]) -> None:
+        """`known` says which sessions the worker knows, `ended` is told of each of them that ended elsewhere."""
         self._postgres = postgres
-        self._expires: dict[str, float] = {}
-        self._read = 0
+        self._known = known
+        self._ended = ended
+        self._kept: OrderedDict[str, None] = OrderedDict()
+        self._read: int | None = None  # the number of the newest row that was read; None: what we know is to be asked
         self._revision = 0
-        self._forget_above = _FORGET_ABOVE
-        self._calls: list[Callable[[str], None]] = []
+        self._batch = _Batch()
+        self._writing = asyncio.Lock()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._expires
+        """Whether a session ended a short time ago."""
+        return key in self._kept
 
-    def on_end(self, call: Callable[[str], None]) -> None:
-        """Have `call` told of each session, by its key, that ended somewhere."""
-        self._calls.append(call)
-
-    def add(self, key: str, expires: float) -> None:
-        """Know that a session is over."""
-        self._expires[key] = expires
+    def add(self, key: str) -> None:
+        """Keep in mind that a session is over."""
+        self._kept[key] = None
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
 
     async def end(self, key: str, expires: float) -> None:
         """Record that a session is over, for every worker to read. Raises StoreUnavailable."""
+        batch = self._batch
+        batch.rows[key] = expires
+        async with self._writing:  # what ends meanwhile gathers in the next batch
+            if batch is self._batch:
+                self._batch = _Batch()
+            if batch.error is not None:
+                raise batch.error
+            if not batch.is_written:  # else it was, by the first of those that wait
+                try:
+                    await self._write(batch.rows)
+                except StoreUnavailable as error:
+                    batch.error = error
+                    raise
+                batch.is_written = True
+        self.add(key)
+
+    async def _write(self, rows: dict[str, float]) -> None:
         async with self._postgres.transaction() as connection:
             # numbers must become visible in their order, or a reader that saw a later one misses an earlier one
-            await connection.execute("SELECT revision FROM registry FOR UPDATE")
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ORDER_LOCK,))
             await connection.execute(
-                "INSERT INTO ended_sessions (id, expires) VALUES (%s, %s)",
-                (key, datetime.fromtimestamp(expires, UTC)),
+                "INSERT INTO ended_sessions (id, expires) SELECT * FROM unnest(%s::text[], %s::timestamptz[])",
+                (list(rows), [datetime.fromtimestamp(expires, UTC) for expires in rows.values()]),
             )
-            await connection.execute("DELETE FROM ended_sessions WHERE expires < now()")
-        self.add(key, expires)
+
+    async def has(self, key: str) -> bool:
+        """Whether a session is over; asks Postgres, and believes that it is not where that does not answer."""
+        if key in self._kept:
+            return True
+        try:
+            async with asyncio.timeout(_ASK_SECONDS), self._postgres.transaction() as connection:
+                cursor = await connection.execute("SELECT FROM ended_sessions WHERE id = %s LIMIT 1", (key,))
+                return await cursor.fetchone() is not None
+        except (StoreUnavailable, TimeoutError):
+            return False
 
     async def catch_up(self, connection: Connection) -> None:
-        """Read what ended since the last look."""
-        cursor = await connection.execute(
-            "SELECT number, id, expires FROM ended_sessions WHERE number > %s AND expires > now() ORDER BY number",
-            (self._read,),
-        )
-        for row in await cursor.fetchall():
-            self._read = row["number"]
-            if row["id"] not in self._expires:
-                self.add(row["id"], row["expires"].timestamp())
-                for call in self._calls:
-                    call(row["id"])
-        if len(self._expires) > self._forget_above:
-            self._forget_expired()
+        """Hear of what ended since the last look: from the new rows, or by asking for the sessions that are known."""
+        row = await (await connection.execute("SELECT max(number) AS newest FROM ended_sessions")).fetchone()
+        newest = (row and row["newest"]) or 0
+        wanted: list[str] | int | None
+        if self._read is None or not 0 <= newest - self._read <= _READ_AT_ONCE:
+            query, wanted = "id = ANY(%s)", [key for key in self._known() if key not in self._kept] or None
+        else:
+            query, wanted = "number > %s", self._read if newest > self._read else None
+        if wanted is not None:
+            for row in await (await connection.execute(_IDS + query, (wanted,))).fetchall():
+                if row["id"] not in self._kept:
+                    self.add(row["id"])
+                    self._ended(row["id"])
+        self._read = newest
 
     def swapped(self, catalogue: Catalogue) -> None:
         """Take note of a new catalogue: an older revision says that another database stands behind the address."""
         if catalogue.revision < self._revision:
-            self._read = 0
+            self._read = None
         self._revision = catalogue.revision
 
-    def _forget_expired(self) -> None:
-        now = time.time()
-        self._expires = {key: expires for key, expires in self._expires.items() if expires > now}
-        self._forget_above = max(_FORGET_ABOVE, 2 * len(self._expires))
+    async def run(self) -> None:
+        """Delete rows that are of no more use, until cancelled."""
+        pause = _DELETE_SECONDS
+        while True:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+            pause = _DELETE_SECONDS
+            try:
+                if await self.delete_some() >= _DELETED_AT_ONCE:
+                    pause = _NEXT_SECONDS
+            except StoreUnavailable:
+                log.warning("rows of ended sessions could not be deleted; they are tried again")
+
+    async def delete_some(self) -> int:
+        """Delete some rows of sessions that would have expired by now, or that are too many; return how many."""
+        async with self._postgres.transaction() as connection:
+            lock = await connection.execute("SELECT pg_try_advisory_xact_lock(%s) AS ours", (_DELETE_LOCK,))
+            row = await lock.fetchone()
+            if not (row and row["ours"]):
+                return 0  # another worker is at it
+            cursor = await connection.execute(
+                "DELETE FROM ended_sessions WHERE number = ANY(ARRAY("
+                "(SELECT number FROM ended_sessions WHERE expires < now() ORDER BY expires LIMIT %(some)s) UNION "
+                "(SELECT number FROM ended_sessions WHERE number <= (SELECT max(number) FROM ended_sessions) - %(most)s"
+                " ORDER BY number LIMIT %(some)s) LIMIT %(some)s))",
+                {"some": _DELETED_AT_ONCE, "most": _MAX_ROWS},
+            )
+            return cursor.rowcount

@@ -6,8 +6,8 @@ again. Without Redis the sessions that come go on alone: known to this worker on
 How a session ends: DELETE, or its stream at `/sse`, or no use for GATEWAY_SESSION_IDLE_SECONDS (the workers claim
 idle ones in Redis, so that one of them ends it), or its id expires. The end is recorded in Postgres first (`ended`),
 then told to every worker, which cancels what the session has under way and says that it heard; after that, or after a
-quarter of a second, the record goes and its upstream sessions are ended. A worker that did not hear it reads it from
-Postgres at its next look. Source: MCP 2025-11-25, basic, lifecycle and transports.
+quarter of a second, the record goes (when Redis is back, if it is away) and its upstream sessions are ended. A worker
+that did not hear it reads it from Postgres at its next look. Source: MCP 2025-11-25, basic, lifecycle and transports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from gateway.errors import GatewayError, InvalidRequest, SessionNotFound
@@ -85,7 +85,6 @@ class Sessions:
         self._redis = redis
         self._hints = hints
         self._ended = ended
-        self._sync = sync
         self._links = links
         self._idle_seconds = idle_seconds
         self._max_sessions = max_sessions
@@ -102,6 +101,7 @@ class Sessions:
         self._worker = os.urandom(4).hex()
         self._tasks: set[asyncio.Task[None]] = set()
         self._announcing: dict[tuple[str, str], bool] = {}
+        self._unremoved: set[str] = set()
 
     def _next_id(self) -> str:
         self._number += 1
@@ -109,6 +109,10 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def keys(self) -> Collection[str]:
+        """The keys of the sessions that this worker knows."""
+        return self._known.keys()
 
     def here(self) -> list[Session]:
         """The sessions that this worker knows, the one used longest ago first."""
@@ -195,6 +199,8 @@ class Sessions:
                 await known.settle(record)
                 return known
         except RedisUnavailable:
+            if known is None and await self._ended.has(id.key):
+                raise SessionNotFound from None
             if known is None:  # better served without what it declared than not at all
                 known = self._made(id, principal, address, server, Record("", id.version, id.expires))
                 known.local.went_offline()
@@ -229,7 +235,6 @@ class Sessions:
         """End a session at every worker and upstream. Raises StoreUnavailable."""
         await self._ended.end(id.key, id.expires)
         await self._end_everywhere(id.key, id.expires)
-        await self._sync.announce()
 
     def drop(self, key: str) -> None:
         """A session is over: nothing of it goes on at this worker."""
@@ -246,11 +251,18 @@ class Sessions:
         self.drop(key)
         await self._wait_for_acknowledgements(token, await self._hints.broadcast(SessionEnded(key, expires, token)))
         try:
-            record = await self._records.remove(key)
+            await self._remove_record(key, upstream)
         except RedisUnavailable:
-            record = None
-        if record is not None:
-            upstream.update(record.upstream)
+            await self._end_all_upstream(upstream)
+            if len(self._unremoved) < _KNOWN:
+                self._unremoved.add(key)  # by the clock, when Redis is back: another worker would serve it till then
+
+    async def _remove_record(self, key: str, upstream: Mapping[str, UpstreamRecord]) -> None:
+        """Drop the record of a session that is over, and end its sessions upstream. Raises RedisUnavailable."""
+        record = await self._records.remove(key)
+        await self._end_all_upstream({**upstream, **({} if record is None else record.upstream)})
+
+    async def _end_all_upstream(self, upstream: Mapping[str, UpstreamRecord]) -> None:
         await asyncio.gather(*(self._end_upstream(server, each) for server, each in upstream.items()))
 
     async def _wait_for_acknowledgements(self, token: str, receivers: int) -> None:
@@ -345,8 +357,8 @@ class Sessions:
     def on_broadcast(self, word: Word) -> None:
         """Take note of what another worker (or this one) said."""
         match word:
-            case SessionEnded(key, expires, ack):
-                self._ended.add(key, expires)
+            case SessionEnded(key, _, ack):
+                self._ended.add(key)
                 self.drop(key)
                 self._spawn(self._acknowledge(ack))
             case ListChanged(server, method):
@@ -396,6 +408,9 @@ class Sessions:
                 if time.monotonic() >= due:
                     due = time.monotonic() + pause
                     await self._extend_deadlines()
+                for key in list(self._unremoved):
+                    await self._remove_record(key, {})
+                    self._unremoved.discard(key)
                 for key in await self._records.overdue(time.time(), _REAPED_AT_ONCE):
                     self._spawn(self._reap(key))
             except RedisUnavailable:

@@ -6,7 +6,9 @@ Raises our StoreUnavailable when Postgres does not answer. Knows no table but th
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -20,6 +22,7 @@ from gateway.errors import StoreUnavailable
 
 _MIGRATION_LOCK = 0x6D63702D6777
 _TRANSACTION_SECONDS = 5.0
+_MIGRATION_SECONDS = 3600.0
 _DISCONNECTED = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -27,6 +30,9 @@ _DISCONNECTED = (
     PoolTimeout,
     OSError,
 )
+
+
+log = logging.getLogger("gateway.postgres")
 
 
 class Connection(psycopg.AsyncConnection[dict[str, Any]]):
@@ -77,22 +83,28 @@ class Postgres:
         await self._pool.close(timeout=2)
 
     async def migrate(self) -> list[str]:
-        """Bring the schema up to date; return the files applied. Safe to run from many workers at once."""
-        applied: list[str] = []
+        """Bring the schema up to date; return the files applied. Safe to run from many workers at once.
+
+        A database whose schema is current is only read. Else each file is a transaction, which takes the time that it
+        takes: one worker works, the others wait for it. Raises StoreUnavailable.
+        """
+        files = {file.name: file for file in (resources.files("gateway.stores") / "schema").iterdir()}
         async with self.transaction() as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            await connection.execute(
-                "CREATE TABLE IF NOT EXISTS schema_versions "
-                "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
-            )
-            rows = await (await connection.execute("SELECT name FROM schema_versions")).fetchall()
-            done = {row["name"] for row in rows}
-            folder = resources.files("gateway.stores") / "schema"
-            for file in sorted(folder.iterdir(), key=lambda file: file.name):
-                if file.name.endswith(".sql") and file.name not in done:
-                    await connection.execute(file.read_bytes())
-                    await connection.execute("INSERT INTO schema_versions (name) VALUES (%s)", (file.name,))
-                    applied.append(file.name)
+            done = await _migrations(connection)
+        applied = []
+        for name in sorted(name for name in files if name.endswith(".sql") and name not in done):
+            async with self.transaction(_MIGRATION_SECONDS) as connection:
+                await connection.execute("SET LOCAL statement_timeout = 0")
+                await connection.execute("SET LOCAL lock_timeout = 0")
+                await _lock_for_migration(connection)
+                if name in await _migrations(connection):
+                    continue
+                started = time.monotonic()
+                log.info("migration %s begins", name)
+                await connection.execute(files[name].read_bytes())
+                await connection.execute("INSERT INTO schema_versions (name) VALUES (%s)", (name,))
+            log.info("migration %s done in %.1f s", name, time.monotonic() - started)
+            applied.append(name)
         return applied
 
     @property
@@ -101,11 +113,11 @@ class Postgres:
         return self._pool.get_stats().get("pool_size", 0)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, seconds: float | None = None) -> AsyncIterator[Connection]:
         """One transaction, committed at the end of the block. Raises StoreUnavailable."""
         self.queries += 1
         try:
-            async with asyncio.timeout(_TRANSACTION_SECONDS), self._pool.connection() as connection:
+            async with asyncio.timeout(seconds or _TRANSACTION_SECONDS), self._pool.connection() as connection:
                 yield connection
         except (TimeoutError, *_DISCONNECTED) as error:
             raise StoreUnavailable from error
@@ -119,3 +131,25 @@ class Postgres:
             row = await (await connection.execute("SELECT secret FROM secrets")).fetchone()
             assert row is not None, "the row was inserted or there before"  # noqa: S101
             return bytes(row["secret"])
+
+
+async def _migrations(connection: Connection) -> set[str]:
+    """The files that were applied."""
+    cursor = await connection.execute("SELECT to_regclass('schema_versions') AS there")
+    row = await cursor.fetchone()
+    if row is None or row["there"] is None:
+        return set()
+    return {row["name"] async for row in await connection.execute("SELECT name FROM schema_versions")}
+
+
+async def _lock_for_migration(connection: Connection) -> None:
+    """Wait until no other worker migrates; then have the table of what was applied."""
+    cursor = await connection.execute("SELECT pg_try_advisory_xact_lock(%s) AS ours", (_MIGRATION_LOCK,))
+    row = await cursor.fetchone()
+    if not (row and row["ours"]):
+        log.info("another worker migrates the database; waiting for it")
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_versions "
+        "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+    )

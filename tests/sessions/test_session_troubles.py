@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.protocol.messages import Notification, Reply, Request
+from gateway.sessions import sessions
 from gateway.stores.words import UpstreamOpened
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
@@ -72,6 +73,35 @@ async def test_a_session_whose_end_was_not_heard_of_is_over_all_the_same(
             assert (await one.ask("DELETE", OWN, headers=session))[0] == 204
             assert await stream.events() == []
         assert (await two.ask("POST", OWN, value=request("ping"), headers=session))[0] == 404
+
+
+async def test_a_worker_that_can_not_ask_redis_asks_whether_a_session_is_over(open_app: Open, servers: Servers) -> None:
+    servers["demo"] = MemoryServer()
+    async with open_app() as (_, one):
+        await one.ask("POST", "/mcp/servers", value=DEMO)
+        over, lasting = await initialize(one), await initialize(one)
+        assert (await one.ask("DELETE", OWN, headers=over))[0] == 204
+    async with open_app() as (app, two):  # it reads no ends at its start
+        inside(app).redis.rest(1e9)
+        answers = [await two.ask("POST", OWN, value=request("ping"), headers=each) for each in (over, lasting)]
+        assert [status for status, _, _ in answers] == [404, 200]
+
+
+async def test_a_record_that_could_not_be_dropped_is_dropped_when_redis_is_back(
+    open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_REAP_SECONDS", 0.1)
+    servers["demo"] = MemoryServer()
+    async with open_app() as (app, one), open_app() as (other, two):
+        await one.ask("POST", "/mcp/servers", value=DEMO)
+        session = await initialize(two)
+        assert (await call(two, session, "echo"))["result"]
+        inside(app).redis.rest(1e9)
+        assert (await one.ask("DELETE", OWN, headers=session))[0] == 204
+        assert await inside(other).sessions.count() == 1
+        inside(app).redis.rest(0)
+        await until(lambda: not servers["demo"].sessions)
+        assert await inside(other).sessions.count() == 0
 
 
 async def test_without_its_record_a_session_begins_anew(open_app: Open, servers: Servers) -> None:
