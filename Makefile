@@ -39,6 +39,7 @@ conformance: .venv/test
 
 soak: .venv/test
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak_ends
 
 # The whole suite runs side by side, since much of it waits; first, alone, what compares times. With ARGS it runs as they say.
 test: .venv/test

@@ -5,7 +5,7 @@ Resolves public and bare names by table; a request takes one snapshot and keeps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ from gateway.model.principals import Principal, may_see
 from gateway.model.server import Server
 from gateway.model.uri_templates import UriTemplate
 
+_STEP = 500  # items that are put into a server's part before others have their turn
 _MAX_ENCODED = 64
 _MAX_ENCODED_BYTES = 32 << 20
 
@@ -38,6 +39,18 @@ class Target:
     local: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one server puts into the tables, by kind: where its public names lead, and its items in their order.
+
+    A part is made once for a server as it is, and goes from one catalogue to the next until the server changes.
+    """
+
+    server: Server
+    public: dict[str, dict[str, Target]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    items: dict[str, list[tuple[Server, dict[str, Any]]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """All registered servers and the tables that lead to them."""
@@ -47,13 +60,52 @@ class Catalogue:
     strict: bool = False
     """Whether lists show the second names, of letters, digits, `_` and `-`; either name can be called."""
     _encoded: dict[Hashable, bytes] = field(default_factory=dict, compare=False, repr=False)
+    _parts: dict[str, _Part] = field(default_factory=dict, compare=False, repr=False)
 
     def apply(self, revision: int, changed: Iterable[Server], names: frozenset[str]) -> Catalogue:
         """The next snapshot: `changed` put in, and only `names` kept."""
         servers = {name: server for name, server in self.servers.items() if name in names}
         servers |= {server.name: server for server in changed}
         ordered = sorted(servers.values(), key=lambda server: (server.created_at, server.name))
-        return Catalogue(revision, {server.name: server for server in ordered}, self.strict)
+        parts = {name: part for name, part in self._parts.items() if servers.get(name) is part.server}
+        return Catalogue(revision, {server.name: server for server in ordered}, self.strict, _parts=parts)
+
+    def build(self) -> Iterator[None]:
+        """Make the tables, in steps of a few milliseconds; what is not made yet is made at its first use."""
+        for server in self._enabled:
+            if server.name not in self._parts:
+                yield from self._make_part(server)
+        for table in (lambda: self.public, lambda: self._items, lambda: self._bare, lambda: self._patterns):
+            table()
+            yield
+
+    def _make_part(self, server: Server) -> Iterator[None]:
+        part = _Part(server)
+        for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
+            names, second = server.names.get(kind, {}), server.names.get(STRICT.get(kind, ""), {})
+            public, items = part.public[kind], {}
+            for number, item in enumerate(getattr(server.offers, kind), 1):
+                local = item[key]
+                if local in names and local not in items:
+                    target = public[names[local]] = Target(server, local)
+                    if local in second:
+                        public[second[local]] = target
+                    shown = (second.get(local) if self.strict else None) or names[local]
+                    items[local] = (server, {**item, key: shown})
+                if number % _STEP == 0:
+                    yield
+            part.items[kind] = sorted(items.values(), key=lambda pair: str(pair[1][key]))  # at once
+            yield
+        self._parts[server.name] = part
+
+    @cached_property
+    def _all_parts(self) -> list[_Part]:
+        """The parts of the enabled servers, in their order."""
+        for server in self._enabled:
+            if server.name not in self._parts:
+                for _ in self._make_part(server):
+                    pass
+        return [self._parts[server.name] for server in self._enabled]
 
     def encoded(self, key: Hashable, encode: Callable[[], bytes]) -> bytes:
         """What was encoded of this snapshot under a key, which names all that it depends on; encoded once.
@@ -208,16 +260,11 @@ class Catalogue:
     @cached_property
     def public(self) -> Mapping[str, Mapping[str, Target]]:
         """Where each public name leads, by kind; who may see the target is the caller's to ask."""
-        return {
-            kind: {
-                public: Target(server, item[key])
-                for server in self._enabled
-                for item in getattr(server.offers, kind)
-                for names in (kind, STRICT.get(kind, kind))
-                if (public := server.names.get(names, {}).get(item[key])) is not None
-            }
-            for kind, key in ((kind.name, kind.identity) for kind in KINDS.values())
-        }
+        tables: dict[str, dict[str, Target]] = {kind: {} for kind in KINDS}
+        for part in self._all_parts:
+            for kind, names in part.public.items():
+                tables[kind].update(names)
+        return tables
 
     @cached_property
     def _renamed(self) -> Mapping[str, Mapping[str, str]]:
@@ -232,24 +279,18 @@ class Catalogue:
     def _bare(self) -> Mapping[str, Mapping[str, list[Target]]]:
         tables: dict[str, dict[str, list[Target]]] = {"tools": {}, "prompts": {}}
         for kind, table in tables.items():
-            once = {(target.server.name, target.local): target for target in self.public[kind].values()}
-            for target in once.values():
-                table.setdefault(target.local, []).append(target)
+            for part in self._all_parts:
+                for local, target in {target.local: target for target in part.public[kind].values()}.items():
+                    table.setdefault(local, []).append(target)
         return tables
 
     @cached_property
     def _items(self) -> Mapping[str, list[tuple[Server, dict[str, Any]]]]:
         lists: dict[str, list[tuple[Server, dict[str, Any]]]] = {}
         for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
-            pairs = []
-            for server in self._enabled:
-                names, seen = server.names.get(kind, {}), set()
-                for item in getattr(server.offers, kind):
-                    if item[key] in names and item[key] not in seen:
-                        seen.add(item[key])
-                        public = self.public_name(kind, server, item[key]) if kind in STRICT else names[item[key]]
-                        pairs.append((server, {**item, key: public}))
-            lists[kind] = sorted(pairs, key=lambda pair: str(pair[1][key]))
+            pairs = [pair for part in self._all_parts for pair in part.items[kind]]
+            pairs.sort(key=lambda pair: str(pair[1][key]))  # at once; of sorted parts it is a merge
+            lists[kind] = pairs
         return lists
 
     @cached_property

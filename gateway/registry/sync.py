@@ -165,7 +165,10 @@ class Sync:
         for call in self._read_calls:
             call()
         if changes is not None:
-            self._swap(self.catalogue.apply(changes.revision, changes.servers, changes.names))
+            catalogue = self.catalogue.apply(changes.revision, changes.servers, changes.names)
+            for _ in catalogue.build():
+                await asyncio.sleep(0)
+            self._swap(catalogue)
 
     def _swap(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
