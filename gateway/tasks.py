@@ -1,4 +1,4 @@
-"""Ending tasks for certain, and keeping loops running.
+"""Ending tasks for certain, keeping loops running, and doing together what comes together.
 
 On Python 3.11 `asyncio.wait_for`, on which psycopg and its pool wait, can lose a cancellation that arrives together
 with a result: a loop cancelled once then runs on for ever.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 _AGAIN_SECONDS = 0.2
 _PAUSE_SECONDS = 1.0
+
+Item = TypeVar("Item")
 
 log = logging.getLogger("gateway.tasks")
 
@@ -34,3 +36,35 @@ async def keep(name: str, loop: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             log.exception("the loop %r failed and begins again", name)
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+class Together(Generic[Item]):
+    """Work that is done for many at once: what comes while it is under way is done together after it.
+
+    A caller that is cancelled leaves its item to the others; the work goes on.
+    """
+
+    def __init__(self, work: Callable[[Sequence[Item]], Awaitable[None]]) -> None:
+        self._work = work
+        self._items: list[Item] = []
+        self._next: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    async def do(self, item: Item) -> None:
+        """Have an item worked on. Raises what the work on it and its like raises."""
+        self._items.append(item)
+        if self._next is None:
+            self._next = asyncio.create_task(self._run())
+            self._next.add_done_callback(_retrieve)
+        await asyncio.shield(self._next)
+
+    async def _run(self) -> None:
+        async with self._turn:
+            items, self._items, self._next = self._items, [], None
+            await self._work(items)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Who waited for a task may all have left: its error is not news then."""
+    if not task.cancelled():
+        task.exception()

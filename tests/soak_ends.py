@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -16,8 +17,10 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
+import orjson
 import psycopg
 
 from gateway.run.embedded import Stores
@@ -70,19 +73,38 @@ def memory(running: Running) -> int:
     return total >> 10
 
 
-async def end_sessions(http: httpx.AsyncClient, until: float, share: int) -> None:
+class Caller:
+    """A client over one connection, in as few steps as it takes: httpx would be the bottleneck."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, method: str, body: bytes = b"", session: str = "") -> tuple[int, dict[str, str]]:
+        """The status and the headers of an answer from /mcp."""
+        headers = {"host": "localhost", "authorization": f"Bearer {KEY}", "content-length": str(len(body)), **BOTH}
+        if session:
+            headers["mcp-session-id"] = session
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._writer.write(f"{method} /mcp HTTP/1.1\r\n{lines}\r\n".encode() + body)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
+        found = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n"))}
+        await self._reader.readexactly(int(found.get("content-length", "0")))
+        return int(head.split()[1]), found
+
+
+async def end_sessions(base: str, until: float, share: int) -> None:
     """Open a session and end it, one of `share` at the rate."""
-    due = time.monotonic()
+    where = urlsplit(base)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    caller, due = Caller(reader, writer), time.monotonic() + random.random() * share / _ENDS
     while (now := time.monotonic()) < until:
         await asyncio.sleep(max(0.0, due - now))
         due = max(due + share / _ENDS, time.monotonic() - 1)  # what could not be done in time is not made up for
-        try:
-            opened = await http.post("/mcp", json=_OPEN, headers=BOTH)
-            session = {"mcp-session-id": opened.headers["mcp-session-id"]}
-            ended = await http.delete("/mcp", headers=session)
-            done["ended" if ended.status_code == 204 else f"failed: DELETE {ended.status_code}"] += 1
-        except (httpx.HTTPError, KeyError) as error:
-            done[f"failed: {type(error).__name__} {str(error)[:80]}"] += 1
+        _, opened = await caller.ask("POST", orjson.dumps(_OPEN))
+        status, _ = await caller.ask("DELETE", session=opened.get("mcp-session-id", "none"))
+        done["ended" if status == 204 else f"failed: DELETE {status}"] += 1
+    writer.close()
 
 
 async def change_server(http: httpx.AsyncClient, server: str, until: float) -> None:
@@ -98,7 +120,7 @@ async def load(base: str, seconds: float, database: psycopg.Connection, running:
     until = time.monotonic() + seconds
     auth = {"authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(base_url=base, headers=auth, timeout=20, trust_env=False) as http:
-        work = [asyncio.create_task(end_sessions(http, until, _CONNECTIONS)) for _ in range(_CONNECTIONS)]
+        work = [asyncio.create_task(end_sessions(base, until, _CONNECTIONS)) for _ in range(_CONNECTIONS)]
         work.append(asyncio.create_task(change_server(http, running.stub, until)))
         while (left := until - time.monotonic()) > 0:
             await asyncio.sleep(min(60.0, left))

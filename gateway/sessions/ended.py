@@ -16,13 +16,13 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from gateway.errors import StoreUnavailable
 from gateway.model.catalogue import Catalogue
 from gateway.stores.postgres import Connection, Postgres
+from gateway.tasks import Together
 
 _KEPT = 10_000  # ends that a worker keeps in mind
 _READ_AT_ONCE = 2_000  # rows
@@ -38,15 +38,6 @@ _DELETE_LOCK = _ORDER_LOCK + 1
 log = logging.getLogger("gateway.sessions")
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Ends that are written together."""
-
-    rows: dict[str, float] = field(default_factory=dict)
-    is_written: bool = False
-    error: StoreUnavailable | None = None
-
-
 class EndedSessions:
     """The keys of sessions that are over, as far as this worker knows or can ask."""
 
@@ -58,8 +49,7 @@ class EndedSessions:
         self._kept: OrderedDict[str, None] = OrderedDict()
         self._read: int | None = None  # the number of the newest row that was read; None: what we know is to be asked
         self._revision = 0
-        self._batch = _Batch()
-        self._writing = asyncio.Lock()
+        self._writing = Together(self._write)
 
     def __contains__(self, key: str) -> bool:
         """Whether a session ended a short time ago."""
@@ -73,29 +63,16 @@ class EndedSessions:
 
     async def end(self, key: str, expires: float) -> None:
         """Record that a session is over, for every worker to read. Raises StoreUnavailable."""
-        batch = self._batch
-        batch.rows[key] = expires
-        async with self._writing:  # what ends meanwhile gathers in the next batch
-            if batch is self._batch:
-                self._batch = _Batch()
-            if batch.error is not None:
-                raise batch.error
-            if not batch.is_written:  # else it was, by the first of those that wait
-                try:
-                    await self._write(batch.rows)
-                except StoreUnavailable as error:
-                    batch.error = error
-                    raise
-                batch.is_written = True
+        await self._writing.do((key, datetime.fromtimestamp(expires, UTC)))
         self.add(key)
 
-    async def _write(self, rows: dict[str, float]) -> None:
+    async def _write(self, ends: Sequence[tuple[str, datetime]]) -> None:
         async with self._postgres.transaction() as connection:
             # numbers must become visible in their order, or a reader that saw a later one misses an earlier one
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ORDER_LOCK,))
             await connection.execute(
                 "INSERT INTO ended_sessions (id, expires) SELECT * FROM unnest(%s::text[], %s::timestamptz[])",
-                (list(rows), [datetime.fromtimestamp(expires, UTC) for expires in rows.values()]),
+                ([key for key, _ in ends], [expires for _, expires in ends]),
             )
 
     async def has(self, key: str) -> bool:

@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from gateway.errors import GatewayError, InvalidRequest, SessionNotFound
@@ -41,11 +41,11 @@ from gateway.stores.words import (
     ListChanged,
     QuestionAnswered,
     RecordChanged,
-    SessionEnded,
+    SessionsEnded,
     UpstreamOpened,
     Word,
 )
-from gateway.tasks import end
+from gateway.tasks import Together, end
 from gateway.upstream.pool import Pool
 
 _KNOWN = 10_000  # sessions kept at one worker
@@ -102,6 +102,7 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._announcing: dict[tuple[str, str], bool] = {}
         self._unremoved: set[str] = set()
+        self._telling = Together(self._tell_ended)
 
     def _next_id(self) -> str:
         self._number += 1
@@ -234,7 +235,7 @@ class Sessions:
     async def end(self, id: SessionId) -> None:
         """End a session at every worker and upstream. Raises StoreUnavailable."""
         await self._ended.end(id.key, id.expires)
-        await self._end_everywhere(id.key, id.expires)
+        await self._end_everywhere(id.key)
 
     def drop(self, key: str) -> None:
         """A session is over: nothing of it goes on at this worker."""
@@ -243,13 +244,12 @@ class Sessions:
             session.cancel_all()
             self._spawn(session.upstream.close())
 
-    async def _end_everywhere(self, key: str, expires: float) -> None:
+    async def _end_everywhere(self, key: str) -> None:
         """Tell every worker that a session is over, wait until they heard, and end it upstream."""
-        token = os.urandom(8).hex()
         session = self._known.get(key)
         upstream: dict[str, UpstreamRecord] = {} if session is None else dict(session.upstream.known)
         self.drop(key)
-        await self._wait_for_acknowledgements(token, await self._hints.broadcast(SessionEnded(key, expires, token)))
+        await self._telling.do(key)
         try:
             await self._remove_record(key, upstream)
         except RedisUnavailable:
@@ -264,6 +264,11 @@ class Sessions:
 
     async def _end_all_upstream(self, upstream: Mapping[str, UpstreamRecord]) -> None:
         await asyncio.gather(*(self._end_upstream(server, each) for server, each in upstream.items()))
+
+    async def _tell_ended(self, keys: Sequence[str]) -> None:
+        """Tell every worker that sessions are over, and wait until they heard, but not for long."""
+        token = os.urandom(8).hex()
+        await self._wait_for_acknowledgements(token, await self._hints.broadcast(SessionsEnded(list(keys), token)))
 
     async def _wait_for_acknowledgements(self, token: str, receivers: int) -> None:
         """Wait for as many acknowledgements as there are workers, but not for long."""
@@ -357,9 +362,10 @@ class Sessions:
     def on_broadcast(self, word: Word) -> None:
         """Take note of what another worker (or this one) said."""
         match word:
-            case SessionEnded(key, _, ack):
-                self._ended.add(key)
-                self.drop(key)
+            case SessionsEnded(keys, ack):
+                for key in keys:
+                    self._ended.add(key)
+                    self.drop(key)
                 self._spawn(self._acknowledge(ack))
             case ListChanged(server, method):
                 self._list_changed(server, method)
@@ -429,7 +435,7 @@ class Sessions:
                 return
             log.info("a session was idle too long")
             await self._ended.end(key, record.expires)
-            await self._end_everywhere(key, record.expires)
+            await self._end_everywhere(key)
         except (RedisUnavailable, GatewayError) as error:
             log.warning("an idle session could not be ended: %s", error)
 

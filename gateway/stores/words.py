@@ -13,11 +13,10 @@ from gateway.protocol.messages import Id
 
 
 @dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """A session is over; each worker that hears it counts itself under `ack`."""
+class SessionsEnded:
+    """Sessions are over; each worker that hears it counts itself under `ack`."""
 
-    key: str
-    expires: float
+    keys: list[str]
     ack: str
 
 
@@ -75,7 +74,7 @@ class ErrandStopped:
 
 
 Word = (
-    SessionEnded
+    SessionsEnded
     | ListChanged
     | CancelRequest
     | GetStreamOpened
@@ -86,7 +85,7 @@ Word = (
 )
 
 _NAMES: dict[type[Word], str] = {
-    SessionEnded: "end",
+    SessionsEnded: "ended",
     ListChanged: "changed",
     CancelRequest: "cancel",
     GetStreamOpened: "listen",
