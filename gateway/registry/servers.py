@@ -19,7 +19,7 @@ from gateway.errors import ServerSealed, UnknownServer
 from gateway.model import names
 from gateway.model.keyring import Keyring, SealBroken
 from gateway.model.server import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, ServerSpec
-from gateway.registry.stored_names import assign_names
+from gateway.registry.stored_names import NotAllowed, assign_names
 from gateway.stores.postgres import Connection, Postgres
 
 _SEAL = "server secrets"
@@ -34,8 +34,16 @@ _NEXT = (
     "claimed = false, due_again = false, "
     "next_refresh = now() + CASE WHEN due_again THEN interval '1 second' ELSE make_interval(secs => %s) END"
 )
+_CHANGE_SECONDS = 10.0  # that a change of lists pays for
+_ITEMS_PER_CHANGE = 1_000  # items that make a change pay for as much again
+_FREE_AT = "changes_paid_until - interval '50 seconds'"
 _NAMED = b"with strict names"  # changes with how names are given, so that all are given anew
 _UNSTEADY = re.compile(r"\d{4,}|\d+(\.\d+)? ?(ms|s|seconds)\b|0x[0-9a-f]+|\d{1,2}:\d{2}(:\d{2})?")
+
+TOO_OFTEN = (
+    "Its lists change more often than they are taken over: five times at once, then every 10 s, and that again for "
+    "every thousand items. The newest will be taken over."
+)
 
 log = logging.getLogger("gateway.registry")
 
@@ -59,6 +67,8 @@ class Claim:
     spec: ServerSpec
     number: int
     failures: int
+    is_asked_for: bool = True
+    """Whether a caller asked for it, not the clock or the server itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +158,7 @@ class ServerTable:
                 " ORDER BY next_refresh LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING *",
                 (claim_seconds, limit),
             )
-            claims = [Claim(self._spec(row), row["claim"], row["failures"]) async for row in cursor]
+            claims = [Claim(self._spec(row), row["claim"], row["failures"], is_asked_for=False) async for row in cursor]
         return [claim for claim in claims if not claim.spec.sealed_away]
 
     async def claim(self, name: str, claim_seconds: float) -> Claim:
@@ -171,72 +181,104 @@ class ServerTable:
         async with self._postgres.transaction() as connection:
             await connection.execute(
                 "UPDATE servers SET due_again = true, "
-                "next_refresh = CASE WHEN claimed THEN next_refresh ELSE now() END WHERE name = ANY(%s)",
+                f"next_refresh = CASE WHEN claimed THEN next_refresh ELSE greatest(now(), {_FREE_AT}) END "
+                "WHERE name = ANY(%s)",
                 (list(names),),
             )
 
     async def record_offers(self, claim: Claim, offers: Offers, rules: NameRules, next_seconds: float) -> bool:
         """Store what a server offers and name it; True if the registry changed, so that others must read.
 
-        Does nothing when somebody claimed the server since, or changed its specification.
+        Does nothing when somebody claimed the server since, or changed its specification. Lists that change too often
+        wait (the newest win), unless somebody asked for them. What takes its time is done before the lock that others
+        need: names, some hundred at a time, then the lists themselves, which count only with their digest.
         """
+        name, number = claim.spec.name, claim.number
         data = offers.to_bytes()
         digest = hashlib.sha256(data + _NAMED).hexdigest()
         async with self._postgres.transaction() as connection:
             cursor = await connection.execute(
                 f"UPDATE servers SET discovered_at = now(), failures = 0, {_NEXT} "
-                "WHERE name = %s AND claim = %s AND digest = %s AND state = 'ready' RETURNING name",
-                (next_seconds, claim.spec.name, claim.number, digest),
+                "WHERE name = %s AND claim = %s AND digest = %s AND state = 'ready' AND reason IS NULL RETURNING name",
+                (next_seconds, name, number, digest),
             )
             if await cursor.fetchone():
                 return False
-            revision = await _bump(connection)
             cursor = await connection.execute(
-                "SELECT names FROM servers WHERE name = %s AND claim = %s AND enabled FOR UPDATE",
-                (claim.spec.name, claim.number),
+                f"SELECT digest, reason, extract(epoch FROM {_FREE_AT} - now())::float AS wait "
+                "FROM servers WHERE name = %s AND claim = %s AND enabled",
+                (name, number),
             )
-            if (await cursor.fetchone()) is None:
-                await connection.rollback()
+            row = await cursor.fetchone()
+        if row is not None and row["digest"] not in ("", digest) and row["wait"] > 0 and not claim.is_asked_for:
+            return await self._hold(claim, row["wait"], is_news=row["reason"] != TOO_OFTEN)
+        try:
+            names = await assign_names(self._postgres, rules.of(claim.spec), offers, lambda found: _holds(found, claim))
+        except NotAllowed:
+            return False
+        async with self._postgres.transaction() as connection:
+            cursor = await connection.execute(
+                "UPDATE servers SET offers = %s, names = %s, digest = '' WHERE name = %s AND claim = %s AND enabled",
+                (data, orjson.dumps(names), name, number),
+            )
+            if not cursor.rowcount:
                 return False
-            assigned = await assign_names(connection, rules.of(claim.spec), offers)
-            await connection.execute(
-                "UPDATE servers SET offers = %s, digest = %s, names = %s, state = 'ready', reason = NULL, "
-                "unreachable_since = NULL, discovered_at = now(), failures = 0, revision = %s, "
-                f"{_NEXT} WHERE name = %s",
-                (data, digest, orjson.dumps(assigned), revision, next_seconds, claim.spec.name),
+        cost = _CHANGE_SECONDS * (1 + sum(len(each) for each in names.values()) / _ITEMS_PER_CHANGE)
+        return await self._record_news(
+            "digest = %s, state = 'ready', reason = NULL, unreachable_since = NULL, discovered_at = now(), "
+            "failures = 0, changes_paid_until = greatest(changes_paid_until, now()) + make_interval(secs => %s)",
+            (digest, 0 if row is not None and row["digest"] == digest else cost),
+            claim,
+            next_seconds,
+        )
+
+    async def _hold(self, claim: Claim, seconds: float, *, is_news: bool) -> bool:
+        """Let changed lists wait; True if that is news."""
+        if is_news:
+            return await self._record_news(
+                "discovered_at = now(), failures = 0, reason = %s", (TOO_OFTEN,), claim, seconds
             )
-            return True
+        async with self._postgres.transaction() as connection:
+            await connection.execute(
+                f"UPDATE servers SET discovered_at = now(), failures = 0, {_NEXT} WHERE name = %s AND claim = %s",
+                (seconds, claim.spec.name, claim.number),
+            )
+        return False
 
     async def record_failure(self, claim: Claim, reason: str, next_seconds: float) -> bool:
         """Store why a server could not be asked; True if that is news."""
-        if not claim.failures:  # it was well, or is new: this is news
+        if claim.failures:  # it is no news if it was not well either, for the same reason
             async with self._postgres.transaction() as connection:
-                return await self._record_news(connection, claim, reason, next_seconds)
-        async with self._postgres.transaction() as connection:
-            cursor = await connection.execute(
-                f"UPDATE servers SET failures = failures + 1, {_NEXT} "
-                "WHERE name = %s AND claim = %s RETURNING state, reason, enabled",
-                (next_seconds, claim.spec.name, claim.number),
-            )
-            row = await cursor.fetchone()
+                cursor = await connection.execute(
+                    f"UPDATE servers SET failures = failures + 1, {_NEXT} "
+                    "WHERE name = %s AND claim = %s RETURNING state, reason, enabled",
+                    (next_seconds, claim.spec.name, claim.number),
+                )
+                row = await cursor.fetchone()
             if row is None or not row["enabled"]:
                 return False
             if row["state"] == "unreachable" and steady(row["reason"] or "") == steady(reason):
                 return False
-        async with self._postgres.transaction() as connection:
-            return await self._record_news(connection, claim, reason, next_seconds)
-
-    async def _record_news(self, connection: Connection, claim: Claim, reason: str, next_seconds: float) -> bool:
-        revision = await _bump(connection)
-        cursor = await connection.execute(
-            "UPDATE servers SET state = 'unreachable', reason = %s, failures = greatest(failures, %s), "
-            f"unreachable_since = coalesce(unreachable_since, now()), revision = %s, {_NEXT} "
-            "WHERE name = %s AND claim = %s AND enabled",
-            (reason, claim.failures + 1, revision, next_seconds, claim.spec.name, claim.number),
+        return await self._record_news(
+            "state = 'unreachable', reason = %s, failures = greatest(failures, %s), "
+            "unreachable_since = coalesce(unreachable_since, now())",
+            (reason, claim.failures + 1),
+            claim,
+            next_seconds,
         )
-        if not cursor.rowcount:
-            await connection.rollback()
-        return bool(cursor.rowcount)
+
+    async def _record_news(self, change: str, values: tuple[object, ...], claim: Claim, next_seconds: float) -> bool:
+        """Count a revision for a change of a server; False if the claim holds no more."""
+        async with self._postgres.transaction() as connection:
+            revision = await _bump(connection)
+            cursor = await connection.execute(
+                f"UPDATE servers SET {change}, revision = %s, {_NEXT} "
+                "WHERE name = %s AND claim = %s AND enabled".encode(),
+                (*values, revision, next_seconds, claim.spec.name, claim.number),
+            )
+            if not cursor.rowcount:
+                await connection.rollback()
+            return bool(cursor.rowcount)
 
     # --- rows and values ------------------------------------------------------------------------------------------
 
@@ -295,6 +337,14 @@ class ServerTable:
 def steady(reason: str) -> str:
     """What of a reason is the same at each failure: without process ids, times and durations."""
     return _UNSTEADY.sub("#", reason)
+
+
+async def _holds(connection: Connection, claim: Claim) -> bool:
+    """Whether a claim is the latest, and stays that until the end of the transaction."""
+    cursor = await connection.execute(
+        "SELECT FROM servers WHERE name = %s AND claim = %s AND enabled FOR SHARE", (claim.spec.name, claim.number)
+    )
+    return await cursor.fetchone() is not None
 
 
 async def _revision(connection: Connection) -> int:

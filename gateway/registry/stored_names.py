@@ -6,56 +6,95 @@ Which name a thing gets is decided in `model/names`; here is what has been given
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.model import names
 from gateway.model.kinds import KINDS
 from gateway.model.server import Offers
-from gateway.stores.postgres import Connection
+from gateway.stores.postgres import Connection, Postgres
+
+MAX_NAMES = 20_000
+"""Names that a server keeps of one kind: twice as many as a list may have."""
+_AT_ONCE = 500
+_LOCK = 0x6D63702D6E61
+
+Allowed = Callable[[Connection], Awaitable[bool]]
 
 
-async def assign_names(connection: Connection, naming: names.Naming, offers: Offers) -> dict[str, dict[str, str]]:
-    """Name what is offered and remember it; the caller holds the revision's row lock.
+class NotAllowed(Exception):
+    """Somebody else names this server's things by now."""
 
-    Second, strict names are given to what has other characters whether or not lists show them (GATEWAY_NAME_CHARS):
-    else replicas that differ in that would rename each other's tools.
+
+async def assign_names(
+    postgres: Postgres, naming: names.Naming, offers: Offers, allowed: Allowed
+) -> dict[str, dict[str, str]]:
+    """Name what is offered and remember it, some hundred names per transaction, under a lock of the names' own.
+
+    `allowed` says in each transaction whether the caller may still do so, and holds that until its end. Second, strict
+    names are given to what has other characters whether or not lists show them (GATEWAY_NAME_CHARS): else replicas
+    that differ in that would rename each other's tools. Raises NotAllowed or StoreUnavailable.
     """
     assigned: dict[str, dict[str, str]] = {}
     for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
         locals = [item[key] for item in getattr(offers, kind)]
-        assigned[kind] = await _assign_kind(connection, naming, kind, locals)
+        assigned[kind] = await _assign_kind(postgres, naming, kind, locals, allowed)
         if kind in names.STRICT:
             plain = assigned[kind]
             odd = [local for local, public in plain.items() if naming.strict(local) != public]
-            assigned[names.STRICT[kind]] = await _assign_kind(connection, naming, names.STRICT[kind], odd)
+            assigned[names.STRICT[kind]] = await _assign_kind(postgres, naming, names.STRICT[kind], odd, allowed)
     return assigned
 
 
 async def _assign_kind(
-    connection: Connection, naming: names.Naming, kind: str, locals: Sequence[str]
+    postgres: Postgres, naming: names.Naming, kind: str, locals: Sequence[str], allowed: Allowed
 ) -> dict[str, str]:
-    cursor = await connection.execute(
-        "SELECT local, public FROM names WHERE server = %s AND kind = %s", (naming.server, kind)
+    async with postgres.transaction() as connection:
+        cursor = await connection.execute(
+            "SELECT local, public FROM names WHERE server = %s AND kind = %s", (naming.server, kind)
+        )
+        kept = {row["local"]: row["public"] async for row in cursor}
+        fresh = [local for local in dict.fromkeys(locals) if local not in kept]
+        if len(kept) + len(fresh) > MAX_NAMES:
+            if not await allowed(connection):
+                raise NotAllowed
+            kept = await _release(connection, naming.server, kind, kept, locals)
+    for start in range(0, len(fresh), _AT_ONCE):
+        async with postgres.transaction() as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            if not await allowed(connection):
+                raise NotAllowed
+            kept |= await _assign_some(connection, naming, kind, fresh[start : start + _AT_ONCE], kept)
+    return {local: kept[local] for local in locals if local in kept}
+
+
+async def _release(
+    connection: Connection, server: str, kind: str, kept: dict[str, str], locals: Sequence[str]
+) -> dict[str, str]:
+    """Let go of the names of what a server does not offer any more: it made too many."""
+    await connection.execute(
+        "DELETE FROM names WHERE server = %s AND kind = %s AND NOT local = ANY(%s)", (server, kind, list(locals))
     )
-    kept = {row["local"]: row["public"] async for row in cursor}
-    fresh = [local for local in locals if local not in kept]
-    wanted = [_digest(choice(local)) for local in fresh for choice in names.choices(naming, kind)]
+    current = set(locals)
+    return {local: public for local, public in kept.items() if local in current}
+
+
+async def _assign_some(
+    connection: Connection, naming: names.Naming, kind: str, locals: Sequence[str], kept: dict[str, str]
+) -> dict[str, str]:
+    """Name what has no name yet; the caller holds the lock."""
+    wanted = [_digest(choice(local)) for local in locals for choice in names.choices(naming, kind)]
     cursor = await connection.execute(
         "SELECT public FROM names WHERE kind = ANY(%s) AND digest = ANY(%s)", (_rivals(kind), wanted)
     )
     taken = {row["public"] async for row in cursor}
-    assigned = names.assign(naming, kind, locals, kept, taken.__contains__)
-    made = [(local, public) for local, public in assigned.items() if local not in kept]
+    made = names.assign(naming, kind, locals, kept, taken.__contains__)
     await connection.execute(
         "INSERT INTO names (kind, digest, public, server, local) "
         "SELECT %s, digest, public, %s, local FROM unnest(%s::bytea[], %s::text[], %s::text[]) "
         "AS made (digest, public, local)",
-        (
-            kind, naming.server, [_digest(public) for _, public in made], [public for _, public in made],
-            [local for local, _ in made],
-        ),
-    )  # fmt: skip
-    return assigned
+        (kind, naming.server, [_digest(public) for public in made.values()], list(made.values()), list(made)),
+    )
+    return made
 
 
 def _rivals(kind: str) -> list[str]:

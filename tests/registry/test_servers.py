@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from gateway.errors import ServerExists, ServerSealed, StoreUnavailable, Unknown
 from gateway.model.keyring import Keyring
 from gateway.model.server import Offers, ServerSpec
 from gateway.model.server_fields import parse_spec
-from gateway.registry.servers import Changes, Claim, NameRules, ServerTable
+from gateway.registry import stored_names
+from gateway.registry.servers import TOO_OFTEN, Changes, Claim, NameRules, ServerTable
 from gateway.stores.postgres import Postgres
 from tests.fix_proxy import Start
 
@@ -339,3 +341,73 @@ async def test_strict_names_are_given_beside_the_first_ones_and_kept(store: Stor
     await record(store, "a", offers("x.y"))
     [server] = (await read(store)).servers
     assert server.names["strict tools"] == {"x.y": "b__x_y"}
+
+
+async def test_names_of_what_is_offered_no_more_are_let_go_when_there_are_too_many(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_names, "MAX_NAMES", 10)
+    monkeypatch.setattr(stored_names, "_AT_ONCE", 2)
+    await store.put("a", always(spec("a")), 30)
+    for start in range(0, 20, 4):
+        await record(store, "a", offers("always", *(f"t{number}" for number in range(start, start + 4))))
+    async with store.postgres.transaction() as connection:
+        cursor = await connection.execute("SELECT local FROM names WHERE server = 'a' AND kind = 'tools'")
+        left = {row["local"] async for row in cursor}
+    assert left == {"always", "t16", "t17", "t18", "t19"}
+    [server] = (await read(store)).servers
+    assert server.names["tools"] == {local: f"a__{local}" for local in ("always", "t16", "t17", "t18", "t19")}
+
+
+async def test_lists_that_change_too_often_wait_and_the_newest_win(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    await record(store, "a", offers("t0"))
+    taken = 0
+    for number in range(1, 10):
+        claim = replace(await store.claim("a", 30), is_asked_for=False)
+        taken += await store.record_offers(claim, offers(f"t{number}"), RULES, 60)
+    [server] = (await read(store)).servers
+    assert taken == 6  # five changes, and that the next ones wait
+    assert (server.state, server.reason, list(server.names["tools"])) == ("ready", TOO_OFTEN, ["t5"])
+    await store.make_due("a")
+    assert await store.claim_due(30) == []  # it would be asked in vain
+    assert await record(store, "a", offers("newest"))  # somebody asked for it
+    [server] = (await read(store)).servers
+    assert (server.reason, list(server.names["tools"])) == (None, ["newest"])
+    claim = replace(await store.claim("a", 30), is_asked_for=False)
+    assert await store.record_offers(claim, offers("another"), RULES, 60)
+    assert await record(store, "a", offers("newest"))
+    [server] = (await read(store)).servers
+    assert server.reason is None  # what waits is what is stored
+
+
+async def test_a_long_list_pays_for_more(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    await record(store, "a", offers(*(f"t{number}" for number in range(6_000))))
+    claim = replace(await store.claim("a", 30), is_asked_for=False)
+    assert await store.record_offers(claim, offers("short"), RULES, 60)
+    [server] = (await read(store)).servers
+    assert server.reason == TOO_OFTEN
+
+
+async def test_naming_holds_nothing_that_others_need(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    async with store.postgres.transaction() as held:
+        await held.execute("SELECT pg_advisory_xact_lock(%s)", (stored_names._LOCK,))
+        naming = asyncio.create_task(record(store, "a", offers("x")))
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(3):
+            assert await store.put("b", always(spec("b")), 30)
+            assert len((await read(store)).servers) == 2
+        assert not naming.done()
+    assert await naming
+
+
+async def test_a_server_that_was_claimed_anew_is_named_no_further(store: Store) -> None:
+    await store.put("a", always(spec("a")), 30)
+    older = await store.claim("a", 30)
+    await store.claim("a", 30)
+    assert not await store.record_offers(older, offers("old"), RULES, 60)
+    async with store.postgres.transaction() as connection:
+        row = await (await connection.execute("SELECT count(*) FROM names")).fetchone()
+    assert row == {"count": 0}
