@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.net.dialer import resolve
 from tests.asgi import Client
 from tests.fix_gateway import Open
 from tests.fix_stack import free_ports
@@ -53,7 +52,7 @@ def upstreams() -> Iterator[dict[str, str]]:
 @pytest.fixture
 async def two_real(open_app: Open) -> AsyncIterator[tuple[Client, Client]]:
     """Two workers that talk to real servers."""
-    real = {"connect": None, "resolve": resolve, "allow_private_upstreams": True}
+    real = {"connect": None, "resolve": None, "allow_private_upstreams": True}
     async with open_app(**real) as (_, one), open_app(**real) as (_, two):
         yield one, two
 
@@ -96,6 +95,6 @@ def bridges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 @pytest.fixture
 async def with_bridges(open_app: Open, bridges: tuple[str, str]) -> AsyncIterator[tuple[Client, Client]]:
     """Two workers that run programs, each on a machine of its own."""
-    real = {"connect": None, "resolve": resolve, "allow_stdio": True}
+    real = {"connect": None, "resolve": None, "allow_stdio": True}
     async with open_app(**real, bridge=bridges[0]) as (_, one), open_app(**real, bridge=bridges[1]) as (_, two):
         yield one, two

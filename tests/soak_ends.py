@@ -38,6 +38,7 @@ _FILL = (
 _OPEN = request(
     "initialize", 0, protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "s", "version": "1"}
 )
+_HEADERS = {"host": "localhost", "authorization": f"Bearer {KEY}", "content-type": "application/json", **BOTH}
 
 done: Counter[str] = Counter()
 changes: list[float] = []
@@ -82,7 +83,7 @@ class Caller:
 
     async def ask(self, method: str, body: bytes = b"", session: str = "") -> tuple[int, dict[str, str]]:
         """The status and the headers of an answer from /mcp."""
-        headers = {"host": "localhost", "authorization": f"Bearer {KEY}", "content-length": str(len(body)), **BOTH}
+        headers = {**_HEADERS, "content-length": str(len(body))}
         if session:
             headers["mcp-session-id"] = session
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -34,7 +34,7 @@ from gateway.errors import (
     StoreUnavailable,
 )
 from gateway.methods.services import Gateway
-from gateway.net.dialer import Resolve, resolve
+from gateway.net.dialer import Resolve
 from gateway.settings import Settings
 from gateway.upstream.factory import Connect
 
@@ -53,7 +53,7 @@ class Application:
         settings: Settings,
         *,
         connect: Connect | None = None,
-        resolve: Resolve = resolve,
+        resolve: Resolve | None = None,
         worker: str | None = None,
     ) -> None:
         settings.check()

@@ -21,7 +21,7 @@ from gateway.model.catalogue import Catalogue
 from gateway.model.keyring import Keyring
 from gateway.model.question_ids import QuestionIds
 from gateway.model.session_ids import SessionIds
-from gateway.net.dialer import Dialer, Resolve, Vetting, resolve
+from gateway.net.dialer import Dialer, Resolve, Vetting
 from gateway.observability.call_log import CallLog
 from gateway.observability.metrics import Metrics
 from gateway.registry.discovery import Discovery
@@ -55,7 +55,7 @@ async def open_gateway(
     draining: asyncio.Event,
     *,
     connect: Connect | None = None,
-    resolve: Resolve = resolve,
+    resolve: Resolve | None = None,
     worker: str | None = None,
 ) -> AsyncIterator[Gateway]:
     """Open a gateway: connect, migrate, load the catalogue, start its loops; close it all at the end.

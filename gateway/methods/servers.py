@@ -22,7 +22,7 @@ from gateway.model.listing import ListQuery
 from gateway.model.principals import Principal, require_administrator
 from gateway.model.server import STDIO, Server, ServerSpec
 from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
-from gateway.net.dialer import NotResolved
+from gateway.net.resolver import NotResolved
 from gateway.registry.discovery import CLAIM_SECONDS
 from gateway.registry.servers import Change
 

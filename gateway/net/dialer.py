@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
@@ -21,31 +20,20 @@ from gateway.errors import AddressRefused
 from gateway.model.address_policy import Address, Allowed, literal, refusal
 from gateway.net.connections import Dial
 from gateway.net.http_client import HttpClient
+from gateway.net.resolver import NotResolved, Resolver
 
 _MAX_CONNECTIONS = 256
 
 Resolve = Callable[[str], Awaitable[list[Address]]]
 
 
-class NotResolved(OSError):
-    """The name server knows no address for a name, now."""
-
-
-async def resolve(host: str) -> list[Address]:
-    """Ask the system for all addresses of a name. Raises NotResolved."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise NotResolved(0, f"the name {host!r} is not known") from error
-    return list(dict.fromkeys(ip_address(str(address[0]).partition("%")[0]) for *_, address in found))
-
-
 class Vetting:
     """Finds the addresses of a host and refuses the host if any of them is one that a server must not have."""
 
-    def __init__(self, allowed: Allowed, resolve: Resolve = resolve) -> None:
+    def __init__(self, allowed: Allowed, resolve: Resolve | None = None) -> None:
+        """`resolve` finds the addresses of a name, instead of a `Resolver`."""
         self._allowed = allowed
-        self._resolve = resolve
+        self._resolve = resolve or Resolver().resolve
 
     def may_reach(self, url: str) -> bool:
         """Tell whether the settings let a server be at this URL, as far as its host says it without a look-up."""

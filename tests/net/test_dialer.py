@@ -11,8 +11,9 @@ import pytest
 
 from gateway.errors import AddressRefused
 from gateway.model.address_policy import Address, Allowed
-from gateway.net.dialer import Dialer, NotResolved, Resolve, Vetting
+from gateway.net.dialer import Dialer, Resolve, Vetting
 from gateway.net.http_client import HttpClient
+from gateway.net.resolver import NotResolved
 
 pytestmark = pytest.mark.anyio
 
