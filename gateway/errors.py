@@ -423,6 +423,25 @@ class UnsupportedMediaType(GatewayError):
         super().__init__(f"Send the body as 'Content-Type: application/json', not {content_type!r}.")
 
 
+class HelloTooLarge(GatewayError):
+    """What a client says of itself exceeds GATEWAY_MAX_HELLO."""
+
+    code = -32600
+    status = 413
+    title = "Introduction too large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"capabilities and clientInfo have more than {limit} bytes (GATEWAY_MAX_HELLO).")
+
+
+class TooManySubscriptions(GatewayError):
+    """A session has as many subscriptions as GATEWAY_MAX_SUBSCRIPTIONS lets it, or a URI is too long for one."""
+
+    code = -32600
+    status = 413
+    title = "Too many subscriptions"
+
+
 class BodyTooLarge(GatewayError):
     """The request's body exceeds GATEWAY_MAX_BODY."""
 

@@ -371,6 +371,26 @@ class Settings:
         doc="kept of one stream for that; the last event is always kept",
         unit="bytes",
     )
+    resume_total: int = _setting(
+        256 << 20,
+        "GATEWAY_RESUME_TOTAL",
+        read=_between(1 << 16, 1 << 40),
+        doc="kept of all streams of one principal by one worker for that; more can't be resumed",
+        unit="bytes",
+    )
+    max_hello: int = _setting(
+        64 << 10,
+        "GATEWAY_MAX_HELLO",
+        read=_between(1 << 10, 1 << 24),
+        doc="largest capabilities and clientInfo of a client together",
+        unit="bytes",
+    )
+    max_subscriptions: int = _setting(
+        1_000,
+        "GATEWAY_MAX_SUBSCRIPTIONS",
+        read=_between(1, 100_000),
+        doc="resources that one session is subscribed to",
+    )
     stub_port: int = _setting(9100, "GATEWAY_STUB_PORT", read=_between(1, 65535), doc="demo: the stub's port")
     nginx_port: int = _setting(8080, "GATEWAY_NGINX_PORT", read=_between(1, 65535), doc="demo: nginx's port")
     replica2_port: int = _setting(

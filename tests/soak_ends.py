@@ -31,6 +31,7 @@ _ROWS = 10_000_000
 _KEPT = 1_000_000
 _ENDS = 200  # per second
 _CONNECTIONS = 64
+_ASKED_PER_CONNECTION = 400  # nginx closes one after a thousand requests
 _FILL = (
     "INSERT INTO ended_sessions (id, expires) "
     "SELECT md5(n::text), now() + interval '1 day' FROM generate_series(%s, %s) AS n"
@@ -81,6 +82,9 @@ class Caller:
         self._reader = reader
         self._writer = writer
 
+    def close(self) -> None:
+        self._writer.close()
+
     async def ask(self, method: str, body: bytes = b"", session: str = "") -> tuple[int, dict[str, str]]:
         """The status and the headers of an answer from /mcp."""
         headers = {**_HEADERS, "content-length": str(len(body))}
@@ -97,15 +101,20 @@ class Caller:
 async def end_sessions(base: str, until: float, share: int) -> None:
     """Open a session and end it, one of `share` at the rate."""
     where = urlsplit(base)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port)
-    caller, due = Caller(reader, writer), time.monotonic() + random.random() * share / _ENDS
+    due, asked, caller = time.monotonic() + random.random() * share / _ENDS, 0, None
     while (now := time.monotonic()) < until:
+        if caller is None or asked % _ASKED_PER_CONNECTION == 0:
+            if caller is not None:
+                caller.close()
+            caller = Caller(*await asyncio.open_connection(where.hostname, where.port))
+        asked += 1
         await asyncio.sleep(max(0.0, due - now))
         due = max(due + share / _ENDS, time.monotonic() - 1)  # what could not be done in time is not made up for
         _, opened = await caller.ask("POST", orjson.dumps(_OPEN))
         status, _ = await caller.ask("DELETE", session=opened.get("mcp-session-id", "none"))
         done["ended" if status == 204 else f"failed: DELETE {status}"] += 1
-    writer.close()
+    if caller is not None:
+        caller.close()
 
 
 async def change_server(http: httpx.AsyncClient, server: str, until: float) -> None:

@@ -84,7 +84,8 @@ async def open_gateway(
         redis = Redis(settings.redis_url, keyring.identity)
         streams = Streams(redis)
         own_name = f"{worker}-{os.urandom(6).hex()}"
-        event_log = EventLog(redis, streams, own_name, Retention(settings.resume_bytes, settings.resume_seconds))
+        retention = Retention(settings.resume_bytes, settings.resume_seconds, settings.resume_total)
+        event_log = EventLog(redis, streams, own_name, retention)
         inbox = Inbox(redis, streams, settings.resume_seconds)
 
         bridge = settings.bridge if settings.allow_stdio else None

@@ -141,7 +141,11 @@ async def _carry_out(
     )
     outcome, payload = await invoke(METHODS["aggregate"], call)
     if message.method == "initialize" and outcome.reply is not None:  # the session's stream came first
-        await session.introduce(outcome.reply.result["protocolVersion"], message.params)
+        version, limit = outcome.reply.result["protocolVersion"], gateway.settings.max_hello
+        try:
+            await session.introduce(version, message.params, limit)
+        except GatewayError as error:
+            payload = encode(failure(error, message.id))
     await _say(gateway, session, payload)
 
 

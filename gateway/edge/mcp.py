@@ -130,7 +130,7 @@ async def _initialize(
     headers: RawHeaders = []
     if outcome.reply is not None:
         version = outcome.reply.result["protocolVersion"]
-        opened = introduction(message.params)
+        opened = introduction(message.params, gateway.settings.max_hello)
         session = await gateway.sessions.open(principal, address.name, address.server, version, *opened)
         headers.append((b"mcp-session-id", session.id.text.encode()))
         gateway.metrics.sessions.inc()
@@ -155,12 +155,13 @@ def respond(
     if session is None:
         return Response(http, how, seconds, cancels=True)
     entries = message.entries if isinstance(message, Batch) else (message,)
+    ids = [each.id for each in entries if isinstance(each, Request)]
     return Response(
         http,
         how,
         seconds,
         cancels=False,
-        record=lambda: gateway.event_log.begin(session.key, [each.id for each in entries if isinstance(each, Request)]),
+        record=lambda: gateway.event_log.begin(session.key, ids, principal=session.owner[0]),
         primes=session.local.record.version in versions.HAS_PRIMING,
         mirrors=server is not None,
     )

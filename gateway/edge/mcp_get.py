@@ -84,7 +84,7 @@ async def _own(
     gateway: Gateway, principal: Principal, session: Session, found: StoredStream | None
 ) -> AsyncGenerator[bytes, None]:
     """What the session's upstreams say by themselves, and that lists changed; first what an older stream did not."""
-    recording = gateway.event_log.begin(session.key, own=True)
+    recording = gateway.event_log.begin(session.key, principal=principal.digest, own=True)
     own_stream: GetStream | None = None
     try:
         own_stream = await gateway.sessions.listen(session, principal)

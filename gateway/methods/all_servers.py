@@ -237,6 +237,8 @@ def _subscribing(*, to: bool) -> Handler:
         if not isinstance(uri, str):
             raise InvalidParams("'uri' must be a string.", "uri")
         target = await call.find(lambda catalogue: catalogue.resource(uri, call.principal))
+        if to:
+            session.check_subscription(target.server.name, target.local, call.gateway.settings.max_subscriptions)
         reply = await call.forward(target.server, {**call.request.params, "uri": target.local})
         await session.subscribed(target.server.name, target.local, to=to)
         return reply

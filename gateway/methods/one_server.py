@@ -75,6 +75,8 @@ async def set_level(call: Call, /, level: Any = None, **params: Any) -> Reply:
 def _subscribing(*, to: bool) -> Handler:
     async def subscribe(call: Call, /, uri: Any = None, **params: Any) -> Reply:
         session, server = call.in_session(), await _addressed(call)
+        if to and isinstance(uri, str):
+            session.check_subscription(server.name, uri, call.gateway.settings.max_subscriptions)
         reply = await call.forward(server, call.request.params)
         if isinstance(uri, str):
             await session.subscribed(server.name, uri, to=to)

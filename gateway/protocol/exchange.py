@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.protocol import versions
-from gateway.protocol.messages import Failure, Id, Message, Notification, Reply, Request
+from gateway.protocol.messages import Failure, Id, Message, Notification, Reply, Request, dump
+
+_MAX_SAID = 64 << 10  # what a server says of itself goes into each session's record
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,11 @@ def accept(answer: Reply | Failure) -> Handshake:
             if version not in versions.HANDSHAKE:
                 raise HandshakeRefused(f"it speaks protocol version {version[:40]!r}, which we do not")
             info, instructions = rest.get("serverInfo"), rest.get("instructions")
-            return Handshake(
-                version,
-                capabilities,
-                info if isinstance(info, dict) else {},
-                instructions if isinstance(instructions, str) else None,
-            )
+            server_info = info if isinstance(info, dict) else {}
+            if len(dump([capabilities, server_info])) > _MAX_SAID:
+                raise HandshakeRefused(f"its capabilities and serverInfo have more than {_MAX_SAID >> 10} KiB")
+            said = instructions[:_MAX_SAID] if isinstance(instructions, str) else None
+            return Handshake(version, capabilities, server_info, said)
     raise HandshakeRefused("its answer to initialize lacks protocolVersion or capabilities")
 
 

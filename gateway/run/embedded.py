@@ -32,6 +32,7 @@ from gateway.errors import SettingsError
 from gateway.machine import privileges
 
 _START_SECONDS = 30.0
+_VALKEY_BYTES = 1 << 30
 _STOP_SECONDS = 10.0
 _OTHERWISE = "Run the gateway as another user, or set DATABASE_URL."
 _SOCKET_PATH_LIMIT = 90  # sun_path holds 108 bytes; Postgres appends .s.PGSQL.5432.lock
@@ -239,6 +240,8 @@ class Stores:
             [
                 str(binary), "--port", "0", "--unixsocket", str(where), "--unixsocketperm", "700", "--dir", str(data),
                 "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no",
+                # what expires soonest goes first: recorded streams, long before sessions
+                "--maxmemory", str(_VALKEY_BYTES), "--maxmemory-policy", "volatile-ttl",
             ],
             self._root / "valkey.log", signal.SIGTERM,
         )  # fmt: skip

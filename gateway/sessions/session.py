@@ -28,7 +28,7 @@ from typing import Any
 import orjson
 
 from gateway.deadlines import Guard
-from gateway.errors import RequestCancelled, SessionNotFound, UpstreamProtocolError
+from gateway.errors import RequestCancelled, SessionNotFound, TooManySubscriptions, UpstreamProtocolError
 from gateway.model.question_ids import Question, QuestionIds, UnknownQuestion
 from gateway.model.server import Server
 from gateway.model.session_ids import SessionId
@@ -45,6 +45,7 @@ from gateway.stores.words import CancelRequest, QuestionAnswered, RecordChanged
 from gateway.upstream.contract import NO_EVENTS, Events, SessionExpired
 from gateway.upstream.pool import Pool
 
+_MAX_URI = 8192  # characters of a URI that is subscribed to
 _CANCELLED = object()  # a reason to cut a call
 
 log = logging.getLogger("gateway.sessions")
@@ -250,6 +251,16 @@ class Session:
         """Remember a log level that was passed on already."""
         await self._change(replace(self.local.record, level=level), {"level": level})
 
+    def check_subscription(self, server: str, uri: str, limit: int) -> None:
+        """Whether the client may subscribe to one more resource of a server. Raises TooManySubscriptions."""
+        pairs = self.local.record.subscriptions
+        if len(uri) > _MAX_URI:
+            raise TooManySubscriptions(f"The URI has more than {_MAX_URI} characters.")
+        if len(pairs) >= limit and (server, uri) not in pairs:
+            raise TooManySubscriptions(
+                f"The session has {limit} subscriptions already (GATEWAY_MAX_SUBSCRIPTIONS); unsubscribe from some."
+            )
+
     async def subscribed(self, server: str, uri: str, *, to: bool) -> None:
         """Remember that the client subscribed to a server's resource, or does not any more."""
         pairs = self.local.record.subscriptions
@@ -260,9 +271,12 @@ class Session:
             self.local.record = record
             await self.local.forget(subscription(server, uri))
 
-    async def introduce(self, version: str, params: Mapping[str, Any]) -> None:
-        """Remember what the client says of itself, where its session came before its `initialize`."""
-        capabilities, client_info = introduction(params)
+    async def introduce(self, version: str, params: Mapping[str, Any], limit: int) -> None:
+        """Remember what the client says of itself, where its session came before its `initialize`.
+
+        Raises HelloTooLarge.
+        """
+        capabilities, client_info = introduction(params, limit)
         await self._change(
             replace(self.local.record, version=version, capabilities=capabilities, client_info=client_info),
             {

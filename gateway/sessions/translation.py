@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.errors import HelloTooLarge
 from gateway.model.question_ids import Question, QuestionIds
 from gateway.protocol import versions
-from gateway.protocol.messages import Failure, Id, Notification, Request
+from gateway.protocol.messages import Failure, Id, Notification, Request, dump
 from gateway.sessions.record import UpstreamRecord
 
 
@@ -67,14 +68,20 @@ class Translation:
         return self.question_ids.write(self.key, Question(server, upstream.handle, id))
 
 
-def introduction(params: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What a client says of itself in `initialize`: its capabilities and its name, which servers insist on."""
+def introduction(params: Mapping[str, Any], limit: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What a client says of itself in `initialize`: its capabilities and its name, which servers insist on.
+
+    Raises HelloTooLarge for more than `limit` bytes of JSON: it goes into the session's record.
+    """
     capabilities, client_info = params.get("capabilities"), params.get("clientInfo")
     unnamed = {"name": "unnamed", "version": "unknown"}
-    return (
+    said = (
         capabilities if isinstance(capabilities, Mapping) else {},
         {**unnamed, **client_info} if isinstance(client_info, Mapping) else unnamed,
     )
+    if len(dump(said)) > limit:
+        raise HelloTooLarge(limit)
+    return said
 
 
 def _loud_enough(level: object, least: str | None) -> bool:

@@ -18,6 +18,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.errors import GatewayError, SessionNotFound
@@ -156,7 +157,8 @@ class UpstreamSessions:
             record = self._local.record
         capabilities = versions.forwardable(record.capabilities)
         session = await link.open(Hello(record.version, capabilities, record.client_info))
-        made = UpstreamRecord(os.urandom(6).hex(), session, server.spec.fingerprint)
+        said = replace(session.handshake, instructions=None)  # long, and the registry has them
+        made = UpstreamRecord(os.urandom(6).hex(), replace(session, handshake=said), server.spec.fingerprint)
         try:
             held = await self._local.compare_and_set(name, made, before)
         except RedisUnavailable:

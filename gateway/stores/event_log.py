@@ -13,9 +13,13 @@ for 3 s) adds "outcome unknown" for each request that has no answer yet and ends
 lived after all, its entries are refused from then on; should two see it at once, the second one's entries are
 refused.
 
-What could not be recorded shows as a gap, never as silence: entries beyond the bound of what waits are dropped, and
-the stream gets an end entry with a number far above. A reader that finds a number missing gets EventUnknown. Without
-Redis nothing can be resumed; what waits is written when it answers again, up to the bound.
+What could not be recorded shows as a gap, never as silence: entries beyond a bound (of what waits at a worker, of what
+one principal has on record) and those that Redis refuses (it is full, or a replica) are dropped, and the stream gets an
+end entry with a number far above, as soon as Redis takes that. A reader that finds a number missing gets EventUnknown.
+Without Redis nothing can be resumed; what waits is written when it answers again, up to the bound.
+
+A batch is bounded in entries and bytes, and halved each time that it is not written in time; an entry that can't be
+written alone, while Redis answers, is given up.
 """
 
 from __future__ import annotations
@@ -24,8 +28,9 @@ import asyncio
 import logging
 import os
 import re
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -34,29 +39,44 @@ import orjson
 
 from gateway.errors import EventUnknown, OutcomeUnknown
 from gateway.protocol.messages import Failure, Id, encode
+from gateway.stores.ledger import Ledger
 from gateway.stores.redis import Redis, RedisUnavailable
 from gateway.stores.streams import Streams, order
 
 _ID = re.compile(r"([0-9a-f]{24})_([0-9]{1,9})")
 _MAX_WAITING = 64 << 20  # bytes not yet recorded, at one worker
 _FLUSH = 200  # entries written at once
+_FLUSH_BYTES = 4 << 20
 _FLUSH_SECONDS = 2.0
 _AGAIN_SECONDS = 0.5
+_REFUSED_SECONDS = 2.0
+_TRIES = 4  # of an entry alone
+_ENTRY_BYTES = 200  # that an entry takes beside its fields
 _GAP = 10**9  # the number of an entry that says that those before it are missing
 _GONE_SECONDS = 3.0
 _FIRST_TRIES, _FIRST_PAUSE = 20, 0.05  # a stream may be resumed before its record is written
 
 log = logging.getLogger("gateway.event_log")
 
-_Entry = tuple[str, str, dict[str, Any], int, list[str]]
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry to be recorded: its stream, its id there, its fields and its size, and which entries go for it."""
+
+    stream: str
+    id: str
+    fields: dict[str, Any]
+    size: int
+    trimmed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept of one stream (in bytes), and for how long (in seconds)."""
+    """What is kept of one stream (in bytes), for how long (in seconds), and of a principal's streams at one worker."""
 
     stream_bytes: int
     seconds: float
+    principal_bytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +93,9 @@ class StoredStream:
 class Recording:
     """One stream being sent by this worker."""
 
-    def __init__(self, log: EventLog, id: str, session: str, pending: Sequence[Id], own: bool) -> None:
+    def __init__(self, log: EventLog, id: str, session: str, principal: str, pending: Sequence[Id], own: bool) -> None:
         self._log = log
+        self._principal = principal
         self._number = 0
         self._sizes: list[tuple[int, int]] = []
         self._held = 0
@@ -106,16 +127,17 @@ class Recording:
         self._number += 1
         self._put({"e": b""})
 
-    def _put(self, fields: dict[str, Any], size: int = 0) -> None:
-        if size:
-            self._sizes.append((self._number, size))
-            self._held += size
+    def _put(self, fields: dict[str, Any], payload: int = 0) -> None:
+        if payload:
+            self._sizes.append((self._number, payload))
+            self._held += payload
         trimmed = []
         while self._held > self._log.retention.stream_bytes and len(self._sizes) > 1:
             number, freed = self._sizes.pop(0)
             self._held -= freed
             trimmed.append(f"{number}-1")
-        self._log.put(self.id, f"{self._number}-1", fields, size, trimmed)
+        size = _ENTRY_BYTES + sum(map(len, fields.values()))
+        self._log.put(_Entry(self.id, f"{self._number}-1", fields, size, trimmed), self._principal)
 
 
 class EventLog:
@@ -127,7 +149,11 @@ class EventLog:
         self._queue: deque[_Entry] = deque()
         self._waiting = 0
         self._wake = asyncio.Event()
-        self._broken: set[str] = set()
+        self._broken: dict[str, float] = {}  # streams with a gap that is not on record, and until when that matters
+        self._batch = _FLUSH
+        self._tries = 0
+        self._ledger = Ledger(retention.seconds, time.monotonic)
+        self.trouble: str | None = None
         self._missing: dict[str, float] = {}
         self.worker = worker
         self.retention = retention
@@ -138,18 +164,34 @@ class EventLog:
         """Entries that are not recorded yet."""
         return len(self._queue)
 
-    def begin(self, session: str, pending: Sequence[Id] = (), *, own: bool = False) -> Recording:
-        """Begin a stream of a session; `pending` are the requests that it will answer, `own` is the stream of a GET."""
-        return Recording(self, os.urandom(12).hex(), session, pending, own)
+    def begin(self, session: str, pending: Sequence[Id] = (), *, principal: str = "", own: bool = False) -> Recording:
+        """Begin a stream of a principal's session; `pending` are the requests that it will answer.
 
-    def put(self, stream: str, id: str, fields: dict[str, Any], size: int, trimmed: list[str]) -> None:
-        """Take an entry for recording, soon; beyond the bound it is dropped, which shows as a gap."""
-        if self._waiting > _MAX_WAITING or stream in self._broken:
-            self.dropped += 1
-            self._broken.add(stream)
+        `own` is the stream of a GET.
+        """
+        return Recording(self, os.urandom(12).hex(), session, principal, pending, own)
+
+    def put(self, entry: _Entry, principal: str) -> None:
+        """Take an entry for recording, soon; beyond a bound it is dropped, which shows as a gap."""
+        held = self._ledger.held(principal) if "e" not in entry.fields else 0
+        if (
+            entry.stream in self._broken
+            or self._waiting + entry.size > _MAX_WAITING
+            or held + entry.size > self.retention.principal_bytes
+        ):
+            self._drop(entry.stream)
             return
-        self._waiting += size
-        self._queue.append((stream, id, fields, size, trimmed))
+        self._ledger.charge(principal, entry.size)
+        self._add(entry)
+
+    def _drop(self, stream: str) -> None:
+        self.dropped += 1
+        self._broken.setdefault(stream, time.monotonic() + self.retention.seconds)
+        self._wake.set()
+
+    def _add(self, entry: _Entry) -> None:
+        self._waiting += entry.size
+        self._queue.append(entry)
         self._wake.set()
 
     async def write(self) -> None:
@@ -158,31 +200,80 @@ class EventLog:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(_FLUSH, len(self._queue)))]
-                self._waiting -= sum(entry[3] for entry in batch)
-                try:
-                    await self._redis.do(self._storing(batch), _FLUSH_SECONDS)
-                except RedisUnavailable:
-                    self._queue.extendleft(reversed(batch))  # entry ids are fixed: an entry written twice is there once
-                    self._waiting += sum(entry[3] for entry in batch)
-                    await asyncio.sleep(_AGAIN_SECONDS)
-            while self._broken:
-                stream = self._broken.pop()
-                self._queue.append((stream, f"{_GAP}-1", {"e": b""}, 0, []))
-                self._wake.set()
+                await self._write(self._next())
+            broken, now = self._broken, time.monotonic()
+            if gaps := [stream for stream, until in broken.items() if now < until]:
+                self._broken = {}
+                refused = await self._write([_Entry(stream, f"{_GAP}-1", {"e": b""}, 0) for stream in gaps])
+                self._broken |= {stream: broken[stream] for stream in refused}
+                if refused:
+                    self._wake.set()
 
-    def _storing(self, batch: list[_Entry]) -> Callable[[Any], Awaitable[None]]:
-        return lambda store: self._store(store, batch)
+    def _next(self) -> list[_Entry]:
+        """The entries that are written together next."""
+        batch: list[_Entry] = []
+        size = 0
+        while self._queue and len(batch) < self._batch:
+            size += self._queue[0].size
+            if batch and size > _FLUSH_BYTES:
+                break
+            batch.append(self._queue.popleft())
+        self._waiting -= sum(entry.size for entry in batch)
+        return batch
 
-    async def _store(self, store: Any, batch: list[_Entry]) -> None:
+    async def _write(self, batch: list[_Entry]) -> Collection[str]:
+        """Write some entries; return the streams of which some were not taken, which are marked as broken."""
+        try:
+            refused: dict[str, str] = await self._redis.do(lambda store: self._store(store, batch), _FLUSH_SECONDS)
+        except RedisUnavailable:
+            await self._put_off(batch)
+            return ()
+        self._batch, self._tries = min(_FLUSH, 2 * self._batch), 0
+        for stream in refused:
+            self._drop(stream)
+        trouble = next(iter(refused.values()), None)
+        if trouble != self.trouble:
+            log.warning("Redis refuses recordings: %s", trouble) if trouble else log.info(
+                "Redis takes recordings again"
+            )
+        self.trouble = trouble
+        if refused:
+            await asyncio.sleep(_REFUSED_SECONDS)
+        return refused
+
+    async def _put_off(self, batch: list[_Entry]) -> None:
+        """Write later what was not written in time, fewer at once; give up one that can't be written alone."""
+        self._batch = max(1, len(batch) // 2)
+        self._tries += len(batch) == 1
+        if self._tries >= _TRIES and await self._redis.answers():
+            log.warning("an event of %d bytes could not be recorded", batch[0].size)
+            self._tries = 0
+            self._drop(batch[0].stream)
+            return
+        self._queue.extendleft(reversed(batch))  # entry ids are fixed: an entry written twice is there once
+        self._waiting += sum(entry.size for entry in batch)
+        await asyncio.sleep(_AGAIN_SECONDS)
+        self._wake.set()
+
+    async def _store(self, store: Any, batch: list[_Entry]) -> dict[str, str]:
+        """Write entries; return why Redis refused some, by stream."""
         async with store.pipeline(transaction=False) as pipe:
-            for stream, id, fields, _, trimmed in batch:
-                pipe.xadd(self._streams.key(stream), fields, id=id)
-                if trimmed:
-                    pipe.xdel(self._streams.key(stream), *trimmed)
-            for stream in {entry[0] for entry in batch}:
+            for entry in batch:
+                pipe.xadd(self._streams.key(entry.stream), entry.fields, id=entry.id)
+                if entry.trimmed:
+                    pipe.xdel(self._streams.key(entry.stream), *entry.trimmed)
+            for stream in {entry.stream for entry in batch}:
                 pipe.expire(self._streams.key(stream), int(self.retention.seconds))
-            await pipe.execute(raise_on_error=False)  # a stream closed by another (we seemed dead) takes no more
+            answers = iter(await pipe.execute(raise_on_error=False))
+        refused = {}
+        for entry in batch:
+            answer = next(answers)
+            if entry.trimmed:
+                next(answers)
+            # a stream closed by another (we seemed dead) takes no more, and an entry written twice is there once
+            if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
+                refused[entry.stream] = str(answer)[:200]
+        return refused
 
     async def find(self, session: str, after: str) -> StoredStream:
         """A session's stream, by an event of it. Raises EventUnknown or RedisUnavailable."""

@@ -51,6 +51,7 @@ class Redis:
         self._gate = asyncio.Semaphore(_CONNECTIONS)
         self._down_until = 0.0
         self._lost_at: float | None = None
+        self._refused_at: float | None = None
         parts = urlsplit(url)
         self._where = (parts.hostname and f"{parts.hostname}:{parts.port or 6379}") or parts.path
         self.round_trips = 0
@@ -87,8 +88,11 @@ class Redis:
                     log.info("Redis answers again")
                     self._lost_at = None
                 return answer
-            except ResponseError:
-                log.exception("Redis refused a command")
+            except ResponseError as error:
+                now = time.monotonic()
+                if self._refused_at is None or now - self._refused_at > _SAY_AGAIN_SECONDS:
+                    self._refused_at = now
+                    log.warning("Redis refused a command: %s", _cause(error), exc_info=True)
                 raise RedisUnavailable from None
             except (TimeoutError, RedisError, OSError) as error:
                 if not bulk:

@@ -36,6 +36,7 @@ class MemoryServer:
     templates: list[dict[str, Any]] = field(default_factory=list)
     schemas: dict[str, dict[str, Any]] = field(default_factory=dict)
     down: str | None = None
+    instructions: str | None = None
     page_size: int = 1000
     requests: list[Request] = field(default_factory=list)
     posted: list[Message] = field(default_factory=list)
@@ -104,7 +105,9 @@ class MemoryUpstream:
         id = f"{self._name}-{self._number}-{next(self._numbers)}"
         self._server.sessions.add(id)
         info = {"name": self._name, "version": "1.0.0"}
-        return UpstreamSession(Handshake(versions.negotiate(hello.version), self._server.capabilities, info, None), id)
+        server = self._server
+        shake = Handshake(versions.negotiate(hello.version), server.capabilities, info, server.instructions)
+        return UpstreamSession(shake, id)
 
     async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
         self._check()

@@ -317,7 +317,7 @@ class RelayedUpstream:
 
     def _errand(self, kind: str, session: UpstreamSession, **more: Any) -> dict[str, Any]:
         shake = session.handshake
-        known = [shake.version, shake.capabilities, shake.server_info, shake.instructions]
+        known = [shake.version, shake.capabilities, shake.server_info, None]
         return {"kind": kind, "server": self._server, "link": [known, session.session_id, session.holder], **more}
 
     async def _done(self, session: UpstreamSession, errand: dict[str, Any]) -> None:

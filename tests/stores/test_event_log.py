@@ -111,7 +111,7 @@ async def test_what_was_trimmed_is_a_gap_and_never_silence(redis_url: str) -> No
 
 
 async def test_what_no_worker_could_write_is_a_gap(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_WAITING", 10)
+    monkeypatch.setattr(module, "_MAX_WAITING", 3 * module._ENTRY_BYTES)
     async with worker(redis_url, "a") as a:
         a.redis.rest(60)
         recording = a.log.begin("session")
@@ -125,12 +125,109 @@ async def test_what_no_worker_could_write_is_a_gap(redis_url: str, monkeypatch: 
             await a.read("session", first)
 
 
+async def test_what_waits_counts_with_all_that_it_takes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_WAITING", 1 << 20)
+    async with worker(redis_url, "a") as a:
+        a.redis.rest(60)
+        for _ in range(10_000):
+            a.log.begin("session", ["an id of a request"]).end()
+        assert a.log.dropped
+        assert a.log.unwritten < (1 << 20) / module._ENTRY_BYTES
+
+
+async def test_a_principals_streams_are_bounded_together(redis_url: str) -> None:
+    async with worker(redis_url, "a") as a:
+        a.log.retention = Retention(1 << 20, 60, principal_bytes=5_000)
+        first = a.log.begin("session", principal="p")
+        first.event(b"x" * 3_000)
+        second, other = a.log.begin("session", principal="p"), a.log.begin("session", principal="q")
+        for recording in (second, other):
+            recording.event(b"y" * 3_000)
+        for recording in (first, second, other):
+            recording.end()
+        await a.written()
+        assert len(await a.read("session", first.first)) == len(await a.read("session", other.first)) == 1
+        with pytest.raises(EventUnknown, match="gap"):
+            await a.read("session", second.first)
+
+
+async def test_what_redis_refuses_is_a_gap_and_said(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REFUSED_SECONDS", 0.05)
+    async with worker(redis_url, "a") as a:
+        before = a.log.begin("session", [1])
+        before.event(b"x")
+        await a.written()
+        await a.redis.do(lambda store: store.config_set("maxmemory-policy", "noeviction"))
+        await a.redis.do(lambda store: store.config_set("maxmemory", 1))
+        try:
+            before.event(b"y")
+            lost = a.log.begin("session")
+            lost.event(b"z")
+            await until(lambda: "maxmemory" in str(a.log.trouble))
+        finally:
+            await a.redis.do(lambda store: store.config_set("maxmemory", 0))
+        await until(lambda: a.log.trouble is None)
+        for recording in (before, lost):
+            with pytest.raises(EventUnknown):
+                await a.read("session", recording.first)
+        after = a.log.begin("session")
+        after.event(b"as before")
+        after.end()
+        await a.written()
+        assert len(await a.read("session", after.first)) == 1
+
+
+async def test_an_entry_that_can_not_be_written_does_not_hold_up_the_others(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.01)
+    async with worker(redis_url, "a") as a:
+        write = a.log._store
+
+        async def slow(store: object, batch: list[module._Entry]) -> dict[str, str]:
+            if any(entry.size > 10_000 for entry in batch):
+                raise TimeoutError
+            return await write(store, batch)
+
+        monkeypatch.setattr(a.log, "_store", slow)
+        monkeypatch.setattr(a.redis, "rest", lambda seconds: None)
+        good, bad, late = (a.log.begin("session") for _ in range(3))
+        for recording, data in ((good, b"x"), (bad, b"x" * 20_000), (late, b"x")):
+            recording.event(data)
+            recording.end()
+        await until(lambda: not a.log.unwritten)
+        await a.written()
+        assert len(await a.read("session", good.first)) == len(await a.read("session", late.first)) == 1
+        with pytest.raises(EventUnknown):
+            await a.read("session", bad.first)
+
+
+async def test_a_batch_is_bounded_in_bytes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FLUSH_BYTES", 10_000)
+    async with worker(redis_url, "a") as a:
+        sizes: list[int] = []
+        write = a.log._store
+
+        async def counting(store: object, batch: list[module._Entry]) -> dict[str, str]:
+            sizes.append(sum(entry.size for entry in batch))
+            return await write(store, batch)
+
+        monkeypatch.setattr(a.log, "_store", counting)
+        recording = a.log.begin("session")
+        for size in (100, 4_000, 4_000, 4_000, 30_000, 100):
+            recording.event(b"x" * size)
+        recording.end()
+        await a.written()
+        assert [size for size in sizes if size > 10_000] == [30_000 + module._ENTRY_BYTES]
+        assert len(await a.read("session", recording.first)) == 6
+
+
 async def test_an_entry_that_is_written_twice_is_there_once(redis_url: str) -> None:
     """As after a write whose answer was lost."""
     async with worker(redis_url, "a") as a:
         recording = a.log.begin("session")
         first = recording.event(b"x")
-        a.log.put(recording.id, "1-1", {"d": b"again"}, 5, [])
+        a.log.put(module._Entry(recording.id, "1-1", {"d": b"again"}, 5), "")
         recording.event(b"y")
         recording.end()
         await a.written()
