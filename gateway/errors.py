@@ -423,6 +423,17 @@ class UnsupportedMediaType(GatewayError):
         super().__init__(f"Send the body as 'Content-Type: application/json', not {content_type!r}.")
 
 
+class TooManyFields(GatewayError):
+    """The request has more header lines than GATEWAY_MAX_FIELDS."""
+
+    code = -32600
+    status = 431
+    title = "Too many headers"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request has more than {limit} header lines (GATEWAY_MAX_FIELDS).", limit=limit)
+
+
 class HelloTooLarge(GatewayError):
     """What a client says of itself exceeds GATEWAY_MAX_HELLO."""
 
@@ -526,11 +537,15 @@ class ServerBusy(UpstreamError):
     status = 429
     title = "Server busy"
 
-    def __init__(self, server: str, limit: int) -> None:
+    def __init__(self, server: str, limit: int, *, of_session: bool = False) -> None:
+        has = (
+            f"This session has {limit} calls at server {server!r}"
+            if of_session
+            else f"Server {server!r} has {limit} calls"
+        )
+        share = "half of what it takes, " if of_session else ""
         super().__init__(
-            server,
-            f"Server {server!r} has {limit} calls under way at this worker (GATEWAY_MAX_SERVER_CALLS); try again.",
-            retry_after=1,
+            server, f"{has} under way at this worker ({share}GATEWAY_MAX_SERVER_CALLS); try again.", retry_after=1
         )
 
     @property

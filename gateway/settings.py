@@ -226,6 +226,16 @@ class Settings:
     page_size: int = _setting(
         500, "GATEWAY_PAGE_SIZE", read=_between(1, 10_000), doc="items per page of an aggregated MCP list"
     )
+    max_head: int = _setting(
+        32 << 10,
+        "GATEWAY_MAX_HEAD",
+        read=_between(4 << 10, 1 << 20),
+        doc="largest head of a request: its target and headers",
+        unit="bytes",
+    )
+    max_fields: int = _setting(
+        100, "GATEWAY_MAX_FIELDS", read=_between(20, 256), doc="most header lines of a request; more get 431"
+    )
     max_body: int = _setting(
         4 << 20, "GATEWAY_MAX_BODY", read=_between(1 << 10, 1 << 30), doc="largest request body", unit="bytes"
     )

@@ -32,6 +32,7 @@ from gateway.errors import (
     NotReady,
     SettingsError,
     StoreUnavailable,
+    TooManyFields,
 )
 from gateway.methods.services import Gateway
 from gateway.net.dialer import Resolve
@@ -167,6 +168,8 @@ class Application:
                 return
         headers = http.headers
         values = headers.values
+        if len(headers.raw) > self._settings.max_fields:
+            raise TooManyFields(self._settings.max_fields)
         if headers.is_repeated or (values.get(b"host"), values.get(b"origin")) not in self._let_in:
             self._check_names(http)
         if b"via" in values and gateway.identity in ",".join(headers.all(b"via")):

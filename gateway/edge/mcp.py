@@ -14,7 +14,7 @@ from gateway.deadlines import Guard
 from gateway.edge import mcp_get
 from gateway.edge.request import Accepts, Http
 from gateway.edge.response import RawHeaders, Response, log_refusal, send_bytes, send_empty
-from gateway.errors import ClientLeft, GatewayError, InvalidRequest, MethodNotAllowed
+from gateway.errors import ClientLeft, GatewayError, HeaderMismatch, InvalidRequest, MethodNotAllowed
 from gateway.methods.call import Call, failure, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
@@ -62,6 +62,8 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
         session = gateway.sessions.known(placed.session_id, principal, address.name)
         if session is None:
             session = await gateway.sessions.find(placed.session_id, principal, address.name, server)
+        if placed.version is not None and placed.version != session.version:
+            raise _other_version(placed.version, session)
         if isinstance(message, Batch):
             check_batches_exist(session.version)
         elif not isinstance(message, Request):
@@ -101,7 +103,8 @@ async def _address_of(gateway: Gateway, principal: Principal, server: str) -> Ad
 
 async def _other(gateway: Gateway, http: Http, principal: Principal, address: Address) -> None:
     """GET: the client's own stream. DELETE: the end of its session."""
-    id = place(http.headers, ()).session_id
+    placed = place(http.headers, ())
+    id = placed.session_id
     if http.method == "DELETE":
         await gateway.sessions.end(gateway.sessions.read_id(id, principal, address.name))
         await send_empty(http, 204)
@@ -110,6 +113,8 @@ async def _other(gateway: Gateway, http: Http, principal: Principal, address: Ad
     if types and not types & {"text/event-stream", "text/*", "*/*"}:
         raise MethodNotAllowed("GET without 'Accept: text/event-stream'", ("POST", "DELETE"))
     session = await gateway.sessions.find(id, principal, address.name, address.server)
+    if placed.version is not None and placed.version != session.version:
+        raise _other_version(placed.version, session)
     await mcp_get.serve(gateway, http, principal, session)
 
 
@@ -206,6 +211,10 @@ async def answer_batch(http: Http, response: Response, table: str, call: Call, b
                 raise ClientLeft from None
             raise
         await response.finish_batch([found for task in running if (found := task.result()) is not None])
+
+
+def _other_version(said: str, session: Session) -> HeaderMismatch:
+    return HeaderMismatch(f"The header MCP-Protocol-Version says {said}; this session speaks {session.version}.")
 
 
 def check_batches_exist(version: str) -> None:

@@ -17,7 +17,8 @@ Address = IPv4Address | IPv6Address
 _METADATA = frozenset(
     ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
 )
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_NAT64 = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # for use within one network (RFC 8215), with a prefix of any length
 _NEVER = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"), IPv4Network("255.255.255.255/32"))
 _SHARED = IPv4Network("100.64.0.0/10")
 _NAME = re.compile(r"[A-Za-z0-9*?._-]{1,253}")
@@ -103,7 +104,9 @@ def _public(address: Address) -> bool:
     """Whether it is meant for the public net; what an IPv6 address carries is judged by itself."""
     if isinstance(address, IPv4Address):
         return address.is_global and address not in _SHARED
-    if address.sixtofour is not None or any(address in network for network in _NAT64):
+    if address in _LOCAL_NAT64:
+        return False
+    if address.sixtofour is not None or address in _NAT64:
         return True
     return address.is_global and not address.is_site_local
 
@@ -113,8 +116,17 @@ def _carried(address: Address) -> list[Address]:
     if isinstance(address, IPv4Address):
         return []
     found: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if any(address in network for network in _NAT64) or int(address) >> 32 == 0:
+    if address in _NAT64 or int(address) >> 32 == 0:
         found.append(IPv4Address(int(address) & 0xFFFFFFFF))
     if int(address) >> 32 == 0 and int(address) < 2:
         found.pop()  # :: and ::1 are themselves
+    if address in _LOCAL_NAT64:
+        found += [each for each in _translated(int(address)) if each not in _NEVER[0]]
     return [each for each in found if each is not None]
+
+
+def _translated(address: int) -> list[IPv4Address]:
+    """The IPv4 addresses that a translator with a prefix of 48, 56, 64 or 96 bits would read (RFC 6052, 2.2)."""
+    plain = (address >> 64 << 56) | (address & (1 << 56) - 1)  # without the octet of bits 64 to 71, which is 0
+    places = [plain >> 120 - prefix - 32 for prefix in (48, 56, 64)]
+    return [IPv4Address(each & 0xFFFFFFFF) for each in (*places, address)]

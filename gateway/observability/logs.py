@@ -60,7 +60,10 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, FIELDS, {})
         text = self.line(record.created, record.levelname, record.name, record.getMessage(), fields)
-        return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
+        if record.exc_info:  # set apart, so that no line of it can be taken for one of ours
+            lines = self.formatException(record.exc_info).splitlines()
+            text = "\n".join([text, *(f"    {printable(line)}" for line in lines)])
+        return text
 
     def line(self, created: float, level: str, name: str, message: str, fields: Mapping[str, Any]) -> str:
         """What `format` makes of a record of these parts."""

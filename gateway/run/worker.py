@@ -45,7 +45,7 @@ def configure(settings: Settings, descriptor: int) -> Config:
     config.keep_alive_max_requests = 1_000_000
     config.include_server_header = False
     config.loglevel = "WARNING"
-    config.h11_max_incomplete_size = 64 << 10
+    config.h11_max_incomplete_size = settings.max_head
     return config
 
 

@@ -132,6 +132,9 @@ class ServerLink:
         self._opening: asyncio.Task[UpstreamSession] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._calls = 0
+        self._half = max(1, limits.max_calls // 2)
+        self._of_session: dict[str | int, int] = {}  # calls under way of one client's session each
+        self._answered = 0
         self._uses = 0
         self._listening = 0
         self._retired = False
@@ -158,9 +161,13 @@ class ServerLink:
         `guard` is the task's own, if it has one. A probe passes beside the server's share and its breaker.
         """
         if not is_probe:
-            if self._calls >= self._limits.max_calls or self._breaker.failures:
-                self._check()
+            if self._calls >= self._half or self._breaker.failures:
+                self._check(session)
             self._calls += 1
+            who = session.session_id or id(session)
+            if session is not self._session:
+                self._of_session[who] = self._of_session.get(who, 0) + 1
+        answered = self._answered
         if guard is None:
             guard = Guard(self._alarms)
         seconds = self._seconds
@@ -181,7 +188,7 @@ class ServerLink:
         except BaseException as error:
             ended = self._ended(error, session, exchange, guard, seconds)
             if not is_probe:
-                self._judge(ended)
+                self._judge(ended, others_succeeded=self._answered != answered)
             if ended is error:
                 raise
             raise ended from None
@@ -189,8 +196,11 @@ class ServerLink:
             guard.lift()
             if not is_probe:
                 self._calls -= 1
+                if (own := self._of_session.pop(who, 0)) > 1:
+                    self._of_session[who] = own - 1
             if self._retired:
                 self._end_if_retired()
+        self._answered += 1
         if self._breaker.failures and not is_probe:
             self.revive()
         return answer
@@ -402,16 +412,23 @@ class ServerLink:
             self._shown_open = is_open
             self._show_breaker(self.spec.name, is_open=is_open)
 
-    def _check(self) -> None:
-        """Let one more call pass, within the server's share. Raises ServerBusy or UpstreamSuspended."""
+    def _check(self, session: UpstreamSession | None = None) -> None:
+        """Let one more call pass, within the server's share, of which one session gets half at most.
+
+        Raises ServerBusy or UpstreamSuspended.
+        """
         if self._calls >= self._limits.max_calls:
             raise ServerBusy(self.spec.name, self._limits.max_calls)
+        if session is not None and self._of_session.get(session.session_id or id(session), 0) >= self._half:
+            raise ServerBusy(self.spec.name, self._half, of_session=True)
         if (wait := self._breaker.wait(_now())) is not None:
             raise UpstreamSuspended(self.spec.name, self._breaker.failures, self._breaker.reason, wait)
 
-    def _judge(self, error: BaseException) -> None:
-        """Let what ended a call move the breaker."""
-        if isinstance(error, UpstreamUnreachable | UpstreamTimeout | OutcomeUnknown):
+    def _judge(self, error: BaseException, *, others_succeeded: bool = False) -> None:
+        """Let what ended a call move the breaker; one that was slow while others got answers says nothing."""
+        if isinstance(error, UpstreamTimeout) and others_succeeded:
+            self._breaker.left()
+        elif isinstance(error, UpstreamUnreachable | UpstreamTimeout | OutcomeUnknown):
             self._breaker.failed(_now(), error.detail)
             self._show()
             if not isinstance(error, UpstreamTimeout):

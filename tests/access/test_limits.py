@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from gateway.protocol.messages import Notification, Request
+from gateway.tasks import end
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import Open, Servers
+from tests.talk import initialize, request
 
 pytestmark = pytest.mark.anyio
 SSE = {"accept": "text/event-stream"}
@@ -107,3 +109,53 @@ async def test_progress_extends_a_calls_deadline_up_to_a_cap(open_app: Open, ser
                 events = await answer.events()
             assert events[-1].name == last
             assert events[0].name == "progress"
+
+
+async def test_slow_calls_do_not_shut_a_server_off_that_answers_others(open_app: Open, servers: Servers) -> None:
+    hang = Hanging()
+    async with open_app(call_seconds=0.4, breaker_failures=2) as (_, client):
+        server = MemoryServer()
+        server.tools |= {"hang": hang}
+        await register(client, servers, bad=server)
+
+        async def late() -> int:
+            return (await client.ask("POST", "/mcp/tools/call", value={"name": "bad__hang"}))[0]
+
+        async def others() -> None:
+            while True:
+                assert (await client.ask("POST", "/mcp/tools/call", value={"name": "bad__echo"}))[0] == 200
+                await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as tasks:
+            calling = tasks.create_task(others())
+            assert [await late() for _ in range(4)] == [504] * 4
+            calling.cancel()
+        assert [await late() for _ in range(3)] == [504, 504, 502]  # now nobody gets an answer
+
+
+async def test_one_session_has_half_of_a_servers_share(open_app: Open, servers: Servers) -> None:
+    hang = Hanging()
+    async with open_app(max_server_calls=6) as (_, client):
+        server = MemoryServer()
+        server.tools |= {"hang": hang}
+        await register(client, servers, bad=server)
+        greedy, other = await initialize(client, "/mcp"), await initialize(client, "/mcp")
+        bodies = [request("tools/call", number, name="bad__hang") for number in range(3)]
+        calls = [asyncio.create_task(client.ask("POST", "/mcp", value=body, headers=greedy)) for body in bodies]
+        async with asyncio.timeout(10):
+            await hang.full.wait()
+        _, _, answer = await client.ask("POST", "/mcp", value=request("tools/call", name="bad__echo"), headers=greedy)
+        assert answer["error"]["code"] == -32059
+        assert "This session has 3 calls" in answer["error"]["message"]
+        answered = await client.ask("POST", "/mcp", value=request("tools/call", name="bad__echo"), headers=other)
+        assert answered[2]["result"]
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": "bad__echo"}))[0] == 200
+        await end(calls)
+
+
+async def test_header_lines_are_counted(open_app: Open) -> None:
+    async with open_app(max_fields=20) as (_, client):
+        few, many = ({f"x-{number}": "y" for number in range(count)} for count in (10, 30))
+        assert (await client.ask("GET", "/mcp/tools", headers=few))[0] == 200
+        status, _, problem = await client.ask("GET", "/mcp/tools", headers=many)
+        assert (status, problem["limit"]) == (431, 20)

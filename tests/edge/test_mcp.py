@@ -8,7 +8,7 @@ from gateway.protocol.messages import Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import Open, Servers
-from tests.talk import BOTH, ask, ends, handshake, request
+from tests.talk import BOTH, STREAM, ask, ends, handshake, initialize, request
 
 pytestmark = pytest.mark.anyio
 ADDRESSES = ["/mcp", "/mcp/servers/demo/mcp"]
@@ -306,3 +306,15 @@ async def test_an_unknown_server_at_its_own_address_is_refused_with_the_requests
     body = request("initialize", "mine", protocolVersion="2025-11-25", capabilities={}, clientInfo={})
     status, _, answer = await client.ask("POST", "/mcp/servers/nobody/mcp", value=body, headers=BOTH)
     assert (status, answer["id"], answer["error"]["code"]) == (404, "mine", -32602)
+
+
+async def test_a_version_that_is_not_the_sessions_is_400(client: Client) -> None:
+    session = await initialize(client, "/mcp", "2025-06-18")
+    assert (await client.ask("POST", "/mcp", value=request("ping"), headers=session))[0] == 200
+    other = session | {"mcp-protocol-version": "2025-11-25"}
+    status, _, answer = await client.ask("POST", "/mcp", value=request("ping", 7), headers=other)
+    assert (status, answer["error"]["code"], answer["id"]) == (400, -32020, 7)
+    assert "2025-06-18" in answer["error"]["message"]
+    assert (await client.ask("GET", "/mcp", headers=other | STREAM))[0] == 400
+    del other["mcp-protocol-version"]
+    assert (await client.ask("POST", "/mcp", value=request("ping"), headers=other))[0] == 200
