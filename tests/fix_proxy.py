@@ -36,6 +36,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._links, return_exceptions=True)
 
+    def lead_to(self, target: str) -> None:
+        """Connections to come lead elsewhere."""
+        self._target = target
+
     def stall(self) -> None:
         """Keep connections open and let nothing through, until `restore`."""
         self._flowing.clear()

@@ -82,6 +82,7 @@ async def open_gateway(
         sync = Sync(servers, hints, settings.poll_seconds, time.monotonic, empty)
 
         redis = Redis(settings.redis_url, keyring.identity)
+        redis.on_leave(hints.leave)
         streams = Streams(redis)
         own_name = f"{worker}-{os.urandom(6).hex()}"
         retention = Retention(settings.resume_bytes, settings.resume_seconds, settings.resume_total)

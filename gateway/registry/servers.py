@@ -105,15 +105,21 @@ class ServerTable:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             for read in also:
                 await read(connection)
-            current = await _revision(connection)
-            if current == revision:
-                return None
-            if current < revision:  # another database stands behind the same address: begin anew
-                revision = -1
-            cursor = await connection.execute("SELECT * FROM servers WHERE revision > %s", (revision,))
-            servers = tuple([server async for row in cursor if (server := self._readable(row)) is not None])
-            rows = await (await connection.execute("SELECT name FROM servers")).fetchall()
-            return Changes(current, servers, frozenset(row["name"] for row in rows))
+            cursor = await connection.execute("SELECT revision, pg_is_in_recovery() AS is_standby FROM registry")
+            row = await cursor.fetchone()
+            current, is_standby = (int(row["revision"]), row["is_standby"]) if row else (0, False)
+            changes = None if current == revision else await self._changes(connection, revision, current)
+        await self._postgres.saw_standby(is_standby)
+        return changes
+
+    async def _changes(self, connection: Connection, revision: int, current: int) -> Changes:
+        """What changed between two revisions, in the snapshot of a transaction."""
+        if current < revision:  # another database stands behind the same address: begin anew
+            revision = -1
+        cursor = await connection.execute("SELECT * FROM servers WHERE revision > %s", (revision,))
+        servers = tuple([server async for row in cursor if (server := self._readable(row)) is not None])
+        rows = await (await connection.execute("SELECT name FROM servers")).fetchall()
+        return Changes(current, servers, frozenset(row["name"] for row in rows))
 
     # --- writing --------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class Hints:
         self.connected = False
         self.round_trips = 0
         self._subscribed = asyncio.Event()
+        self._leaving = asyncio.Event()
 
     async def first_contact(self, seconds: float) -> None:
         """Wait for the first subscription, but not for long: without Redis we begin all the same."""
@@ -56,6 +57,10 @@ class Hints:
                 await self._subscribed.wait()
         except TimeoutError:
             pass
+
+    def leave(self) -> None:
+        """Make all connections anew: what a replica is told nobody else hears."""
+        self._leaving.set()
 
     async def close(self) -> None:
         try:
@@ -105,11 +110,17 @@ class Hints:
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 await pubsub.subscribe(_CHANNEL, _SESSIONS)
+            self._leaving.clear()
             pinging = asyncio.create_task(self._ping(pubsub))
+            leaving = asyncio.create_task(self._leaving.wait())
+            reading = asyncio.create_task(self._read(pubsub, hint, on_broadcast))
             try:
-                await self._read(pubsub, hint, on_broadcast)
+                await asyncio.wait((reading, leaving), return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    reading.result()
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             finally:
-                await end([pinging])
+                await end((pinging, leaving, reading))
         finally:
             try:
                 async with asyncio.timeout(_SILENCE_SECONDS):

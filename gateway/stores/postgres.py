@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator
@@ -23,6 +24,7 @@ from gateway.errors import StoreUnavailable
 _MIGRATION_LOCK = 0x6D63702D6777
 _TRANSACTION_SECONDS = 5.0
 _MIGRATION_SECONDS = 3600.0
+_LEAVE_SECONDS = 1.0
 _DISCONNECTED = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -72,6 +74,8 @@ class Postgres:
             name="registry",
         )
         self.queries = 0
+        self._is_standby = False
+        self._left = -math.inf
         self.migrated: list[str] = []
 
     async def open(self) -> None:
@@ -119,8 +123,24 @@ class Postgres:
         try:
             async with asyncio.timeout(seconds or _TRANSACTION_SECONDS), self._pool.connection() as connection:
                 yield connection
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            await self._leave("it takes no writes")
+            raise StoreUnavailable from error
         except (TimeoutError, *_DISCONNECTED) as error:
             raise StoreUnavailable from error
+
+    async def saw_standby(self, is_standby: bool) -> None:  # it is a row's value
+        """Take note of whether the server that was read from is a standby; one that became that is left."""
+        was_standby, self._is_standby = self._is_standby, is_standby
+        if is_standby and not was_standby:
+            await self._leave("it is a standby")
+
+    async def _leave(self, why: str) -> None:
+        """Make all connections anew: after a failover the address leads to another server."""
+        if time.monotonic() - self._left >= _LEAVE_SECONDS:
+            self._left = time.monotonic()
+            log.warning("the database is connected to anew: %s", why)
+            await self._pool.drain()
 
     async def own_secret(self) -> bytes:
         """The secret of a gateway that was given none: made once, and kept here. Raises StoreUnavailable."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 _WAIT_SECONDS = 2.0
 _CONNECTIONS = 48
@@ -52,6 +52,7 @@ class Redis:
         self._down_until = 0.0
         self._lost_at: float | None = None
         self._refused_at: float | None = None
+        self._left_calls: list[Callable[[], None]] = []
         parts = urlsplit(url)
         self._where = (parts.hostname and f"{parts.hostname}:{parts.port or 6379}") or parts.path
         self.round_trips = 0
@@ -88,6 +89,9 @@ class Redis:
                     log.info("Redis answers again")
                     self._lost_at = None
                 return answer
+            except ReadOnlyError:
+                await self._leave()
+                raise RedisUnavailable from None
             except ResponseError as error:
                 now = time.monotonic()
                 if self._refused_at is None or now - self._refused_at > _SAY_AGAIN_SECONDS:
@@ -104,6 +108,17 @@ class Redis:
                 raise RedisUnavailable from None
         finally:
             self._gate.release()
+
+    async def _leave(self) -> None:
+        """Make all connections anew: this server became a replica, and the address leads to another one by now."""
+        log.warning("Redis is connected to anew: it takes no writes")
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
+        for call in self._left_calls:
+            call()
+
+    def on_leave(self, call: Callable[[], None]) -> None:
+        """Have `call` told when Redis is connected to anew."""
+        self._left_calls.append(call)
 
     def key(self, *parts: str) -> str:
         """A key of this gateway's in Redis."""

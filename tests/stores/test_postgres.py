@@ -39,3 +39,38 @@ async def test_a_database_that_can_only_be_read_is_enough_when_its_schema_is_cur
     await second.open()
     assert second.migrated == []
     await second.close()
+
+
+async def test_connections_that_take_no_writes_are_left(database_url: str) -> None:
+    postgres = Postgres(database_url, size=1)
+    await postgres.open()
+    async with postgres.transaction() as connection:  # as after a failover: it leads to what is a standby now
+        await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+
+    async def write() -> None:
+        async with postgres.transaction() as connection:
+            await connection.execute("UPDATE registry SET revision = revision + 1")
+
+    with pytest.raises(StoreUnavailable):
+        await write()
+    await write()
+    await postgres.close()
+
+
+async def test_a_server_that_became_a_standby_is_left_once(database_url: str) -> None:
+    postgres = Postgres(database_url, size=1)
+    await postgres.open()
+
+    async def backend() -> int:
+        async with postgres.transaction() as connection:
+            return connection.info.backend_pid
+
+    first = await backend()
+    await postgres.saw_standby(False)
+    assert await backend() == first
+    await postgres.saw_standby(True)
+    second = await backend()
+    await postgres.saw_standby(True)
+    assert second != first
+    assert await backend() == second
+    await postgres.close()
