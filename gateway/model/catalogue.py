@@ -176,7 +176,7 @@ class Catalogue:
         return self._resolve("prompts", name, principal, UnknownPrompt)
 
     def resource(self, uri: str, principal: Principal) -> Target:
-        """Resolve a URI: the table first, then templates; what the principal may not see is passed over.
+        """Resolve a URI: the table first, then templates, narrow ones first; what may not be seen is passed over.
 
         Raises UnknownResource.
         """
@@ -295,4 +295,6 @@ class Catalogue:
 
     @cached_property
     def _patterns(self) -> list[tuple[UriTemplate, Target]]:
-        return [(UriTemplate(target.local), target) for target in self.public["templates"].values()]
+        """Templates with where they lead, the narrower before the wider, else the older server's before the newer's."""
+        found = [(UriTemplate(target.local), target) for target in self.public["templates"].values()]
+        return sorted(found, key=lambda pair: pair[0].width)

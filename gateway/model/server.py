@@ -157,14 +157,17 @@ class Server:
         return shown
 
     def _renamed(self) -> dict[str, str]:
-        """Tools and prompts whose first choice of a public name another server held."""
+        """Tools, prompts and URIs whose first choice of a public name another server held."""
         suffix = re.compile(r"_[0-9a-f]{8}\Z")
-        return {
+        found = {
             local: public
             for kind in ("tools", "prompts")
             for local, public in self.names.get(kind, {}).items()
             if suffix.search(public) and not suffix.search(local)
         }
+        for kind in ("resources", "templates"):
+            found |= {local: public for local, public in self.names.get(kind, {}).items() if local != public}
+        return found
 
 
 def redact_url(url: str) -> str:

@@ -19,6 +19,11 @@ class UriTemplate:
         self._literals = parts[::2]
         self._expressions = parts[1::2]
 
+    @property
+    def width(self) -> tuple[int, int]:
+        """The narrower of two templates is less: it has more letters of its own, and fewer expressions."""
+        return -sum(map(len, self._literals)), len(self._expressions)
+
     def matches(self, uri: str) -> bool:
         """Tell whether an expansion could give `uri`: each expression ends where the next literal first stands."""
         if not self._expressions:

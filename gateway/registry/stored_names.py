@@ -6,7 +6,7 @@ Which name a thing gets is decided in `model/names`; here is what has been given
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from gateway.model import names
 from gateway.model.kinds import KINDS
@@ -15,6 +15,7 @@ from gateway.stores.postgres import Connection, Postgres
 
 MAX_NAMES = 20_000
 """Names that a server keeps of one kind: twice as many as a list may have."""
+_URIS = frozenset({"resources", "templates"})
 _AT_ONCE = 500
 _LOCK = 0x6D63702D6E61
 
@@ -53,11 +54,14 @@ async def _assign_kind(
             "SELECT local, public FROM names WHERE server = %s AND kind = %s", (naming.server, kind)
         )
         kept = {row["local"]: row["public"] async for row in cursor}
-        fresh = [local for local in dict.fromkeys(locals) if local not in kept]
-        if len(kept) + len(fresh) > MAX_NAMES:
+        current = set(locals)
+        gone = {local for local, public in kept.items() if local not in current or (kind in _URIS and public != local)}
+        if gone and (kind in _URIS or len(kept) + len(current - kept.keys()) > MAX_NAMES):
             if not await allowed(connection):
                 raise NotAllowed
-            kept = await _release(connection, naming.server, kind, kept, locals)
+            await _release(connection, naming.server, kind, gone)
+            kept = {local: public for local, public in kept.items() if local not in gone}
+        fresh = [local for local in dict.fromkeys(locals) if local not in kept]
     for start in range(0, len(fresh), _AT_ONCE):
         async with postgres.transaction() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -67,15 +71,14 @@ async def _assign_kind(
     return {local: kept[local] for local in locals if local in kept}
 
 
-async def _release(
-    connection: Connection, server: str, kind: str, kept: dict[str, str], locals: Sequence[str]
-) -> dict[str, str]:
-    """Let go of the names of what a server does not offer any more: it made too many."""
+async def _release(connection: Connection, server: str, kind: str, locals: Collection[str]) -> None:
+    """Let go of names of what a server does not offer any more: of URIs, for others, and if there are too many.
+
+    A URI that another server had first is tried again: that one may have let go of it.
+    """
     await connection.execute(
-        "DELETE FROM names WHERE server = %s AND kind = %s AND NOT local = ANY(%s)", (server, kind, list(locals))
+        "DELETE FROM names WHERE server = %s AND kind = %s AND local = ANY(%s)", (server, kind, list(locals))
     )
-    current = set(locals)
-    return {local: public for local, public in kept.items() if local in current}
 
 
 async def _assign_some(

@@ -160,3 +160,18 @@ def test_what_was_encoded_is_kept_within_bounds_of_number_and_size(monkeypatch: 
     for key in range(10, 200):
         encoded(key, 0)
     assert len(catalogue._encoded) <= 64
+
+
+def test_the_narrower_template_comes_before_the_wider_whoever_was_first() -> None:
+    def with_template(name: str, template: str, age: int) -> Server:
+        made = server(name, age=age)
+        return replace(
+            made,
+            offers=replace(made.offers, templates=({"uriTemplate": template, "name": "t"},)),
+            names={**made.names, "templates": {template: template}},
+        )
+
+    both = catalogue(with_template("greedy", "{+x}", 2), with_template("db", "db://{id}", 1), server("b"))
+    assert both.resource("db://7", ADMIN).server.name == "db"
+    assert both.resource("b://one", ADMIN).server.name == "b"
+    assert both.resource("else://where", ADMIN).server.name == "greedy"
