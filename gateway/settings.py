@@ -22,6 +22,7 @@ _IN_FILES = (
     "GATEWAY_MASTER_KEY", "LITELLM_MASTER_KEY", "GATEWAY_METRICS_KEY", "GATEWAY_SECRET", "DATABASE_URL", "REDIS_URL",
     "REDIS_PASSWORD",
 )  # fmt: skip
+_ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 _ELSEWHERE = frozenset({"GATEWAY_URL", "GATEWAY_KEY"})  # read by the command line
 _PLACE = re.compile(r"[A-Za-z0-9*?._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?")
 _OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_[0-9]+_(TCP|UDP)")  # set for a service named `gateway`
@@ -446,6 +447,11 @@ class Settings:
                 f"GATEWAY_MASTER_KEY: the demo key is public, so GATEWAY_HOST={self.host} is refused with it; "
                 "set a key of your own."
             )
+
+    @property
+    def lets_any_host_in(self) -> bool:
+        """Whether it listens everywhere and has no names, so that any Host header is let in."""
+        return self.host in _ANYWHERE and not self.allowed_hosts and not self.public_url
 
     @property
     def replica_name(self) -> str:

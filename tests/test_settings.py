@@ -104,3 +104,18 @@ def test_a_file_that_holds_no_secret_is_one_line(changes: dict[str, str], said: 
     values = {"GATEWAY_MASTER_KEY_FILE": str(tmp_path / "nothing"), **changes}
     with pytest.raises(SettingsError, match=said):
         Settings.from_environment(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "anybody"),
+    [
+        ({}, False),
+        ({"GATEWAY_HOST": "0.0.0.0"}, True),
+        ({"GATEWAY_HOST": "::"}, True),
+        ({"GATEWAY_HOST": "0.0.0.0", "GATEWAY_ALLOWED_HOSTS": "gw.example"}, False),
+        ({"GATEWAY_HOST": "0.0.0.0", "GATEWAY_PUBLIC_URL": "https://gw.example"}, False),
+    ],
+)
+def test_who_listens_everywhere_without_names_lets_any_host_in(changes: dict[str, str], anybody: bool) -> None:
+    settings = Settings.from_environment({"GATEWAY_MASTER_KEY": "a-long-key-of-somebody-0123456789", **changes})
+    assert settings.lets_any_host_in is anybody

@@ -111,6 +111,12 @@ def serve() -> None:
         supervisor.bind()
         if settings.database_url is not None:
             _check_database(settings.database_url)
+        if settings.lets_any_host_in:
+            logging.getLogger("gateway").warning(
+                "GATEWAY_HOST=%s without names: any Host header is let in, so that a browser's page can reach the "
+                "gateway under a name of its own. Set GATEWAY_PUBLIC_URL=https://NAME or GATEWAY_ALLOWED_HOSTS=NAME,…",
+                settings.host,
+            )
         for line in Settings.misspelled(os.environ):
             logging.getLogger("gateway").warning("%s", line)
         _say(f"{settings.workers} workers on http://{settings.host}:{settings.port}")

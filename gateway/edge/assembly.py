@@ -150,6 +150,7 @@ async def open_gateway(
         call_log = CallLog(metrics, NAMES, settings.call_log)
         sync.follow(ended.catch_up)
         sync.on_swap(ended.swapped)
+        pool.on_program_gone(sessions.end_programs)
         sync.on_swap(pool.reconcile)
         sync.on_swap(sessions.reconcile)
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))

@@ -14,7 +14,6 @@ from gateway.settings import Settings
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
-_ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Doors:
             parts = urlsplit(settings.public_url)
             hosts.add((parts.hostname or "").lower())
             origins.add(f"{parts.scheme}://{parts.netloc}".lower())
-        anybody = "*" in hosts or (settings.host in _ANYWHERE and not hosts)
+        anybody = "*" in hosts or settings.lets_any_host_in
         return cls(None if anybody else frozenset(hosts | _LOOPBACK | {settings.host.lower()}), frozenset(origins))
 
     def check_host(self, host: str | None) -> None:

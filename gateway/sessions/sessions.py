@@ -46,6 +46,7 @@ from gateway.stores.words import (
     Word,
 )
 from gateway.tasks import Together, end
+from gateway.upstream.link import ServerLink
 from gateway.upstream.pool import Pool
 
 _KNOWN = 10_000  # sessions kept at one worker
@@ -322,6 +323,20 @@ class Sessions:
             await asyncio.sleep(_ANNOUNCE_SECONDS)
             again = self._announcing[server, method]
         del self._announcing[server, method]
+
+    def end_programs(self, link: ServerLink) -> None:
+        """End what sessions run of a server that is gone, or another now; called before its link is let go of."""
+        for session in self._known.values():
+            upstream = session.upstream.known.get(link.spec.name)
+            if upstream is not None and upstream.fingerprint == link.spec.fingerprint:
+                link.hold()
+                self._spawn(self._end_program(link, upstream))
+
+    async def _end_program(self, link: ServerLink, upstream: UpstreamRecord) -> None:
+        try:
+            await link.end(upstream.session)
+        finally:
+            link.let_go()
 
     def reconcile(self, catalogue: Catalogue) -> None:
         """Servers changed: stop listening to those that are gone or others now, and tell which lists changed."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from gateway.deadlines import Alarms
 from gateway.model.catalogue import Catalogue
-from gateway.model.server import Server, ServerSpec
+from gateway.model.server import STDIO, Server, ServerSpec
 from gateway.upstream.factory import Connect
 from gateway.upstream.link import FAREWELL_SECONDS, CallLimits, ServerLink, ShowBreaker
 
@@ -37,6 +37,7 @@ class Pool:
         self.alarms = Alarms()
         self._retired: set[ServerLink] = set()
         self._unreachable: set[str] = set()
+        self._program_gone: Callable[[ServerLink], None] = lambda link: None
 
     def __getitem__(self, server: Server | ServerSpec) -> ServerLink:
         spec = server.spec if isinstance(server, Server) else server
@@ -45,7 +46,7 @@ class Pool:
             link.spec = spec  # the same specification, read anew: the next look finds the very object
             return link
         if link is not None:
-            self._retire(link)
+            self._retire(link, spec)
         link = self.links[spec.name] = ServerLink(
             spec, self._connect(spec), self._limits, self._changed, self._show_breaker, self._failed, self.alarms
         )
@@ -58,7 +59,7 @@ class Pool:
             if server is not None and server.state == "ready" and name in self._unreachable:
                 link.revive()
             if server is None or not server.spec.enabled or server.spec != link.spec:
-                self._retire(self.links.pop(name))
+                self._retire(self.links.pop(name), None if server is None or not server.spec.enabled else server.spec)
         self._unreachable = {name for name, server in catalogue.servers.items() if server.state == "unreachable"}
 
     def breakers(self) -> dict[str, str]:
@@ -77,6 +78,17 @@ class Pool:
         except TimeoutError:
             log.warning("gave up on saying goodbye to some upstreams")
 
-    def _retire(self, link: ServerLink) -> None:
+    def on_program_gone(self, call: Callable[[ServerLink], None]) -> None:
+        """Have `call` told of the link to a program that is not registered any more, or as another one, before it ends.
+
+        What sessions run of it would go on until they are idle.
+        """
+        self._program_gone = call
+
+    def _retire(self, link: ServerLink, spec: ServerSpec | None) -> None:
+        """Let go of a link, for one to `spec` where there is a server of that name."""
+        is_same = spec is not None and spec.fingerprint == link.spec.fingerprint
+        if link.spec.transport_type == STDIO and not is_same:
+            self._program_gone(link)
         self._retired = {each for each in self._retired if each.in_use} | {link}
         link.retire()

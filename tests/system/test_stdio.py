@@ -252,3 +252,22 @@ def test_under_serve_each_replica_has_a_bridge_and_leaves_no_program_behind(
     while any(runs(pid) for pid in left):
         assert time.monotonic() < deadline, "a program was left behind"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["removed", "disabled", "another"])
+async def test_what_sessions_run_of_a_server_that_is_gone_is_ended(
+    with_bridges: tuple[Client, Client], how: str
+) -> None:
+    await register(with_bridges[0], {**EVERYTHING, "cwd": ROOT})
+    sessions = [await initialize(each) for each in with_bridges]
+    pids = [
+        int(text(await call(worker, session, "pid"))) for worker, session in zip(with_bridges, sessions, strict=True)
+    ]
+    assert all(runs(pid) for pid in pids)
+    if how == "removed":
+        await with_bridges[0].ask("DELETE", "/mcp/servers/demo")
+    elif how == "disabled":
+        await with_bridges[0].ask("PATCH", "/mcp/servers/demo", value={"enabled": False})
+    else:
+        await with_bridges[0].ask("PATCH", "/mcp/servers/demo", value={"env": {"OTHER": "1"}})
+    await until(lambda: not any(runs(pid) for pid in pids))
