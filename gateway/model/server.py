@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import orjson
 
-REDACTED = "[redacted]"
+from gateway.model.redaction import REDACTED, redact_arguments, redact_url
+
 STDIO = "stdio"
 NO_PROGRAMS = "It is a program, and programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
-_SECRET_QUERY = re.compile(r"key|token|secret|passw|signature|sig$|auth|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """What was registered. `headers`, `env` and secrets in `url` are never shown.
+    """What was registered. `headers`, `env` and secrets in `url` and `args` are never shown.
 
     A server is reached at `url`, or (`stdio`) by running `command` with `args` and `env` in `cwd`.
     """
@@ -64,7 +64,7 @@ class ServerSpec:
         if self.transport_type == STDIO:
             place: dict[str, Any] = {
                 "command": self.command,
-                "args": list(self.args),
+                "args": redact_arguments(self.args),
                 "env": dict.fromkeys(self.env, REDACTED),
                 "cwd": self.cwd,
             }
@@ -168,18 +168,6 @@ class Server:
         for kind in ("resources", "templates"):
             found |= {local: public for local, public in self.names.get(kind, {}).items() if local != public}
         return found
-
-
-def redact_url(url: str) -> str:
-    """Blank out what looks like a secret in the query."""
-    parts = urlsplit(url)
-    if not parts.query:
-        return url
-    shown = [
-        (name, REDACTED if _SECRET_QUERY.search(name) else value)
-        for name, value in parse_qsl(parts.query, keep_blank_values=True)
-    ]
-    return urlunsplit(parts._replace(query=urlencode(shown, safe="[]")))
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:

@@ -15,7 +15,8 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 
 from gateway.errors import InvalidParams
-from gateway.model.server import REDACTED, STDIO, ServerSpec, origin, redact_url
+from gateway.model.redaction import REDACTED, redact_arguments, redact_url
+from gateway.model.server import STDIO, ServerSpec, origin
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,63}")
@@ -105,7 +106,18 @@ def _restore(spec: ServerSpec, stored: ServerSpec | None) -> ServerSpec:
             if name.lower() not in kept:
                 raise InvalidParams(f"The header {name!r} is redacted; send its value.", f"headers.{name}")
             headers[name] = kept[name.lower()]
-    return replace(spec, url=url, headers=headers, env=_restored_env(spec, stored))
+    spec = replace(spec, url=url, headers=headers, args=_restored_arguments(spec, stored))
+    return replace(spec, env=_restored_env(spec, stored))
+
+
+def _restored_arguments(spec: ServerSpec, stored: ServerSpec | None) -> tuple[str, ...]:
+    """The arguments, as they were where they are sent back as they are shown; another command does not get them."""
+    same = stored is not None and stored.command == spec.command
+    if stored is not None and same and list(spec.args) == redact_arguments(stored.args):
+        return stored.args
+    if any(REDACTED in each for each in spec.args):
+        raise InvalidParams("An argument holds a redacted value; send all of `args`.", "args")
+    return spec.args
 
 
 def _restored_env(spec: ServerSpec, stored: ServerSpec | None) -> dict[str, str]:

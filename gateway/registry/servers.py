@@ -289,11 +289,11 @@ class ServerTable:
     # --- rows and values ------------------------------------------------------------------------------------------
 
     def _row(self, spec: ServerSpec, revision: int) -> dict[str, Any]:
-        secrets = orjson.dumps({"url": spec.url, "headers": dict(spec.headers), "env": dict(spec.env)})
+        hidden = {"url": spec.url, "headers": dict(spec.headers), "env": dict(spec.env), "args": list(spec.args)}
         return {
             "name": spec.name,
             "spec": orjson.dumps(spec.public()),
-            "sealed": self._keyring.seal(_SEAL, secrets, spec.name),
+            "sealed": self._keyring.seal(_SEAL, orjson.dumps(hidden), spec.name),
             "revision": revision,
             "enabled": spec.enabled,
             "state": "starting" if spec.enabled else "disabled",

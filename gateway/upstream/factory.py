@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
-from gateway.model.server import STDIO, ServerSpec, redact_url
+from gateway.model.redaction import redact_url
+from gateway.model.server import STDIO, ServerSpec
 from gateway.net.dialer import Dialer
 from gateway.upstream.contract import Upstream
 from gateway.upstream.detect import DetectingUpstream, Guess

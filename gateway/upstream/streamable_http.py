@@ -20,7 +20,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.model.server import redact_url
+from gateway.model.redaction import redact_url
 from gateway.net.http1_client import Response
 from gateway.net.http_client import Endpoint, HttpClient
 from gateway.protocol import exchange

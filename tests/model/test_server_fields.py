@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import InvalidParams
-from gateway.model.server import REDACTED, Offers, Server, ServerSpec, redact_url
+from gateway.model.redaction import REDACTED, redact_arguments, redact_url
+from gateway.model.server import Offers, Server, ServerSpec
 from gateway.model.server_fields import parse_spec, patch_spec
 
 GOOD = {"name": "demo", "url": "https://example.org/mcp"}
@@ -67,12 +68,55 @@ def test_no_secret_is_shown() -> None:
     spec = parse_spec(GOOD | {"url": "https://h/mcp?api_key=s3cret&x=1", "headers": {"Authorization": "Bearer s3cret"}})
     assert "s3cret" not in str(spec.public())
     assert spec.public()["headers"] == {"Authorization": REDACTED}
-    assert redact_url(spec.url) == "https://h/mcp?api_key=[redacted]&x=1"
+    assert redact_url(spec.url) == "https://h/mcp?api_key=[redacted]&x=[redacted]"
 
 
 def test_a_redacted_value_sent_back_means_unchanged() -> None:
-    stored = parse_spec(GOOD | {"url": "https://h/mcp?token=t", "headers": {"X-Key": "v"}})
+    for url in ("https://h/mcp?token=t", "https://h/s3cretabcdefghijklmnop/mcp"):
+        stored = parse_spec(GOOD | {"url": url, "headers": {"X-Key": "v"}})
+        assert parse_spec(stored.public(), stored) == stored
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://h/mcp", "https://h/mcp"),
+        ("https://h/a/mcp?", "https://h/a/mcp"),
+        ("https://h/mcp?code=s3cret&k=s3cret&empty=", "https://h/mcp?code=[redacted]&k=[redacted]&empty=[redacted]"),
+        ("https://h/t/s3cretabcdefghijklmnop/sse", "https://h/t/[redacted]/sse"),
+        ("https://h/550e8400-e29b-41d4-a716-446655440000/", "https://h/[redacted]/"),
+        ("https://u:s3cret@h:1/mcp", "https://[redacted]@h:1/mcp"),
+        ("https://h/only-letters-and-dashes-here/v1", "https://h/only-letters-and-dashes-here/v1"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_a_secret(url: str, shown: str) -> None:
+    assert redact_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["-m", "server", "--port", "80"], ["-m", "server", "--port", "80"]),
+        (["--token", "s3cret", "x"], ["--token", "[redacted]", "x"]),
+        (["--token", "--verbose"], ["--token", "--verbose"]),
+        (["--token=s3cret", "NAME=s3cret"], ["--token=[redacted]", "NAME=[redacted]"]),
+        (["postgresql://u:s3cret@db/x"], ["postgresql://[redacted]@db/x"]),
+        (["s3cretabcdefghijklmnop", "/srv/data"], ["[redacted]", "/srv/data"]),
+    ],
+)
+def test_arguments_are_shown_without_what_may_be_a_secret(arguments: list[str], shown: list[str]) -> None:
+    assert redact_arguments(arguments) == shown
+
+
+def test_arguments_that_are_sent_back_as_shown_are_unchanged_and_no_other_command_gets_them() -> None:
+    program = {"name": "p", "transport_type": "stdio", "command": "run", "args": ["--token", "s3cret"]}
+    stored = parse_spec(program)
+    assert "s3cret" not in str(stored.public())
     assert parse_spec(stored.public(), stored) == stored
+    for change in ({"command": "other"}, {"args": ["--token", REDACTED, "more"]}):
+        with pytest.raises(InvalidParams) as refusal:
+            parse_spec(stored.public() | change, stored)
+        assert refusal.value.facts["field"] == "args"
 
 
 def test_what_is_shown_can_be_sent_back() -> None:
