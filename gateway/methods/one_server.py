@@ -18,6 +18,7 @@ from gateway.errors import (
 )
 from gateway.methods.all_servers import UNREACHABLE_META, check_arguments, ping, unreachable
 from gateway.methods.call import Call, Handler
+from gateway.methods.listed import check_listed
 from gateway.model.catalogue import Target
 from gateway.model.kinds import KINDS
 from gateway.model.server import Server
@@ -54,12 +55,20 @@ async def forward(call: Call, /, **params: Any) -> Reply:
 async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     """Pass a tool call on, if its arguments pass where the server wants them checked."""
     server = await _addressed(call)
+    await check_listed(call, server, "tools", name)
     if isinstance(name, str) and server.spec.validate_arguments:
         refused = check_arguments(call, Target(server, name))
         if refused is not None:
             return refused
     if isinstance(name, str) and name in server.names.get("tools", ()):  # a name that a caller makes up makes no figure
         call.reached.tool = name
+    return await call.forward(server, call.request.params)
+
+
+async def prompts_get(call: Call, /, name: Any = None, **params: Any) -> Reply:
+    """Pass the request for a prompt on."""
+    server = await _addressed(call)
+    await check_listed(call, server, "prompts", name)
     return await call.forward(server, call.request.params)
 
 
@@ -110,7 +119,7 @@ METHODS: dict[str, Handler] = {
     "resources/templates/list": _listing("templates"),
     "resources/read": forward,
     "prompts/list": _listing("prompts"),
-    "prompts/get": forward,
+    "prompts/get": prompts_get,
     "completion/complete": forward,
     "resources/subscribe": _subscribing(to=True),
     "resources/unsubscribe": _subscribing(to=False),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.access.authenticator import Authenticator
 from gateway.access.limits import Admission
 from gateway.methods.arguments import ArgumentChecker
+from gateway.methods.looks import Looks
 from gateway.net.dialer import Vetting
 from gateway.observability.call_log import CallLog
 from gateway.observability.metrics import Metrics
@@ -38,6 +39,7 @@ class Gateway:
     pool: Pool
     vetting: Vetting
     arguments: ArgumentChecker
+    looks: Looks
     identity: str
     """What this gateway calls itself in `Via`, so that it knows a request that comes back to it."""
     sessions: Sessions

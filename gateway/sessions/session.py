@@ -167,7 +167,21 @@ class Session:
             raise
         finally:
             del self._under_way[guard]
-        raise UpstreamProtocolError(server.name, f"Server {server.name!r} does not know the session that it just made.")
+        raise _unknown_session(server)
+
+    async def ask(self, server: Server, request: Request) -> Reply | Failure:
+        """Carry a request of the gateway's own over the session's own with a server.
+
+        Raises SessionNotFound or UpstreamError.
+        """
+        link = self._around.pool[server]
+        upstream = await self.upstream.get(server, link)
+        for _ in range(2):
+            try:
+                return await link.call(upstream.session, OwnExchange(request, self._around.next_id()))
+            except SessionExpired:
+                upstream = await self.upstream.get(server, link, upstream)
+        raise _unknown_session(server)
 
     async def answer(self, message: Reply | Failure) -> None:
         """Pass a client's answer on to the server that asked; one without a question, or a second one, is dropped."""
@@ -290,6 +304,10 @@ class Session:
         self.local.record = record
         if await self.local.change(fields):
             await self._around.hints.broadcast(RecordChanged(self.key))
+
+
+def _unknown_session(server: Server) -> UpstreamProtocolError:
+    return UpstreamProtocolError(server.name, f"Server {server.name!r} does not know the session that it just made.")
 
 
 class _Outward:
