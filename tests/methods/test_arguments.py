@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import pytest
@@ -71,3 +72,25 @@ async def test_a_changed_schema_is_compiled_anew(client: Client, servers: Server
     server.schemas["echo"] = {"type": "object", "required": ["y"]}
     await client.ask("POST", "/mcp/servers/a/refresh")
     assert "isError" not in (await client.ask("POST", "/mcp/tools/call", value=body))[2]["result"]
+
+
+async def test_a_schema_that_would_take_too_long_is_not_checked_and_named_in_the_log(
+    client: Client, servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    levels = {f"a{level}": {"allOf": [{"$ref": f"#/$defs/a{level + 1}"}] * 2} for level in range(40)}
+    schema = {"type": "object", "$ref": "#/$defs/a0", "$defs": {**levels, "a40": {"type": "object"}}}
+    await register(client, servers, schema, validate_arguments=True)
+    async with asyncio.timeout(10):  # checked, it would take hours
+        status, _, _ = await client.ask("POST", "/mcp/tools/call", value={"name": "echo", "arguments": {}})
+    assert status == 200
+    assert "arguments of tool echo" in caplog.text
+    assert "unfolds to more than" in caplog.text
+
+
+async def test_arguments_that_are_too_large_for_their_schema_are_refused(client: Client, servers: Servers) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "array", "items": {"anyOf": [{"type": "null"}] * 500}}}}
+    await register(client, servers, schema, validate_arguments=True)
+    for count, fits in ((10, True), (100_000, False)):
+        value = {"name": "echo", "arguments": {"x": [None] * count}}
+        _, _, answer = await client.ask("POST", "/mcp/tools/call", value=value)
+        assert ("too large to be checked" in str(answer)) is not fits
