@@ -210,6 +210,12 @@ class Settings:
     metrics_tools: bool = _setting(
         False, "GATEWAY_METRICS_TOOLS", read=_flag, doc="true counts calls by tool as well, which makes many figures"
     )
+    unlisted: str = _setting(
+        "refuse",
+        "GATEWAY_UNLISTED",
+        read=_one_of("refuse", "forward"),
+        doc="what becomes of a tool or prompt that a server does not list, at the server's own address",
+    )
     separator: str = _setting("__", "GATEWAY_SEPARATOR", read=_word, doc="between server and tool in public names")
     name_limit: int = _setting(
         128,
@@ -226,6 +232,12 @@ class Settings:
     )
     page_size: int = _setting(
         500, "GATEWAY_PAGE_SIZE", read=_between(1, 10_000), doc="items per page of an aggregated MCP list"
+    )
+    max_connections: int = _setting(
+        10_000,
+        "GATEWAY_MAX_CONNECTIONS",
+        read=_between(16, 1_000_000),
+        doc="connections of one worker; for more an idle one is closed, else the new one",
     )
     max_head: int = _setting(
         32 << 10,
@@ -335,6 +347,13 @@ class Settings:
         "GATEWAY_RETRY_SECONDS",
         read=_between(0.1, 3600, float),
         doc="longest pause between looks at a server that is down",
+        unit="seconds",
+    )
+    hang_seconds: float = _setting(
+        30.0,
+        "GATEWAY_HANG_SECONDS",
+        read=_between(0, 3600, float),
+        doc="after which a worker whose loop hangs is replaced; 0: never",
         unit="seconds",
     )
     drain_seconds: float = _setting(

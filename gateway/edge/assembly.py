@@ -14,6 +14,7 @@ from gateway.access.authenticator import Authenticator
 from gateway.access.limits import Admission
 from gateway.errors import SettingsError
 from gateway.methods.arguments import ArgumentChecker
+from gateway.methods.looks import Looks
 from gateway.methods.services import Gateway
 from gateway.methods.table import NAMES
 from gateway.model.address_policy import Allowed
@@ -185,6 +186,7 @@ async def open_gateway(
                 pool=pool,
                 vetting=vetting,
                 arguments=arguments,
+                looks=Looks(),
                 identity=keyring.identity,
                 sessions=sessions,
                 event_log=event_log,

@@ -52,7 +52,7 @@ KNOWN_VERSIONS = frozenset({"0.18.0"})
 """The hypercorn versions whose own tests of HTTP/1.1 pass on this."""
 
 _SEAM = "H11Protocol"
-_HEAD_SECONDS = 30.0  # for a head that has begun; a stock connection has its keep-alive time for that
+_HEAD_SECONDS = 15.0  # for a connection's first head, and for each that has begun
 _SLICE = 8 << 10  # bytes that are parsed before the requests in them are answered
 _LINGER_SECONDS = 0.5
 _LINGER_BYTES = 4 << 20
@@ -64,10 +64,14 @@ _STOCK_SPEAKS = (b"h2c", b"websocket")
 log = logging.getLogger("gateway.http1")
 
 
-def install(choice: str) -> bool:
-    """Put this in place of hypercorn's HTTP/1.1, or put that back (`h11`); say whether this is in place."""
+def install(choice: str, max_connections: int = 10_000) -> bool:
+    """Put this in place of hypercorn's HTTP/1.1, or put that back (`h11`); say whether this is in place.
+
+    Of more connections than `max_connections` an idle one is closed for each new one, or else the new one.
+    """
     if choice == "httptools" and version("hypercorn") in KNOWN_VERSIONS:
-        made: Any = type("HttptoolsProtocol", (Http1Protocol,), {"__slots__": (), "shared": _Shared()})
+        shared = _Shared(max_connections)
+        made: Any = type("HttptoolsProtocol", (Http1Protocol,), {"__slots__": (), "shared": shared})
         setattr(hypercorn.protocol, _SEAM, made)
         return True
     if choice == "httptools":
@@ -82,8 +86,10 @@ class _Shared:
     alarms: Alarms
     """Made with the first connection, where the loop runs."""
 
-    def __init__(self) -> None:
-        self.open: set[Http1Protocol] = set()
+    def __init__(self, max_connections: int) -> None:
+        self.open: dict[Http1Protocol, None] = {}
+        """The connections, the oldest first."""
+        self._max_connections = max_connections
         self.is_ending = False
         """Whether the server ends: each connection closes after its answer."""
         self._watching: asyncio.Task[None] | None = None
@@ -133,6 +139,19 @@ class _Shared:
         if self._watching is None or self._watching.done():
             self.alarms = Alarms()
             self._watching = asyncio.get_running_loop().create_task(self._watch(context))
+
+    def begin(self, connection: Http1Protocol) -> bool:
+        """Count a new connection; where there are too many one that is idle makes room, else it may not be."""
+        if len(self.open) >= self._max_connections:
+            idle = next((each for each in self.open if each.is_idle), None)
+            if idle is None:
+                return False
+            del self.open[idle]
+            idle.ring()
+        self.open[connection] = None
+        connection.at = self.alarms.loop.time() + min(_HEAD_SECONDS, connection.config.keep_alive_timeout)
+        self.alarms.add(connection)
+        return True
 
     async def _watch(self, context: WorkerContext) -> None:
         await context.terminated.wait()
@@ -253,8 +272,11 @@ class Http1Protocol:
         self._refused: _BadRequest | None = None
 
     async def initiate(self) -> None:
-        """Begin; hypercorn's own timer runs until the first request is there."""
+        """Begin; the first request has a deadline (hypercorn's own timer is longer)."""
         self.shared.watch(self.context)
+        if not self.shared.begin(self):
+            log.warning("a connection was closed: there are too many (GATEWAY_MAX_CONNECTIONS)")
+            await self._close()
 
     async def handle(self, event: Event) -> None:
         """Take what arrived, or the end of the connection."""
@@ -492,7 +514,7 @@ class Http1Protocol:
 
     def _forget(self) -> None:
         """There is nothing more to do on this connection: nothing is due, and no task waits for a request."""
-        self.shared.open.discard(self)
+        self.shared.open.pop(self, None)
         self.shared.alarms.discard(self)
         if self._free is not None and not self._free.done():
             self._free.set_result(None)
@@ -610,10 +632,8 @@ class Http1Protocol:
         self._requests += 1
         if self._has_stock_timer:
             self._has_stock_timer = False
-            self.shared.open.add(self)
             self.task_group.spawn(self.send, Updated(idle=False))
-        else:
-            self.shared.alarms.all.discard(self)
+        self.shared.alarms.all.discard(self)
         if self.context.max_requests is not None:  # type: ignore[attr-defined]  # its protocol leaves that out
             self.task_group.spawn(self.context.mark_request)
         if self._requests >= self.config.keep_alive_max_requests:
@@ -698,9 +718,14 @@ class Http1Protocol:
         if at < alarms.next:
             alarms.arm(at)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses the connection."""
+        return self._busy is None and not self._in_head and not self._is_closed
+
     def end_if_idle(self) -> None:
         """The server ends: so does a connection that nobody uses."""
-        if self._busy is None and not self._in_head:
+        if self.is_idle:
             self.ring()
 
     def ring(self) -> None:

@@ -2,6 +2,9 @@
 
 Hypercorn's own supervisor stops every worker when one dies and ends open streams hard, so this one binds the socket
 once, starts the workers as children, replaces those that die, and drains on SIGTERM: the socket closes first.
+
+Each worker's loop writes to a pipe once a second. One that does not for GATEWAY_HANG_SECONDS hangs: it is told to write
+where it stands to the log (SIGUSR2), and killed, and so replaced.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -31,6 +35,10 @@ _STEADY_SECONDS = 5.0
 _LEAVE = signal.SIGUSR1  # a worker that gets it says on /readyz that it drains, and serves on
 _HANDLER_SECONDS = 2.0  # after which a worker has its signal handlers
 _MAX_PAUSE_SECONDS = 5.0
+_STACKS = signal.SIGUSR2  # a worker that gets it writes the stacks of its threads to the log
+_STACKS_SECONDS = 1.0
+_FIRST_BEAT_SECONDS = 60.0
+_STOPPED_SECONDS = 5.0  # between two looks: then we were stopped ourselves, and the workers may have been
 _GRACE_SECONDS = 15.0  # above drain_seconds: for hypercorn's lifespan and our goodbyes upstream
 
 log = logging.getLogger("gateway.supervise")
@@ -43,6 +51,10 @@ class _Worker:
     started: float = 0.0
     failures: int = 0
     due: float = field(default=0.0)
+    beats: int = -1
+    """The end of the pipe that its loop writes to."""
+    heard: float = 0.0
+    """When it wrote last."""
 
 
 class Supervisor:
@@ -54,6 +66,7 @@ class Supervisor:
         self._workers = [_Worker(number) for number in range(1, settings.workers + 1)]
         self._wake = Wake()
         self._signals = 0
+        self._looked = time.monotonic()
         self._listener: socket.socket | None = None
 
     def bind(self) -> None:
@@ -78,6 +91,7 @@ class Supervisor:
         try:
             while not self._signals:
                 self._replace_dead(listener.fileno(), alive)
+                self._end_hung()
                 self._sleep(self._pause())
             self._leave(listener.fileno(), alive)
         finally:
@@ -125,6 +139,7 @@ class Supervisor:
             if worker.process is not None and (code := worker.process.poll()) is not None:
                 mark_process_dead(worker.process.pid, self._environment[SHARED_FOLDER])  # type: ignore[no-untyped-call]  # the library leaves it bare
                 worker.process = None
+                _close(worker)
                 steady = now - worker.started > _STEADY_SECONDS
                 worker.failures = 0 if steady else worker.failures + 1
                 pause = 0.0 if steady else min(0.2 * 2**worker.failures, _MAX_PAUSE_SECONDS)
@@ -132,25 +147,45 @@ class Supervisor:
                 name = "the bridge" if worker.number == _BRIDGE else f"worker {worker.number}"
                 log.warning("%s ended (%s), next start in %.1f s", name, _ending(code), pause)
             if worker.process is None and worker.due <= now:
-                worker.process = self._start(worker.number, descriptor, alive)
-                worker.started = now
+                self._start(worker, descriptor, alive)
+                worker.started, worker.heard = now, now + _FIRST_BEAT_SECONDS
 
-    def _start(self, number: int, descriptor: int, alive: int) -> subprocess.Popen[bytes]:
-        if number == _BRIDGE:
+    def _end_hung(self) -> None:
+        """Have workers whose loop hangs say where they stand, and kill them."""
+        now, looked = time.monotonic(), self._looked
+        self._looked = now
+        hung = []
+        for worker in self._workers:
+            if worker.process is None or worker.beats < 0:
+                continue
+            if _has_written(worker.beats) or now - looked > _STOPPED_SECONDS:
+                worker.heard = now
+            elif now - worker.heard > self._settings.hang_seconds > 0:
+                log.error(
+                    "worker %d hangs for %.0f s and is replaced; it stands at:", worker.number, now - worker.heard
+                )
+                worker.process.send_signal(_STACKS)
+                hung.append(worker.process)
+        if hung:
+            time.sleep(_STACKS_SECONDS)
+            for process in hung:
+                process.kill()
+
+    def _start(self, worker: _Worker, descriptor: int, alive: int) -> None:
+        how: dict[str, Any] = {"env": self._environment, "stdin": subprocess.DEVNULL}
+        if worker.number == _BRIDGE:
             path = self._environment["GATEWAY_BRIDGE"]
             Path(path).unlink(missing_ok=True)
-            return subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "gateway.programs.app", path, str(alive)],
-                pass_fds=(alive,),
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-            )
-        return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "gateway.run.worker", str(descriptor), str(alive), str(number)],
-            pass_fds=(descriptor, alive),
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-        )
+            command = [sys.executable, "-m", "gateway.programs.app", path, str(alive)]
+            worker.process = subprocess.Popen(command, pass_fds=(alive,), **how)  # noqa: S603
+            return
+        worker.beats, beats = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            numbers = [str(each) for each in (descriptor, alive, worker.number, beats)]
+            command = [sys.executable, "-m", "gateway.run.worker", *numbers]
+            worker.process = subprocess.Popen(command, pass_fds=(descriptor, alive, beats), **how)  # noqa: S603
+        finally:
+            os.close(beats)
 
     def _drain(self) -> None:
         """End the workers, and only then the bridge: their calls may be under way in its programs."""
@@ -170,6 +205,19 @@ class Supervisor:
                 log.warning("process %d did not end in time and is killed", process.pid)
                 process.kill()
                 process.wait()
+
+
+def _has_written(pipe: int) -> bool:
+    try:
+        return bool(os.read(pipe, 4096))
+    except BlockingIOError:
+        return False
+
+
+def _close(worker: _Worker) -> None:
+    if worker.beats >= 0:
+        os.close(worker.beats)
+    worker.beats = -1
 
 
 def _ending(code: int) -> str:

@@ -6,9 +6,11 @@ Ends on SIGTERM, or when the pipe from its parent closes: a supervisor killed wi
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -30,6 +32,8 @@ _ACCEPTORS = 8  # times that the socket is listened on: uvloop accepts one conne
 _CLEAN_UP_SECONDS = 10
 _START_SECONDS = 3600.0  # a migration of a large database is part of the start; everything else there has its own limit
 _LOOK_SECONDS = 0.2
+_BEAT_SECONDS = 1.0
+_SPARE_DESCRIPTORS = 128  # for the stores, and as many for servers at least
 _THRESHOLDS = 10_000, 20, 50  # objects made beyond those let go of; collections of the youngest, and of the middle ones
 
 
@@ -49,7 +53,16 @@ def configure(settings: Settings, descriptor: int) -> Config:
     return config
 
 
-async def run(settings: Settings, descriptor: int, parent: int, name: str) -> None:
+def _connections(settings: Settings) -> int:
+    """Connections that this worker takes: what the settings say, and no more than it may have descriptors for."""
+    _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return settings.max_connections
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    return max(_SPARE_DESCRIPTORS, min(settings.max_connections, descriptors - 2 * _SPARE_DESCRIPTORS))
+
+
+async def run(settings: Settings, descriptor: int, parent: int, name: str, beats: int) -> None:
     """Serve until told to end, or until the parent is gone."""
     app = Application(settings, worker=name)
     ending = asyncio.Event()
@@ -66,13 +79,23 @@ async def run(settings: Settings, descriptor: int, parent: int, name: str) -> No
     loop.add_signal_handler(signal.SIGUSR1, leave)  # SIGTERM comes soon: load balancers are to look elsewhere
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # ^C reaches the whole group; the parent tells us in order
     loop.add_reader(parent, end)
-    install(settings.http1)
+    install(settings.http1, _connections(settings))
     application: Any = app
-    sparing = asyncio.create_task(_spare_the_collector(app))
+    work = [asyncio.create_task(_spare_the_collector(app)), asyncio.create_task(_beat(beats))]
     try:
         await serve(application, configure(settings, descriptor), shutdown_trigger=ending.wait, mode="asgi")
     finally:
-        await end_tasks([sparing])
+        await end_tasks(work)
+
+
+async def _beat(pipe: int) -> None:
+    """Show the supervisor that the loop runs."""
+    while True:
+        try:
+            os.write(pipe, b".")
+        except OSError:
+            pass  # nobody reads: the supervisor is stopped, or gone
+        await asyncio.sleep(_BEAT_SECONDS)
 
 
 async def _spare_the_collector(app: Application) -> None:
@@ -89,13 +112,14 @@ async def _spare_the_collector(app: Application) -> None:
 
 
 def main() -> int:
-    """`python -m gateway.worker SOCKET PIPE NAME`; settings come from the environment."""
-    descriptor, parent, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    """`python -m gateway.run.worker SOCKET PIPE NAME BEATS`; settings come from the environment."""
+    descriptor, parent, name, beats = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    faulthandler.register(signal.SIGUSR2)  # the supervisor wants to know where we hang
     try:
         settings = Settings.from_environment(os.environ)
         logs.configure(settings.log_format, settings.log_level, replica=settings.replica_name, worker=name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings, descriptor, parent, name))
+            runner.run(run(settings, descriptor, parent, name, beats))
     except (SettingsError, LifespanFailureError) as error:
         logging.getLogger("gateway").error("%s", error)
         return 3

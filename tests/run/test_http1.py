@@ -83,8 +83,8 @@ class Peer:
 
 
 @contextmanager
-def installed() -> Iterator[None]:
-    assert http1.install("httptools")
+def installed(max_connections: int = 1_000) -> Iterator[None]:
+    assert http1.install("httptools", max_connections)
     try:
         yield
     finally:
@@ -92,7 +92,9 @@ def installed() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def serving(app: App, **config: Any) -> AsyncIterator[Callable[[], Awaitable[Peer]]]:
+async def serving(
+    app: App, *, max_connections: int = 1_000, **config: Any
+) -> AsyncIterator[Callable[[], Awaitable[Peer]]]:
     """A server with this application; calling what is yielded connects to it. The test has ten seconds."""
     loop, context, made = asyncio.get_running_loop(), WorkerContext(None), Config()
     for name, value in config.items():
@@ -110,7 +112,7 @@ async def serving(app: App, **config: Any) -> AsyncIterator[Callable[[], Awaitab
         peers.append(Peer(*await asyncio.open_connection("127.0.0.1", port)))
         return peers[-1]
 
-    with installed():
+    with installed(max_connections):
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         connect.context = context  # type: ignore[attr-defined]
@@ -733,3 +735,50 @@ async def fed(data: bytes, step: int) -> None:
     assert answers == b"" or answers.startswith(b"HTTP/1.1 ")
     assert all(body in (b"", b"hello") for body in app.bodies)
     assert not protocol.shared.open
+
+
+# --- how many, and how long -----------------------------------------------------------------------------------------
+
+
+async def test_a_connection_without_a_request_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "_HEAD_SECONDS", 0.2)
+    async with serving(Recorder(), keep_alive_timeout=60) as connect:
+        silent, slow, used = await connect(), await connect(), await connect()
+        slow.send(POST[:20])
+        used.send(POST)
+        assert (await used.answer())[0] == 200
+        assert await silent.rest() == b""
+        assert (await slow.rest()).startswith(b"HTTP/1.1 408 ")
+        used.send(POST)  # idle after an answer is another matter
+        assert (await used.answer())[0] == 200
+
+
+async def test_of_too_many_connections_an_idle_one_makes_room() -> None:
+    async with serving(Recorder(), max_connections=2) as connect:
+        first, second = await connect(), await connect()
+        for each in (first, second):
+            each.send(POST)
+            assert (await each.answer())[0] == 200
+        third = await connect()
+        third.send(POST)
+        assert (await third.answer())[0] == 200
+        assert await first.rest() == b""
+        second.send(POST)
+        assert (await second.answer())[0] == 200
+
+
+async def test_of_too_many_connections_in_use_the_new_one_is_closed() -> None:
+    holding = asyncio.Event()
+
+    async def hold(scope: Any, receive: Any, send: Any) -> None:
+        await holding.wait()
+        await Recorder()(scope, receive, send)
+
+    async with serving(hold, max_connections=1) as connect:
+        first = await connect()
+        first.send(POST)
+        await asyncio.sleep(0.1)
+        second = await connect()
+        assert await second.rest() == b""
+        holding.set()
+        assert (await first.answer())[0] == 200

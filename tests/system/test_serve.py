@@ -149,3 +149,37 @@ def test_a_second_signal_cuts_the_delay_short(serve: Callable[..., Replica]) -> 
     assert replica.process.poll() is None
     replica.process.terminate()
     assert replica.process.wait(30) == 0
+
+
+HANGS = """
+import signal, sys
+if "gateway.run.worker" in " ".join(sys.orig_argv):
+    def hang_where_nobody_returns(*_):
+        while True:
+            pass
+    signal.signal(signal.SIGRTMIN, hang_where_nobody_returns)
+"""
+
+
+def test_a_worker_that_hangs_says_where_and_is_replaced(serve: Callable[..., Replica], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGS)
+    replica = serve(GATEWAY_WORKERS="1", GATEWAY_HANG_SECONDS="2", PYTHONPATH=str(tmp_path)).ready()
+    [worker] = workers_of(replica)
+    time.sleep(3)
+    assert workers_of(replica) == [worker]  # one that works is left alone
+    os.kill(worker, signal.SIGRTMIN)
+    deadline = time.monotonic() + 30
+    while workers_of(replica) == [worker] or replica.status("/readyz") != 200:
+        assert time.monotonic() < deadline, replica.log.read_text()
+        time.sleep(0.1)
+    said = replica.log.read_text()
+    assert "worker 1 hangs" in said
+    assert "hang_where_nobody_returns" in said
+
+
+def workers_of(replica: Replica) -> list[int]:
+    found = []
+    for child in Path(f"/proc/{replica.process.pid}/task/{replica.process.pid}/children").read_text().split():
+        if b"gateway.run.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+            found.append(int(child))
+    return found
