@@ -14,7 +14,7 @@ from gateway.errors import InvalidParams
 from gateway.methods.call import Call, Handler
 from gateway.model.catalogue import Target
 from gateway.model.kinds import KINDS
-from gateway.model.listing import ListQuery, cursor_after, read_cursor
+from gateway.model.listing import ListQuery
 from gateway.model.server import Server
 from gateway.protocol import versions
 from gateway.protocol.messages import Reply, dump
@@ -57,7 +57,8 @@ def _listing(kind: str) -> Handler:
     key, identity = KINDS[kind].key, KINDS[kind].identity
 
     async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Reply:
-        after, principal = read_cursor(cursor), call.principal
+        cursors, principal = call.gateway.cursors, call.principal
+        after = cursors.read(cursor)
 
         def encode() -> bytes:
             items = call.catalogue.items(kind, principal)
@@ -65,7 +66,7 @@ def _listing(kind: str) -> Handler:
             rest = [item for _, item in items if after is None or item[identity] > after]
             result: dict[str, Any] = {key: rest[:size]}
             if len(rest) > size:
-                result["nextCursor"] = cursor_after(rest[size - 1][identity])
+                result["nextCursor"] = cursors.after(rest[size - 1][identity])
             if down := unreachable(call.catalogue.visible(principal)):
                 result["_meta"] = {UNREACHABLE_META: down}
             return dump(result)
@@ -81,14 +82,14 @@ def _filtered(kind: str) -> Handler:
     key, identity = KINDS[kind].key, KINDS[kind].identity
 
     async def list_items(call: Call, /, **params: Any) -> Mapping[str, Any]:
-        query = ListQuery.from_params(params)
+        query = ListQuery.from_params(params, call.gateway.cursors)
         if query.limit is None:
             query = replace(query, limit=call.gateway.settings.page_size)
         found = [item for server, item in call.catalogue.items(kind, call.principal) if query.takes(server, item)]
-        items, cursor = query.page(found, lambda item: str(item[identity]))
+        items, last = query.page(found, lambda item: str(item[identity]))
         result: dict[str, Any] = {key: items, "total": len(found)}
-        if cursor is not None:
-            result["nextCursor"] = cursor
+        if last is not None:
+            result["nextCursor"] = call.gateway.cursors.after(last)
         if down := unreachable(call.catalogue.visible(call.principal)):
             result["_meta"] = {UNREACHABLE_META: down}
         return result

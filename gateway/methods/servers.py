@@ -18,6 +18,7 @@ from gateway.errors import (
 )
 from gateway.methods.call import Call, Handler
 from gateway.model.catalogue import Catalogue
+from gateway.model.cursors import Cursors
 from gateway.model.listing import ListQuery
 from gateway.model.principals import Principal, require_administrator
 from gateway.model.server import STDIO, Server, ServerSpec
@@ -121,10 +122,11 @@ async def get_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 
 async def list_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
     """Show the servers that are asked for."""
-    return listed("servers", call.catalogue, call.principal, ListQuery.from_params(params))
+    cursors = call.gateway.cursors
+    return listed("servers", call.catalogue, call.principal, ListQuery.from_params(params, cursors), cursors)
 
 
-def listed(kind: str, catalogue: Catalogue, principal: Principal, query: ListQuery) -> dict[str, Any]:
+def listed(kind: str, catalogue: Catalogue, principal: Principal, query: ListQuery, cursors: Cursors) -> dict[str, Any]:
     """The document of one list: `{kind: [...], "revision": n, "total": n, "next_cursor": …}`, items with their server.
 
     `total` counts what the filter takes, `next_cursor` is null on the last page. Templates come with the first page.
@@ -134,8 +136,9 @@ def listed(kind: str, catalogue: Catalogue, principal: Principal, query: ListQue
         found = [document for server, document in shown if query.takes(server, document)]
     else:
         found = _with_server(kind, catalogue, principal, query)
-    items, cursor = query.page(found, lambda item: str(item["uri" if kind == "resources" else "name"]))
-    document: dict[str, Any] = {kind: items, "revision": catalogue.revision, "total": len(found), "next_cursor": cursor}
+    items, last = query.page(found, lambda item: str(item["uri" if kind == "resources" else "name"]))
+    document: dict[str, Any] = {kind: items, "revision": catalogue.revision, "total": len(found)}
+    document["next_cursor"] = None if last is None else cursors.after(last)
     if kind == "resources":
         templates = _with_server("templates", catalogue, principal, query) if query.after is None else []
         document["resourceTemplates"] = templates

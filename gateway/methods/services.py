@@ -9,6 +9,7 @@ from gateway.access.authenticator import Authenticator
 from gateway.access.limits import Admission
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
+from gateway.model.cursors import Cursors
 from gateway.net.dialer import Vetting
 from gateway.observability.call_log import CallLog
 from gateway.observability.metrics import Metrics
@@ -40,6 +41,7 @@ class Gateway:
     vetting: Vetting
     arguments: ArgumentChecker
     looks: Looks
+    cursors: Cursors
     identity: str
     """What this gateway calls itself in `Via`, so that it knows a request that comes back to it."""
     sessions: Sessions

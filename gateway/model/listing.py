@@ -5,14 +5,13 @@ The same parameters as a query string (REST) and as JSON-RPC's params.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from gateway.errors import BadQuery, InvalidParams
+from gateway.model.cursors import Cursors
 from gateway.model.server import Server
 
 Item = TypeVar("Item")
@@ -34,7 +33,7 @@ class ListQuery:
     after: str | None = None
 
     @classmethod
-    def from_query_string(cls, query: bytes, *, is_stream: bool) -> ListQuery:
+    def from_query_string(cls, query: bytes, cursors: Cursors, *, is_stream: bool) -> ListQuery:
         """Read a REST list's query. Raises BadQuery, which lists what there is."""
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
         found: dict[str, list[str]] = {}
@@ -53,11 +52,11 @@ class ListQuery:
             tags=frozenset(found.get("tag", ())),
             words=_words(" ".join(found.get("q", ())), BadQuery),
             limit=_limit(int(limit)) if limit else None,
-            after=read_cursor(found.get("cursor", [""])[-1]),
+            after=cursors.read(found.get("cursor", [""])[-1]),
         )
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> ListQuery:
+    def from_params(cls, params: Mapping[str, Any], cursors: Cursors) -> ListQuery:
         """Read the params of a JSON-RPC list. Raises InvalidParams."""
         for name in params:
             if name not in (*_KNOWN, "_meta"):
@@ -72,7 +71,7 @@ class ListQuery:
             tags=_strings(params, "tag"),
             words=_words(words or "", InvalidParams),
             limit=None if limit is None else _limit(limit),
-            after=read_cursor(params.get("cursor")),
+            after=cursors.read(params.get("cursor")),
         )
 
     def takes(self, server: Server, item: Mapping[str, Any]) -> bool:
@@ -87,26 +86,11 @@ class ListQuery:
         return all(word in text for word in self.words)
 
     def page(self, items: Sequence[Item], identity: Callable[[Item], str]) -> tuple[list[Item], str | None]:
-        """The page of items that are ordered by their identity, and the cursor of the next one."""
+        """The page of items that are ordered by their identity, and the identity that the next one comes after."""
         rest = [item for item in items if self.after is None or identity(item) > self.after]
         if self.limit is None or len(rest) <= self.limit:
             return rest, None
-        return rest[: self.limit], cursor_after(identity(rest[self.limit - 1]))
-
-
-def cursor_after(identity: str) -> str:
-    """The cursor of what comes after an item."""
-    return base64.urlsafe_b64encode(identity.encode()).decode()
-
-
-def read_cursor(cursor: Any) -> str | None:
-    """The identity that a cursor stands for, None for the beginning. Raises InvalidParams."""
-    if cursor is None or cursor == "":
-        return None
-    try:
-        return base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-    except (TypeError, ValueError, binascii.Error):
-        raise InvalidParams("This cursor was not given out here; begin again without one.", "cursor") from None
+        return rest[: self.limit], identity(rest[self.limit - 1])
 
 
 def _words(text: str, refusal: type[InvalidParams]) -> tuple[str, ...]:
