@@ -31,6 +31,8 @@ cli.add_typer(server_commands.servers, name="servers")
 cli.add_typer(item_commands.tools, name="tools")
 cli.add_typer(item_commands.resources, name="resources")
 cli.add_typer(item_commands.prompts, name="prompts")
+secrets = typer.Typer(no_args_is_help=True, help="What servers' secrets are sealed with.")
+cli.add_typer(secrets, name="secrets")
 
 
 def _version(wanted: bool) -> None:
@@ -174,6 +176,38 @@ def migrate() -> None:
 
     applied = asyncio.run(work(settings.database_url))
     _say(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
+
+
+@secrets.command()
+def rotate() -> None:
+    """Seal anew, with the newest of GATEWAY_SECRET, what older ones sealed; replicas may run meanwhile."""
+    from gateway.model.keyring import Keyring
+    from gateway.registry.servers import ServerTable
+    from gateway.stores.postgres import Postgres
+
+    settings = Settings.from_environment(with_secrets(os.environ))
+    if settings.database_url is None:
+        raise SettingsError("DATABASE_URL: not set; it is where the servers are.")
+    if not settings.secret:
+        raise SettingsError("GATEWAY_SECRET: not set; give the new secret first and the old one after it (new,old).")
+    _check_database(settings.database_url)
+
+    async def work(url: str) -> tuple[int, list[str]]:
+        postgres = Postgres(url)
+        try:
+            await postgres.open()
+            secrets = [secret.encode() for secret in settings.secret]
+            keyring = Keyring([*secrets, *await postgres.stored_secrets()])
+            return await ServerTable(postgres, keyring).seal_anew()
+        finally:
+            await postgres.close()
+
+    count, closed = asyncio.run(work(settings.database_url))
+    _say(f"sealed {count} server{'' if count == 1 else 's'} anew")
+    if closed:
+        raise SettingsError(
+            f"GATEWAY_SECRET: none of its secrets opens {', '.join(closed)}; add theirs, or PUT them again."
+        )
 
 
 @cli.command()

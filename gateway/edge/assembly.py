@@ -19,6 +19,7 @@ from gateway.methods.services import Gateway
 from gateway.methods.table import NAMES
 from gateway.model.address_policy import Allowed
 from gateway.model.catalogue import Catalogue
+from gateway.model.cursors import Cursors
 from gateway.model.keyring import Keyring
 from gateway.model.question_ids import QuestionIds
 from gateway.model.session_ids import SessionIds
@@ -77,12 +78,13 @@ async def open_gateway(
     redis: Redis | None = None
     try:
         await postgres.open()
-        keyring = Keyring([secret.encode() for secret in settings.secret] or [await postgres.own_secret()])
+        keyring = await _keyring(settings, postgres)
+        identity = await postgres.identity(keyring.identity)  # it stays when the secret is another one
         servers = ServerTable(postgres, keyring, runs_programs=settings.allow_stdio)
         empty = Catalogue(strict=settings.name_chars == "strict")
         sync = Sync(servers, hints, settings.poll_seconds, time.monotonic, empty)
 
-        redis = Redis(settings.redis_url, keyring.identity)
+        redis = Redis(settings.redis_url, identity)
         redis.on_leave(hints.leave)
         streams = Streams(redis)
         own_name = f"{worker}-{os.urandom(6).hex()}"
@@ -95,7 +97,7 @@ async def open_gateway(
         relay = Relay(redis, inbox, own_name, hints.broadcast, bridge_name)
         everything = settings.allow_private_upstreams
         vetting = Vetting(Allowed.read(settings.allowed_upstreams, everything=everything), resolve)
-        dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=keyring.identity)
+        dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=identity)
         wire_limits = WireLimits(2 * settings.connect_seconds, settings.max_result)
         pool = Pool(
             connect or over_http(dialer, wire_limits, relay, bridge),
@@ -187,7 +189,8 @@ async def open_gateway(
                 vetting=vetting,
                 arguments=arguments,
                 looks=Looks(),
-                identity=keyring.identity,
+                cursors=Cursors(keyring),
+                identity=identity,
                 sessions=sessions,
                 event_log=event_log,
                 inbox=inbox,
@@ -208,6 +211,12 @@ async def open_gateway(
             await redis.close()
         await hints.close()
         await postgres.close()
+
+
+async def _keyring(settings: Settings, postgres: Postgres) -> Keyring:
+    """The secrets that are configured, and after them the stored one: what it sealed before they were can be read."""
+    configured = [secret.encode() for secret in settings.secret]
+    return Keyring([*configured, *await postgres.stored_secrets()] if configured else [await postgres.own_secret()])
 
 
 async def _close_on_drain(draining: asyncio.Event, sessions: Sessions) -> None:

@@ -38,7 +38,7 @@ class Keyring:
 
     @property
     def identity(self) -> str:
-        """A name of this gateway, the same on all its replicas, for `Via`."""
+        """A name for a gateway with these secrets, as long as it has no other."""
         return f"{version.NAME}-{self._current.hex()}"
 
     def seal(self, purpose: str, text: bytes, context: str = "") -> bytes:
@@ -46,6 +46,10 @@ class Keyring:
         nonce = self._random(_NONCE)
         sealed = AESGCM(self._key(self._current, purpose)).encrypt(nonce, text, context.encode())
         return self._current + nonce + sealed
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether something was sealed with the newest secret."""
+        return sealed[:_KEY_ID] == self._current
 
     def open(self, purpose: str, sealed: bytes, context: str = "") -> bytes:
         """Decrypt what `seal` made. Raises SealBroken."""

@@ -103,7 +103,8 @@ class Offers:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Offers:
-        value = orjson.loads(data)
+        known = {each.name for each in fields(cls)}  # a newer version may have more
+        value = {name: each for name, each in orjson.loads(data).items() if name in known}
         for kind in ("tools", "prompts", "resources", "templates"):
             value[kind] = tuple(value[kind])
         return cls(**value)

@@ -138,7 +138,7 @@ class ServerTable:
             if spec == stored:
                 await connection.rollback()
                 return None
-            values = self._row(spec, revision) | {"claim": claim_seconds}
+            values = self._row(spec, revision, row) | {"claim": claim_seconds}
             await (_insert(connection, values) if stored is None else _update(connection, stored, spec, values))
             cursor = await connection.execute("SELECT claim, failures FROM servers WHERE name = %s", (name,))
             claimed = await cursor.fetchone()
@@ -152,6 +152,31 @@ class ServerTable:
             cursor = await connection.execute("DELETE FROM servers WHERE name = %s", (name,))
             if not cursor.rowcount:
                 raise UnknownServer(name)
+
+    async def seal_anew(self) -> tuple[int, list[str]]:
+        """Seal with the newest secret what others sealed; how many servers, and which can't be opened.
+
+        Nothing that is shown changes, so that no worker has to read anew. Raises StoreUnavailable.
+        """
+        async with self._postgres.transaction() as connection:
+            rows = await (await connection.execute("SELECT name FROM servers ORDER BY name")).fetchall()
+        count, closed = 0, []
+        for name in (row["name"] for row in rows):
+            async with self._postgres.transaction() as connection:
+                cursor = await connection.execute("SELECT * FROM servers WHERE name = %s FOR UPDATE", (name,))
+                row = await cursor.fetchone()
+                if row is None or self._keyring.is_current(bytes(row["sealed"])):
+                    continue
+                spec = self._spec(row)
+                if spec.sealed_away:
+                    closed.append(name)
+                    continue
+                values = self._row(spec, row["revision"], row)
+                await connection.execute(
+                    "UPDATE servers SET spec = %(spec)s, sealed = %(sealed)s WHERE name = %(name)s", values
+                )
+                count += 1
+        return count, closed
 
     # --- discovery ------------------------------------------------------------------------------------------------
 
@@ -288,23 +313,39 @@ class ServerTable:
 
     # --- rows and values ------------------------------------------------------------------------------------------
 
-    def _row(self, spec: ServerSpec, revision: int) -> dict[str, Any]:
-        hidden = {"url": spec.url, "headers": dict(spec.headers), "env": dict(spec.env), "args": list(spec.args)}
+    def _row(self, spec: ServerSpec, revision: int, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The values of a row; fields of the row `before` that only a newer version knows are kept."""
+        shown, newer = spec.public(), {}
+        if before is not None:
+            newer = {name: value for name, value in self._hidden(before).items() if name not in _SPEC_FIELDS}
+            stored = orjson.loads(before["spec"])
+            shown = {name: value for name, value in stored.items() if name not in _SPEC_FIELDS} | shown
+        hidden = {
+            "url": spec.url,
+            "headers": dict(spec.headers),
+            "env": dict(spec.env),
+            "args": list(spec.args),
+        } | newer
         return {
             "name": spec.name,
-            "spec": orjson.dumps(spec.public()),
-            "sealed": self._keyring.seal(_SEAL, orjson.dumps(hidden), spec.name),
+            "spec": orjson.dumps(shown),
+            "sealed": self._keyring.seal(_SEAL, orjson.dumps(newer | hidden), spec.name),
             "revision": revision,
             "enabled": spec.enabled,
             "state": "starting" if spec.enabled else "disabled",
             "reason": None,
         }
 
+    def _hidden(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What is sealed of a row. Raises SealBroken."""
+        found: dict[str, Any] = orjson.loads(self._keyring.open(_SEAL, bytes(row["sealed"]), row["name"]))
+        return found
+
     def _spec(self, row: Mapping[str, Any]) -> ServerSpec:
         """Read a specification; one whose secrets can't be opened comes back disabled and without them."""
         values = orjson.loads(row["spec"])
         try:
-            values |= orjson.loads(self._keyring.open(_SEAL, bytes(row["sealed"]), row["name"]))
+            values |= self._hidden(row)
         except SealBroken:
             values |= {"headers": {}, "env": {}, "sealed_away": True}
         known = {name: value for name, value in values.items() if name in _SPEC_FIELDS}

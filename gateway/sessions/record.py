@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,8 +69,12 @@ class UpstreamRecord:
     handle: str
     session: UpstreamSession
     fingerprint: str
+    read: bytes | None = field(default=None, compare=False, repr=False)
+    """What it was read from, which `compare_and_set` compares: a newer version may have written more."""
 
     def to_bytes(self) -> bytes:
+        if self.read is not None:
+            return self.read
         shake = self.session.handshake
         return orjson.dumps(
             [
@@ -83,8 +88,8 @@ class UpstreamRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> UpstreamRecord:
-        handle, session_id, shake, fingerprint, holder = orjson.loads(data)
-        return cls(handle, UpstreamSession(Handshake(*shake), session_id, holder), fingerprint)
+        handle, session_id, shake, fingerprint, holder, *_ = orjson.loads(data)
+        return cls(handle, UpstreamSession(Handshake(*shake[:4]), session_id, holder), fingerprint, bytes(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,8 @@ class Records:
         if not values or b"version" not in values:
             return None
         record = _record(values)
-        await self._redis.do(lambda store: store.zrem(self._redis.key("mine", record.principal), key))
+        with suppress(RedisUnavailable):  # it is counted until it would have expired
+            await self._redis.do(lambda store: store.zrem(self._redis.key("mine", record.principal), key))
         return record
 
     async def extend_deadlines(self, deadlines: Mapping[str, float]) -> None:

@@ -142,15 +142,31 @@ class Postgres:
             log.warning("the database is connected to anew: %s", why)
             await self._pool.drain()
 
+    async def stored_secrets(self) -> list[bytes]:
+        """The secret that was made for a gateway that was given none, if there is one. Raises StoreUnavailable."""
+        async with self.transaction() as connection:
+            return [bytes(row["secret"]) async for row in await connection.execute("SELECT secret FROM secrets")]
+
     async def own_secret(self) -> bytes:
         """The secret of a gateway that was given none: made once, and kept here. Raises StoreUnavailable."""
-        async with self.transaction() as connection:
-            await connection.execute(
-                "INSERT INTO secrets (secret) VALUES (%s) ON CONFLICT DO NOTHING", (os.urandom(32),)
-            )
-            row = await (await connection.execute("SELECT secret FROM secrets")).fetchone()
-            assert row is not None, "the row was inserted or there before"  # noqa: S101
-            return bytes(row["secret"])
+        if not await self.stored_secrets():
+            async with self.transaction() as connection:
+                query = "INSERT INTO secrets (secret) VALUES (%s) ON CONFLICT DO NOTHING"
+                await connection.execute(query, (os.urandom(32),))
+        [secret] = await self.stored_secrets()
+        return secret
+
+    async def identity(self, first: str) -> str:
+        """What all replicas call themselves: `first`, the first time. Raises StoreUnavailable."""
+        for _ in range(2):
+            async with self.transaction() as connection:
+                row = await (await connection.execute("SELECT identity FROM deployment")).fetchone()
+                if row is not None:
+                    return str(row["identity"])
+                await connection.execute(
+                    "INSERT INTO deployment (identity) VALUES (%s) ON CONFLICT DO NOTHING", (first,)
+                )
+        raise StoreUnavailable
 
 
 async def _migrations(connection: Connection) -> set[str]:

@@ -234,8 +234,8 @@ class Errand:
         message = decode_answer(value["message"].encode()) if "message" in value else None
         if isinstance(message, Batch):
             raise TypeError("a batch")
-        known, session_id, holder = value["link"]
-        session = UpstreamSession(Handshake(*known), session_id, holder)
+        known, session_id, holder, *_ = value["link"]  # a newer version may have more
+        session = UpstreamSession(Handshake(*known[:4]), session_id, holder)
         kind, server, reply, after = value["kind"], value["server"], value["reply"], value.get("after")
         if not all(isinstance(each, str) for each in (kind, server, reply)) or not isinstance(after, str | None):
             raise TypeError("a field of the wrong type")

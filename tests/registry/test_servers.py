@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.errors import ServerExists, ServerSealed, StoreUnavailable, UnknownServer
@@ -429,3 +430,29 @@ async def test_a_uri_that_is_offered_no_more_is_anothers(store: Store) -> None:
     b = next(each for each in (await read(store)).servers if each.name == "b")
     assert b.names["resources"] == {"db://7": "db://7"}
     assert "renamed" not in b.public()
+
+
+async def test_what_a_newer_version_wrote_is_read_and_kept(store: Store) -> None:
+    await store.put("a", always(spec("a", tags=["x"], headers={"X-Key": "v"})), 30)
+    await record(store, "a", offers("t"))
+    async with store.postgres.transaction() as connection:
+        row = await (await connection.execute("SELECT spec, sealed, offers FROM servers")).fetchone()
+        assert row is not None
+        hidden = orjson.loads(store._keyring.open("server secrets", bytes(row["sealed"]), "a")) | {"token": "t"}
+        changed = (
+            orjson.dumps(orjson.loads(row["spec"]) | {"colour": "red"}),
+            store._keyring.seal("server secrets", orjson.dumps(hidden), "a"),
+            orjson.dumps(orjson.loads(row["offers"]) | {"tasks": [1]}),
+        )
+        await connection.execute("UPDATE servers SET spec = %s, sealed = %s, offers = %s", changed)
+    [server] = (await read(store)).servers
+    assert [tool["name"] for tool in server.offers.tools] == ["t"]
+    await store.put("a", lambda stored: replace(stored or spec("a"), enabled=False), 30)
+    async with store.postgres.transaction() as connection:
+        row = await (await connection.execute("SELECT spec, sealed FROM servers")).fetchone()
+    assert row is not None
+    assert orjson.loads(row["spec"])["colour"] == "red"
+    kept = orjson.loads(store._keyring.open("server secrets", bytes(row["sealed"]), "a"))
+    assert (kept["token"], kept["headers"]) == ("t", {"X-Key": "v"})
+    [server] = (await read(store)).servers
+    assert (server.spec.enabled, server.spec.tags) == (False, ("x",))

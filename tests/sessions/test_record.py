@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 
 from gateway.errors import SessionNotFound, TooManyRequests
@@ -117,3 +118,11 @@ async def test_a_worker_that_finds_no_record_says_that_the_session_is_over(recor
     with pytest.raises(SessionNotFound):
         await local.change({"level": "error"})
     assert gone == ["k", "k"]
+
+
+def test_what_a_newer_version_wrote_is_read() -> None:
+    made = upstream("u")
+    newer = orjson.dumps([*orjson.loads(made.to_bytes()), {"more": 1}])
+    read = UpstreamRecord.from_bytes(newer)
+    assert read == made
+    assert read.to_bytes() == newer  # so that it can be replaced

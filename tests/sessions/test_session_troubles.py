@@ -94,6 +94,7 @@ async def test_a_record_that_could_not_be_dropped_is_dropped_when_redis_is_back(
     servers["demo"] = MemoryServer()
     async with open_app() as (app, one), open_app() as (other, two):
         await one.ask("POST", "/mcp/servers", value=DEMO)
+        await until(lambda: "demo__echo" in str(inside(other).sync.catalogue.servers))  # else it asks the server itself
         session = await initialize(two)
         assert (await call(two, session, "echo"))["result"]
         inside(app).redis.rest(1e9)
