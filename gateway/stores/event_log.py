@@ -40,7 +40,7 @@ import orjson
 from gateway.errors import EventUnknown, OutcomeUnknown
 from gateway.protocol.messages import Failure, Id, encode
 from gateway.stores.ledger import Ledger
-from gateway.stores.redis import Redis, RedisUnavailable
+from gateway.stores.redis import Redis, RedisUnavailable, raise_if_replica
 from gateway.stores.streams import Streams, order
 
 _ID = re.compile(r"([0-9a-f]{24})_([0-9]{1,9})")
@@ -270,6 +270,7 @@ class EventLog:
             answer = next(answers)
             if entry.trimmed:
                 next(answers)
+            raise_if_replica(answer)
             # a stream closed by another (we seemed dead) takes no more, and an entry written twice is there once
             if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
                 refused[entry.stream] = str(answer)[:200]

@@ -25,6 +25,7 @@ _ANSWERED_SECONDS = 60
 _BEAT_SECONDS = 1.5
 _DEAD_SECONDS = 5.0
 _SAY_AGAIN_SECONDS = 60.0
+_LEAVE_SECONDS = 1.0
 
 log = logging.getLogger("gateway.redis")
 
@@ -33,6 +34,12 @@ Script = Callable[..., Awaitable[Any]]
 
 class RedisUnavailable(Exception):
     """Redis does not answer, or refused a command."""
+
+
+def raise_if_replica(answer: object) -> None:
+    """Raise what a command among several was answered with, if a replica said it: all are to be tried again."""
+    if isinstance(answer, ReadOnlyError):
+        raise answer
 
 
 class Redis:
@@ -52,6 +59,7 @@ class Redis:
         self._down_until = 0.0
         self._lost_at: float | None = None
         self._refused_at: float | None = None
+        self._left_at: float | None = None
         self._left_calls: list[Callable[[], None]] = []
         parts = urlsplit(url)
         self._where = (parts.hostname and f"{parts.hostname}:{parts.port or 6379}") or parts.path
@@ -111,7 +119,12 @@ class Redis:
 
     async def _leave(self) -> None:
         """Make all connections anew: this server became a replica, and the address leads to another one by now."""
-        log.warning("Redis is connected to anew: it takes no writes")
+        now = time.monotonic()
+        if self._left_at is not None and now - self._left_at < _LEAVE_SECONDS:
+            return
+        if self._left_at is None or now - self._left_at > _SAY_AGAIN_SECONDS:
+            log.warning("Redis is connected to anew: it takes no writes")
+        self._left_at = now
         await self._redis.connection_pool.disconnect(inuse_connections=False)
         for call in self._left_calls:
             call()

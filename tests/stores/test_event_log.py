@@ -251,3 +251,24 @@ async def test_the_stream_of_a_dead_worker_ends_with_what_is_unknown_and_takes_n
         recording.end()
         await dead.written()
         assert [json.loads(data)["id"] for _, data in await b.read("session", id)] == ["x"]
+
+
+async def test_what_a_replica_refuses_is_written_when_it_is_none_any_more(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.05)
+    async with worker(redis_url, "a", beats=False) as a:
+        recording = a.log.begin("session")
+        recording.event(b"x")
+        await a.written()
+        await a.redis.do(lambda store: store.replicaof("127.0.0.1", "1"))
+        try:
+            recording.event(b"y")
+            recording.end()
+            await asyncio.sleep(0.3)
+            assert a.log.unwritten
+        finally:
+            await a.redis.do(lambda store: store.replicaof("NO", "ONE"))
+        await a.written()
+        assert [data for _, data in await a.read("session", recording.first)] == [b"x", b"y"]
+        assert a.log.trouble is None
