@@ -19,7 +19,7 @@ end entry with a number far above, as soon as Redis takes that. A reader that fi
 Without Redis nothing can be resumed; what waits is written when it answers again, up to the bound.
 
 A batch is bounded in entries and bytes, and halved each time that it is not written in time; an entry that can't be
-written alone, while Redis answers, is given up.
+written alone, while Redis takes writes, is given up.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ class EventLog:
         """Write later what was not written in time, fewer at once; give up one that can't be written alone."""
         self._batch = max(1, len(batch) // 2)
         self._tries += len(batch) == 1
-        if self._tries >= _TRIES and await self._redis.answers():
+        if self._tries >= _TRIES and await self._redis.takes_writes():
             log.warning("an event of %d bytes could not be recorded", batch[0].size)
             self._tries = 0
             self._drop(batch[0].stream)

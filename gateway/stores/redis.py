@@ -174,6 +174,13 @@ class Redis:
         except RedisUnavailable:
             return False
 
+    async def takes_writes(self) -> bool:
+        """Tell whether Redis answers, and is no replica."""
+        try:
+            return bool(await self.do(lambda store: store.set(self.key("write"), b"", px=1000)))
+        except RedisUnavailable:
+            return False
+
     async def beat(self, worker: str, seconds: float) -> None:
         """Say that a worker lives. Raises RedisUnavailable."""
         await self.do(lambda store: store.set(self.key("worker", worker), b"", px=int(seconds * 1000)))
