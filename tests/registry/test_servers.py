@@ -129,6 +129,13 @@ async def test_no_secret_stands_in_the_database_in_clear(store: Store) -> None:
     assert "s3cret" not in str(row)
     [server] = (await read(store)).servers
     assert server.spec == spec("a", **secret)
+    program = {"transport_type": "stdio", "command": "run", "args": ["--token", "s3cret", "KEY=s3cret"]}
+    await store.put("p", always(parse_spec({"name": "p", **program})), 30)
+    await store.put("u", always(spec("u", url="http://u.test/s3cret-of-20-letters-x/mcp")), 30)
+    async with store.postgres.transaction() as connection:
+        rows = await (await connection.execute("SELECT * FROM servers")).fetchall()
+    assert "s3cret" not in str(rows)
+    assert {server.spec.args for server in (await read(store)).servers} == {(), ("--token", "s3cret", "KEY=s3cret")}
 
 
 async def test_a_lost_secret_costs_the_headers_and_nothing_else(database_url: str, store: Store) -> None:
