@@ -7,7 +7,7 @@ is one every two seconds at most; what it does not find is refused, and never se
 
 from __future__ import annotations
 
-from gateway.errors import UnknownPrompt, UnknownTool, UpstreamFailure
+from gateway.errors import UnknownPrompt, UnknownTool, UpstreamFailure, UpstreamProtocolError
 from gateway.methods.call import Call
 from gateway.methods.looks import Names
 from gateway.model.kinds import KINDS
@@ -16,6 +16,7 @@ from gateway.model.server import Server
 from gateway.protocol.messages import Failure, Request
 
 _MAX_PAGES = 50
+_MAX_LETTERS = 1 << 20  # of all names of one list
 _UNKNOWN = {"tools": UnknownTool, "prompts": UnknownPrompt}
 
 
@@ -34,7 +35,7 @@ async def check_listed(call: Call, server: Server, kind: str, name: object) -> N
 
 async def _list(call: Call, server: Server, kind: str) -> Names:
     """The names of a server's list, as the caller's session sees it."""
-    what, names, cursor = KINDS[kind], set[str](), None
+    what, names, cursor, letters = KINDS[kind], set[str](), None, 0
     for _ in range(_MAX_PAGES):
         request = Request(0, what.method, {} if cursor is None else {"cursor": cursor})
         if call.session is not None:
@@ -48,6 +49,9 @@ async def _list(call: Call, server: Server, kind: str) -> Names:
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict) and isinstance(found := item.get(what.identity), str):
                 names.add(found)
+                letters += len(found)
+        if letters > _MAX_LETTERS:
+            raise UpstreamProtocolError(server.name, f"Server {server.name!r} lists too much with {what.method}.")
         before, cursor = cursor, result.get("nextCursor")
         if not isinstance(cursor, str) or cursor == before:
             break

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 _AGAIN_SECONDS = 2.0
-_KEPT = 1_000
+_KEPT = 64  # looks, each of which a server can make as large as `listed` lets it
 
 Names = frozenset[str]
 

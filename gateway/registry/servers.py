@@ -236,13 +236,13 @@ class ServerTable:
             if await cursor.fetchone():
                 return False
             cursor = await connection.execute(
-                f"SELECT digest, reason, extract(epoch FROM {_FREE_AT} - now())::float AS wait "
+                f"SELECT digest, state, reason, extract(epoch FROM {_FREE_AT} - now())::float AS wait "
                 "FROM servers WHERE name = %s AND claim = %s AND enabled",
                 (name, number),
             )
             row = await cursor.fetchone()
         if row is not None and row["digest"] not in ("", digest) and row["wait"] > 0 and not claim.is_asked_for:
-            return await self._hold(claim, row["wait"], is_news=row["reason"] != TOO_OFTEN)
+            return await self._hold(claim, row["wait"], is_news=(row["state"], row["reason"]) != ("ready", TOO_OFTEN))
         try:
             names = await assign_names(self._postgres, rules.of(claim.spec), offers, lambda found: _holds(found, claim))
         except NotAllowed:
@@ -266,9 +266,8 @@ class ServerTable:
     async def _hold(self, claim: Claim, seconds: float, *, is_news: bool) -> bool:
         """Let changed lists wait; True if that is news."""
         if is_news:
-            return await self._record_news(
-                "discovered_at = now(), failures = 0, reason = %s", (TOO_OFTEN,), claim, seconds
-            )
+            change = "state = 'ready', unreachable_since = NULL, discovered_at = now(), failures = 0, reason = %s"
+            return await self._record_news(change, (TOO_OFTEN,), claim, seconds)
         async with self._postgres.transaction() as connection:
             await connection.execute(
                 f"UPDATE servers SET discovered_at = now(), failures = 0, {_NEXT} WHERE name = %s AND claim = %s",
@@ -325,7 +324,7 @@ class ServerTable:
             "headers": dict(spec.headers),
             "env": dict(spec.env),
             "args": list(spec.args),
-        } | newer
+        }
         return {
             "name": spec.name,
             "spec": orjson.dumps(shown),

@@ -29,6 +29,7 @@ from gateway.tasks import end
 _LOOK_AT_MOST_EVERY = 0.25  # seconds, for looks that callers with unknown names cause
 
 _CALLER_SECONDS = 1.0
+_BUILD_SECONDS = 0.002  # for which tables are made before others have their turn
 
 log = logging.getLogger("gateway.sync")
 
@@ -166,8 +167,11 @@ class Sync:
             call()
         if changes is not None:
             catalogue = self.catalogue.apply(changes.revision, changes.servers, changes.names)
+            began = self._clock()
             for _ in catalogue.build():
-                await asyncio.sleep(0)
+                if self._clock() - began > _BUILD_SECONDS:
+                    await asyncio.sleep(0)
+                    began = self._clock()
             self._swap(catalogue)
 
     def _swap(self, catalogue: Catalogue) -> None:

@@ -179,7 +179,9 @@ class Supervisor:
             command = [sys.executable, "-m", "gateway.programs.app", path, str(alive)]
             worker.process = subprocess.Popen(command, pass_fds=(alive,), **how)  # noqa: S603
             return
-        worker.beats, beats = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        worker.beats, beats = os.pipe()
+        for end in (worker.beats, beats):
+            os.set_blocking(end, False)
         try:
             numbers = [str(each) for each in (descriptor, alive, worker.number, beats)]
             command = [sys.executable, "-m", "gateway.run.worker", *numbers]

@@ -180,7 +180,10 @@ class Sessions:
             work = self._find(id, principal, address, server, self._known.get(id.key))
             finding = self._finding[id.key] = asyncio.create_task(work)
             finding.add_done_callback(lambda task: self._found(id.key, task))
-        return await asyncio.shield(finding)
+        try:
+            return await asyncio.shield(finding)
+        except SessionNotFound:  # an error of each caller's own: it gets the id of the caller's request
+            raise SessionNotFound from None
 
     def _found(self, key: str, task: asyncio.Task[Session]) -> None:
         self._finding.pop(key, None)

@@ -68,3 +68,11 @@ async def test_an_operator_can_have_everything_forwarded(open_app: Open, demo: M
         session = await initialize(client)
         await call(client, session, "hidden")
         assert asked(demo, "tools/call") == 1
+
+
+async def test_a_list_without_end_is_not_kept(open_app: Open, demo: MemoryServer) -> None:
+    async with open_app() as (_, client):
+        await client.ask("POST", "/mcp/servers", value=DEMO)
+        session = await initialize(client)
+        demo.tools |= {f"{number}{'x' * 4000}": _echo for number in range(300)}
+        assert "lists too much" in (await call(client, session, "hidden"))["error"]["message"]

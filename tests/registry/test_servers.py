@@ -393,6 +393,20 @@ async def test_lists_that_change_too_often_wait_and_the_newest_win(
     assert server.reason is None  # what waits is what is stored
 
 
+async def test_a_server_that_is_back_is_ready_though_its_lists_wait(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers_module, "_CHANGE_SECONDS", 200.0)
+    await store.put("a", always(spec("a")), 30)
+    await record(store, "a", offers("t"))
+    await store.record_failure(await store.claim("a", 30), "down", 60)
+    claim = replace(await store.claim("a", 30), is_asked_for=False)
+    assert await store.record_offers(claim, offers("changed"), RULES, 60)
+    [server] = (await read(store)).servers
+    assert (server.state, server.reason, server.unreachable_since) == ("ready", TOO_OFTEN, None)
+    assert list(server.names["tools"]) == ["t"]
+
+
 async def test_a_long_list_pays_for_more(store: Store) -> None:
     await store.put("a", always(spec("a")), 30)
     await record(store, "a", offers(*(f"t{number}" for number in range(6_000))))

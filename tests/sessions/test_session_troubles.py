@@ -117,6 +117,17 @@ async def test_without_its_record_a_session_begins_anew(open_app: Open, servers:
         assert (await client.ask("POST", OWN, value=request("ping"), headers=session))[0] == 404
 
 
+async def test_requests_that_miss_a_session_together_have_an_error_each(open_app: Open, servers: Servers) -> None:
+    servers["demo"] = MemoryServer()
+    async with open_app() as (app, one), open_app() as (_, two):
+        await one.ask("POST", "/mcp/servers", value=DEMO)
+        session = await initialize(one)
+        await inside(app).redis.do(lambda store: store.flushdb())
+        bodies = [request("ping", number) for number in range(1, 9)]
+        answers = await asyncio.gather(*(two.ask("POST", OWN, value=body, headers=session) for body in bodies))
+        assert [(status, answer["id"]) for status, _, answer in answers] == [(404, number) for number in range(1, 9)]
+
+
 async def test_what_was_made_without_redis_is_settled_when_it_is_back(open_app: Open, servers: Servers) -> None:
     servers["demo"] = MemoryServer()
     async with open_app() as (app, one), open_app() as (other, two):
