@@ -12,7 +12,7 @@ help:
 	@echo "make validate     the 12 cases, judged on what 'make ha' (or VALIDATE_URL) serves"
 	@echo "make test         the test suite (ARGS=… goes to pytest)"
 	@echo "make conformance  the official conformance suite, direct and through two replicas"
-	@echo "make soak         twenty minutes of load over two replicas, and what it leaves behind"
+	@echo "make soak         half an hour: load over two replicas, what it leaves behind, ended sessions"
 	@echo "make lint         ruff; make types: mypy; make imports: the import contracts"
 	@echo "make check        lint, types, imports and test"
 	@echo "make bench        calls per second and CPU per call, beside other ways (ARGS=--quick for a minute's worth)"
