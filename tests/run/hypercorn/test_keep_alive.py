@@ -1,4 +1,4 @@
-# From hypercorn 0.18.0 (tests/asyncio, tests/helpers.py), MIT, see LICENSE; only fixtures and imports are changed.
+# From hypercorn 0.18.0 (tests/asyncio, tests/helpers.py), MIT, see LICENSE; only fixtures, imports and the time-out (0.01 there: too short beside other tests) are changed.
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +16,7 @@ from tests.waiting import until
 
 from .helpers import MemoryReader, MemoryWriter
 
-KEEP_ALIVE_TIMEOUT = 0.01
+KEEP_ALIVE_TIMEOUT = 0.1
 REQUEST = h11.Request(method="GET", target="/", headers=[(b"host", b"hypercorn")])
 
 
