@@ -221,6 +221,41 @@ class ServerExists(GatewayError):
         )
 
 
+class KeyNameTaken(GatewayError):
+    """Another live key has the name."""
+
+    code = -32056
+    status = 409
+    title = "Key name taken"
+
+    def __init__(self, name: str, id: str) -> None:
+        super().__init__(
+            f"There is a key named {name!r} already, with the id {id!r}: revoke it first, or take another name.", key=id
+        )
+
+
+class KeyIsRevoked(GatewayError):
+    """A revoked key can't be changed, and does not come back."""
+
+    code = -32056
+    status = 409
+    title = "Key revoked"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"Key {id!r} was revoked, which is for good: create another one.", key=id)
+
+
+class UnknownKey(GatewayError):
+    """There is no key with this id."""
+
+    code = -32602
+    status = 404
+    title = "Unknown key"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"There is no key with the id {id[:64]!r}. GET /keys lists them.", key=id[:64])
+
+
 class ServerDisabled(GatewayError):
     """The server is registered, but switched off."""
 
@@ -290,6 +325,13 @@ class Forbidden(GatewayError):
     code = -32041
     status = 403
     title = "Forbidden"
+
+
+class RoleNeeded(Forbidden):
+    """The principal's role does not let it do this; `role` names the one that does."""
+
+    def __init__(self, role: str, what: str) -> None:
+        super().__init__(f"Your key may not {what}: that needs the role {role!r}.", role=role)
 
 
 class LoopDetected(GatewayError):

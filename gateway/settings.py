@@ -103,9 +103,10 @@ def _word(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    if len(text) < 8 or not text.isascii() or any(letter.isspace() for letter in text):
-        raise ValueError("expected at least 8 ASCII characters without spaces")
-    return text
+    keys = _list(text)
+    if not keys or any(len(key) < 8 or not key.isascii() or any(map(str.isspace, key)) for key in keys):
+        raise ValueError("expected at least 8 ASCII characters without spaces (several are separated by commas)")
+    return ",".join(keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,11 @@ class Settings:
 
     enabled: bool = _setting(True, "MCP_GATEWAY_ENABLED", read=_flag, doc="false answers every MCP address with 404")
     master_key: str | None = _setting(
-        None, "GATEWAY_MASTER_KEY", "LITELLM_MASTER_KEY", read=_key, doc="the administrator's bearer key"
+        None,
+        "GATEWAY_MASTER_KEY",
+        "LITELLM_MASTER_KEY",
+        read=_key,
+        doc="the administrator's bearer key; `new,old` while it is replaced: both are taken",
     )
     database_url: str | None = _setting(
         None, "DATABASE_URL", doc="PostgreSQL; unset: `serve` runs its own in the data directory"
@@ -461,11 +466,16 @@ class Settings:
 
     def check(self) -> None:
         """Refuse combinations that would be unsafe. Raises SettingsError."""
-        if self.master_key == DEMO_KEY and self.host not in LOOPBACK:
+        if DEMO_KEY in self.master_keys and self.host not in LOOPBACK:
             raise SettingsError(
                 f"GATEWAY_MASTER_KEY: the demo key is public, so GATEWAY_HOST={self.host} is refused with it; "
                 "set a key of your own."
             )
+
+    @property
+    def master_keys(self) -> tuple[str, ...]:
+        """The administrator's keys, the newest first: one principal."""
+        return _list(self.master_key or "")
 
     @property
     def lets_any_host_in(self) -> bool:

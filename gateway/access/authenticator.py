@@ -1,21 +1,43 @@
 """Who is asking: the credential of a request becomes a principal.
 
-One credential for now, the master key (and one that opens the figures alone).
+Credentials are the master key and the keys of `key_table`, of which every worker holds all in memory: a call costs one
+look-up of a digest. They are read with the registry, at the same hints (`registry/sync`): a key that was revoked
+anywhere is refused here as soon as the change was read, and what it has open is ended (`on_change`).
+
+States of a key: *live*; *expired*; *revoked*, which is told from unknown for thirty days, to who holds the secret.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Sequence
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
+from heapq import heappop, heappush
 from urllib.parse import parse_qsl
+from weakref import WeakValueDictionary
 
-from gateway.errors import KeyInQuery, Unauthorized
-from gateway.model.principals import Principal
+import orjson
+
+from gateway.access.key_table import KeyRow, KeyTable
+from gateway.access.limits import EXPIRED, REPLACED, REVOKED, KeyEnd
+from gateway.errors import InvalidParams, KeyInQuery, StoreUnavailable, Unauthorized
+from gateway.model.api_keys import what_is_wrong
+from gateway.model.grants import NOTHING, Grants, read_grants
+from gateway.model.principals import ROLES, Principal
 from gateway.protocol.headers import Headers
+from gateway.stores.postgres import Connection
 
 _AUTHORIZATION, _BEARER = b"authorization", b"Bearer "
 _UNKNOWN_KEY = "The key is not one of this gateway's. Check the Authorization header."
+_RECORD_SECONDS = 20.0
+_LOOK_SECONDS = 0.5
+_STEP = 2_000  # keys that are taken in before others have their turn
 _QUERY_KEYS = frozenset(
     {
         "key",
@@ -31,6 +53,11 @@ _QUERY_KEYS = frozenset(
     }
 )
 
+log = logging.getLogger("gateway.keys")
+
+Changed = Callable[[str, Principal | None, KeyEnd | None], None]
+"""Told of a principal's id, what it is now (None: its key is no longer taken), and why what it has open ends."""
+
 
 class Authenticator:
     """Knows the credentials by their digests, and turns one into a principal.
@@ -38,43 +65,216 @@ class Authenticator:
     A digest is looked up in a table: how long that takes says nothing of a key, since nobody can choose a digest.
     """
 
-    def __init__(self, master_key: str, metrics_key: str | None = None) -> None:
-        """`metrics_key` opens the figures and nothing else."""
-        master = sha256(master_key.encode()).digest()
+    def __init__(
+        self,
+        master_keys: Sequence[str],
+        metrics_key: str | None = None,
+        *,
+        table: KeyTable | None = None,
+        look: Callable[[], Awaitable[object]] | None = None,
+        changed: Changed = lambda id, principal, end: None,
+    ) -> None:
+        """`metrics_key` opens the figures and nothing else; `look` has keys read that were made a moment ago."""
         self._metrics = None if metrics_key is None else sha256(metrics_key.encode()).digest()
-        administrator = Principal("master", master.hex()[:16], administrator=True, servers=None)
-        self._principals = {master: administrator}
+        master = Principal("master", "master", role="admin")
+        self._masters = {sha256(key.encode()).digest(): master for key in master_keys}
+        self._principals = dict(self._masters)
+        self._revoked: set[bytes] = set()
+        self._digests: dict[str, tuple[bytes, ...]] = {}
+        self._grants: WeakValueDictionary[bytes, Grants] = WeakValueDictionary()
+        self._ending: list[tuple[float, str]] = []
+        self._used: dict[str, float] = {}
+        self._table = table
+        self._look = look
+        self._on_change = changed
+        self._waiting: dict[str, asyncio.Event] = {}
+        self._revision = -1
 
-    def identify(self, headers: Headers, query: bytes) -> Principal:
-        """Find the principal of a request. Raises Unauthorized or KeyInQuery."""
+    def __len__(self) -> int:
+        """How many keys there are, beside the master key."""
+        return len(self._digests)
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def known(self, headers: Headers, query: bytes) -> Principal | None:
+        """The principal of a request, if its key is sent as usual and known here. Raises KeyInQuery or Unauthorized."""
         if query:
             _refuse_keys(query)
         value = headers.values.get(_AUTHORIZATION)
-        if value is not None and value.startswith(_BEARER) and not headers.is_repeated:
-            principal = self._principals.get(sha256(value[len(_BEARER) :]).digest())
-            if principal is not None:
-                return principal
-        return self._identify(headers.all(_AUTHORIZATION))
+        if value is None or headers.is_repeated or not value.startswith(_BEARER):
+            return None
+        principal = self._principals.get(sha256(value[len(_BEARER) :]).digest())
+        if principal is None or principal.ends is None:
+            return principal
+        return self._checked(principal)
 
-    def _identify(self, authorization: Sequence[str]) -> Principal:
-        """The same for what is written otherwise, or refused."""
+    async def identify(self, headers: Headers, query: bytes) -> Principal:
+        """Find the principal of any request, also of a key that was made a moment ago.
+
+        Raises Unauthorized or KeyInQuery.
+        """
+        if query:
+            _refuse_keys(query)
+        authorization = headers.all(_AUTHORIZATION)
         scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
             raise _without_key(authorization)
-        principal = self._principals.get(sha256(token.strip().encode("utf-8", "surrogateescape")).digest())
+        text = token.strip()
+        digest = sha256(text.encode("utf-8", "surrogateescape")).digest()
+        principal = self._principals.get(digest)
         if principal is None:
-            raise Unauthorized(_UNKNOWN_KEY, wrong=True)
+            wrong = what_is_wrong(text)
+            if wrong is None and digest not in self._revoked and self._look is not None:
+                await self._look()
+                principal = self._principals.get(digest)
+            if principal is None:
+                if digest in self._revoked:
+                    raise Unauthorized(REVOKED.text, wrong=True)
+                raise Unauthorized(f"{_UNKNOWN_KEY} {wrong or ''}".strip(), wrong=True)
+        return self._checked(principal)
+
+    def _checked(self, principal: Principal) -> Principal:
+        """Note the use of a key that has not expired. Raises Unauthorized."""
+        now = time.time()
+        if principal.ends is not None:
+            if principal.ends <= now:
+                raise Unauthorized(EXPIRED.text, wrong=True)
+            self._used[principal.id] = now
         return principal
 
-    def check_metrics(self, headers: Headers, query: bytes) -> None:
-        """Let requests pass that may read the figures. Raises Unauthorized or KeyInQuery."""
+    async def check_metrics(self, headers: Headers, query: bytes) -> Principal | None:
+        """Let requests pass that may read the figures: None for the key that is for them alone.
+
+        Raises Unauthorized or KeyInQuery.
+        """
         authorization = headers.all(_AUTHORIZATION)
         key = "".join(authorization).partition(" ")[2].strip().encode("utf-8", "surrogateescape")
         is_metrics = self._metrics is not None and hmac.compare_digest(sha256(key).digest(), self._metrics)
         if query:
             _refuse_keys(query)
-        if not is_metrics or len(authorization) != 1:
-            self.identify(headers, query)
+        if is_metrics and len(authorization) == 1:
+            return None
+        return await self.identify(headers, query)
+
+    def current(self, principal: Principal) -> Principal | None:
+        """What a principal is now; None when its key is no longer taken."""
+        digests = self._digests.get(principal.id)
+        if digests is None:
+            return principal if principal.ends is None else None
+        return self._principals.get(digests[0])
+
+    async def changed_since(self, principal: Principal) -> Principal | None:
+        """Wait until a principal is another than this; return it, None when its key is no longer taken."""
+        while (now := self.current(principal)) is principal:
+            await self._waiting.setdefault(principal.id, asyncio.Event()).wait()
+        return now
+
+    def _changed(self, id: str, principal: Principal | None, end: KeyEnd | None) -> None:
+        self._on_change(id, principal, end)
+        if (waiting := self._waiting.pop(id, None)) is not None:
+            waiting.set()
+
+    # --- the keys -------------------------------------------------------------------------------------------------
+
+    async def catch_up(self, connection: Connection) -> None:
+        """Read the keys that changed since the last look, in the snapshot of a transaction."""
+        if self._table is None:
+            return
+        revision, rows = await self._table.changes_since(connection, self._revision)
+        before: set[str] = set()
+        if revision < self._revision:
+            before = set(self._digests)
+            self._forget_all()
+        is_first, self._revision = self._revision < 0, revision
+        for number, row in enumerate(rows or (), 1):
+            self._take(row, is_first=is_first)
+            if number % _STEP == 0:
+                await asyncio.sleep(0)
+        for id in before - self._digests.keys():
+            self._changed(id, None, REVOKED)
+
+    def _forget_all(self) -> None:
+        self._principals = dict(self._masters)
+        self._revoked.clear()
+        self._digests.clear()
+        self._ending.clear()
+
+    def _take(self, row: KeyRow, *, is_first: bool) -> None:
+        before = self._digests.pop(row.id, ())
+        for digest in before:
+            self._principals.pop(digest, None)
+            if row.revoked_at is not None:
+                self._revoked.add(digest)
+        if row.revoked_at is not None:
+            self._revoked.add(row.digest)
+            if not is_first:
+                self._changed(row.id, None, REVOKED)
+            return
+        role = row.role if row.role in ROLES else "user"
+        grants = None if role != "user" else self._interned(row)
+        principal = Principal(row.id, row.name, role, grants, _seconds(row.expires_at))
+        self._principals[row.digest] = principal
+        self._digests[row.id] = (row.digest,)
+        self._end_later(principal)
+        if row.old_digest is not None and row.old_until is not None:
+            old = replace(principal, ends=min(_seconds(row.old_until), _seconds(row.expires_at)))
+            self._principals[row.old_digest] = old
+            self._digests[row.id] = (row.digest, row.old_digest)
+        if not is_first:
+            is_replaced = any(digest not in self._digests[row.id] for digest in before[:1])
+            self._changed(row.id, principal, REPLACED if is_replaced else None)
+
+    def _interned(self, row: KeyRow) -> Grants:
+        """Grants that many keys have in common are kept once."""
+        if row.grants is None:
+            return NOTHING
+        found = self._grants.get(row.grants)
+        if found is None:
+            try:
+                found = read_grants(orjson.loads(row.grants))
+            except InvalidParams:  # of a newer version, say
+                log.warning("the grants of key %s can't be read here: it sees nothing", row.id)
+                return NOTHING
+            self._grants[row.grants] = found
+        return found
+
+    def _end_later(self, principal: Principal) -> None:
+        if principal.ends is not None and not math.isinf(principal.ends):
+            heappush(self._ending, (principal.ends, principal.id))
+
+    async def run(self) -> None:
+        """End what expired keys have open, and record the use of keys, until cancelled; then record the rest."""
+        due = time.monotonic() + _RECORD_SECONDS
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_SECONDS)
+                for id in self._expired(time.time()):
+                    self._changed(id, None, EXPIRED)
+                if time.monotonic() >= due:
+                    due = time.monotonic() + _RECORD_SECONDS
+                    await self._record_use()
+        finally:
+            await self._record_use()
+
+    def _expired(self, now: float) -> Iterable[str]:
+        while self._ending and self._ending[0][0] <= now:
+            ends, id = heappop(self._ending)
+            digests = self._digests.get(id, ())
+            principal = self._principals.get(digests[0]) if digests else None
+            if principal is not None and principal.ends == ends:
+                yield id
+
+    async def _record_use(self) -> None:
+        used, self._used = self._used, {}
+        if used and self._table is not None:
+            try:
+                await self._table.record_use(used)
+            except StoreUnavailable:
+                self._used = used | self._used
+
+
+def _seconds(at: datetime | None) -> float:
+    return math.inf if at is None else at.timestamp()
 
 
 def _without_key(authorization: Sequence[str]) -> Unauthorized:

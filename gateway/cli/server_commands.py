@@ -37,6 +37,14 @@ Prefix = Annotated[str | None, typer.Option(help="instead of its name in public 
 Timeout = Annotated[float | None, typer.Option(help="seconds for a call")]
 Tag = Annotated[list[str] | None, typer.Option(help="a label; may be repeated")]
 Transport = Annotated[str | None, typer.Option("--transport", "-t", help="http, sse or rest; found out by itself")]
+Trust = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust-annotations/--no-trust-annotations",
+        help="believe what it says of its tools (readOnlyHint and so on) where grants ask for it",
+        show_default=False,
+    ),
+]
 Validate = Annotated[
     bool | None,
     typer.Option("--validate-arguments/--no-validate-arguments", help="check arguments against the tools' schemas"),
@@ -114,6 +122,7 @@ def add_server(
     tag: Tag = None,
     transport: Transport = None,
     validate_arguments: Validate = None,
+    trust_annotations: Trust = None,
     replace: Annotated[bool, typer.Option("--replace", help="replace a server that has this name")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="do not wait until it told what it offers")] = False,
     url: Url = None,
@@ -139,7 +148,9 @@ def add_server(
         spec |= {"transport_type": "stdio", "command": command, "args": arg or []}
     else:
         spec |= {"url": place[0]}
-    spec |= _fields(env, cwd, title, description, header, prefix, timeout, tag, transport, validate_arguments)
+    spec |= _fields(
+        env, cwd, title, description, header, prefix, timeout, tag, transport, validate_arguments, trust_annotations
+    )
     with asking(url, key, as_json) as to:
         stored = to.remote.ask("PUT", _path(name), spec) if replace else to.remote.ask("POST", "/mcp/servers", spec)
         if stored["state"] == "starting" and not no_wait:
@@ -174,12 +185,15 @@ def update_server(
     tag: Tag = None,
     transport: Transport = None,
     validate_arguments: Validate = None,
+    trust_annotations: Trust = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Change some fields of a server; those that are not named stay. Lists and headers are replaced as a whole."""
-    changes = _fields(env, cwd, title, description, header, prefix, timeout, tag, transport, validate_arguments)
+    changes = _fields(
+        env, cwd, title, description, header, prefix, timeout, tag, transport, validate_arguments, trust_annotations
+    )
     changes |= {} if server_url is None else {"url": server_url}
     changes |= {} if command is None else {"command": command}
     changes |= {} if arg is None else {"args": arg}
@@ -278,6 +292,7 @@ def _fields(
     tag: list[str] | None,
     transport: str | None,
     validate_arguments: bool | None,
+    trust_annotations: bool | None,
 ) -> dict[str, Any]:
     """The fields of a registration that were given."""
     given = {
@@ -291,6 +306,7 @@ def _fields(
         "tags": tag,
         "transport_type": transport,
         "validate_arguments": validate_arguments,
+        "trust_annotations": trust_annotations,
     }
     return {field: value for field, value in given.items() if value is not None}
 

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.types import Receive, Scope, Send
 
+from gateway.access.limits import key_ended
 from gateway.edge import health, registry_documents, welcome
 from gateway.edge.assembly import open_gateway
 from gateway.edge.doors import Doors
@@ -35,6 +36,7 @@ from gateway.errors import (
     TooManyFields,
 )
 from gateway.methods.services import Gateway
+from gateway.model.principals import require_role
 from gateway.net.dialer import Resolve
 from gateway.settings import Settings
 from gateway.upstream.factory import Connect
@@ -182,20 +184,26 @@ class Application:
         if route.protocol is Protocol.REGISTRY and http.method == "OPTIONS":
             await send_empty(http, 204, registry_documents.CORS)
             return
-        principal = gateway.authenticator.identify(headers, http.query)
+        principal = gateway.authenticator.known(headers, http.query)
+        if principal is None:
+            principal = await gateway.authenticator.identify(headers, http.query)
         if route.methods is not None and http.method not in route.methods:
             raise MethodNotAllowed(http.method, route.methods)
-        admission, who, metrics = gateway.admission, principal.digest, gateway.metrics
+        admission, who, metrics = gateway.admission, principal.id, gateway.metrics
         is_bound = http.method not in ("GET", "HEAD")  # streams stay open, and are bound by themselves
         if is_bound:
-            admission.enter(who)
+            admission.enter(who, http.guard)
         metrics.in_flight += 1
         try:
             await route.handler(gateway, http, principal, *params)
+        except asyncio.CancelledError:
+            if (ended := key_ended(http.guard)) is not None:
+                raise ended from None
+            raise
         finally:
             metrics.in_flight -= 1
             if is_bound:
-                admission.leave(who)
+                admission.leave(who, http.guard)
 
     async def _serve_without_key(self, http: Http, route: Route | None) -> Gateway | None:
         """Serve an address that needs no key, and open the gateway for one that does: then it is returned.
@@ -224,7 +232,7 @@ class Application:
             return
         if not self._settings.enabled:
             raise GatewayDisabled
-        gateway.authenticator.identify(http.headers, http.query)
+        await gateway.authenticator.identify(http.headers, http.query)
         raise NotFound(f"There is nothing at {http.path[:200]}; docs/reference.rst lists the addresses.")
 
     async def _failed_with(self, http: Http, error: Exception) -> None:
@@ -269,7 +277,9 @@ class Application:
         if self._settings.metrics == "off":
             raise NotFound("The figures are switched off here (GATEWAY_METRICS).")
         if self._settings.metrics == "key":
-            gateway.authenticator.check_metrics(http.headers, http.query)
+            principal = await gateway.authenticator.check_metrics(http.headers, http.query)
+            if principal is not None:
+                require_role(principal, "operator", "read the figures")
         await health.metrics(gateway, http)
 
     async def _refuse(self, http: Http, error: GatewayError) -> None:

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.access.authenticator import Authenticator
-from gateway.access.limits import Admission
+from gateway.access.key_table import KeyTable
+from gateway.access.limits import Admission, KeyEnd
 from gateway.errors import SettingsError
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
@@ -21,6 +22,7 @@ from gateway.model.address_policy import Allowed
 from gateway.model.catalogue import Catalogue
 from gateway.model.cursors import Cursors
 from gateway.model.keyring import Keyring
+from gateway.model.principals import Principal
 from gateway.model.question_ids import QuestionIds
 from gateway.model.session_ids import SessionIds
 from gateway.net.dialer import Dialer, Resolve, Vetting
@@ -122,6 +124,17 @@ async def open_gateway(
             retry_seconds=settings.retry_seconds,
         )
         links = Links(pool, sync)
+        keys = KeyTable(postgres)
+        admission = Admission(settings.max_in_flight, settings.max_streams)
+
+        def key_changed(id: str, principal: Principal | None, end: KeyEnd | None) -> None:
+            if end is not None:
+                admission.end(id, end)
+            sessions.principal_changed(id, principal)
+
+        authenticator = Authenticator(
+            settings.master_keys, settings.metrics_key, table=keys, look=sync.look_for_caller, changed=key_changed
+        )
         ended = EndedSessions(postgres, lambda: sessions.keys(), lambda key: sessions.drop(key))
         sessions = Sessions(
             ids=SessionIds(keyring, settings.session_seconds),
@@ -151,6 +164,7 @@ async def open_gateway(
 
         arguments = ArgumentChecker()
         call_log = CallLog(metrics, NAMES, settings.call_log)
+        sync.follow(authenticator.catch_up)
         sync.follow(ended.catch_up)
         sync.on_swap(ended.swapped)
         pool.on_program_gone(sessions.end_programs)
@@ -166,6 +180,7 @@ async def open_gateway(
             asyncio.create_task(keep("sync", sync.run)),
             asyncio.create_task(keep("discovery", discovery.run)),
             asyncio.create_task(keep("sessions", sessions.run)),
+            asyncio.create_task(keep("keys", authenticator.run)),
             asyncio.create_task(keep("ended sessions", ended.run)),
             asyncio.create_task(keep("heartbeat", lambda: redis.keep_beating(*relay.holders))),
             asyncio.create_task(keep("event log", event_log.write)),
@@ -194,8 +209,9 @@ async def open_gateway(
                 sessions=sessions,
                 event_log=event_log,
                 inbox=inbox,
-                authenticator=Authenticator(settings.master_key, settings.metrics_key),
-                admission=Admission(settings.max_in_flight, settings.max_streams),
+                authenticator=authenticator,
+                keys=keys,
+                admission=admission,
                 metrics=metrics,
                 call_log=call_log,
                 draining=draining,

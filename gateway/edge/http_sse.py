@@ -14,7 +14,7 @@ from contextlib import aclosing
 from urllib.parse import parse_qs, urlsplit
 
 from gateway.edge.mcp import check_batches_exist, take_note
-from gateway.edge.request import Http
+from gateway.edge.request import Http, Protocol
 from gateway.edge.response import log_refusal, send_empty, stream
 from gateway.errors import GatewayError, InvalidRequest, NotReady
 from gateway.methods.call import Call, failure, invoke
@@ -42,8 +42,9 @@ async def serve_stream(gateway: Gateway, http: Http, principal: Principal) -> No
     gateway.metrics.sessions.inc()
     base = urlsplit(http.base_url(gateway.settings.public_url)).path
     endpoint = f"{base}/messages?session_id={session.id.text}"
+    http.protocol = Protocol.JSON_RPC  # what the stream carries
     try:
-        with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
+        with gateway.admission.stream(principal, http.guard), gateway.metrics.streams.track_inprogress():
             await stream(http, lambda: _frames(gateway, principal, session, endpoint))
     finally:
         try:
@@ -131,7 +132,7 @@ async def _carry_out(
     call = Call(
         gateway,
         principal,
-        gateway.sync.catalogue,
+        gateway.sync.catalogue.view(principal.grants),
         message,
         version=session.version,
         session=session,

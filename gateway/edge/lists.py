@@ -16,6 +16,7 @@ from gateway.model.catalogue import Catalogue
 from gateway.model.cursors import Cursors
 from gateway.model.listing import ListQuery
 from gateway.model.principals import Principal
+from gateway.model.view import View
 from gateway.protocol.messages import dump
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
 from gateway.tasks import end
@@ -24,34 +25,31 @@ _TOGETHER_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """A list as one principal asks for it; each thing is encoded once per catalogue for all that ask for the same."""
+class _List:
+    """A list as somebody asks for it; each thing is encoded once per view for all that ask for the same."""
 
     kind: str
-    principal: Principal
     query: ListQuery
     cursors: Cursors
 
-    def document(self, catalogue: Catalogue) -> bytes:
-        return catalogue.encoded(self._key("document"), lambda: dump(self._listed(catalogue)))
+    def document(self, view: View) -> bytes:
+        return view.encoded(self._key("document"), lambda: dump(self._listed(view)))
 
-    def content(self, catalogue: Catalogue) -> bytes:
+    def content(self, view: View) -> bytes:
         """A digest of the same without the registry's revision: whether there is anything new to tell."""
-        return catalogue.encoded(
-            self._key("content"), lambda: sha256(dump(self._listed(catalogue) | {"revision": 0})).digest()
-        )
+        return view.encoded(self._key("content"), lambda: sha256(dump(self._listed(view) | {"revision": 0})).digest())
 
-    def event(self, catalogue: Catalogue) -> bytes:
-        return catalogue.encoded(
+    def event(self, view: View) -> bytes:
+        return view.encoded(
             self._key("event"),
-            lambda: encode_event(self.document(catalogue), name=self.kind, id=str(catalogue.revision)),
+            lambda: encode_event(self.document(view), name=self.kind, id=str(view.catalogue.revision)),
         )
 
     def _key(self, what: str) -> Hashable:
-        return what, self.kind, self.principal.servers, self.query
+        return what, self.kind, self.query
 
-    def _listed(self, catalogue: Catalogue) -> dict[str, Any]:
-        return listed(self.kind, catalogue, self.principal, self.query, self.cursors)
+    def _listed(self, view: View) -> dict[str, Any]:
+        return listed(self.kind, view, self.query, self.cursors)
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
@@ -61,36 +59,42 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
     """
     how = http.list_as()
     query = ListQuery.from_query_string(http.query, gateway.cursors, is_stream=how is not ListAs.DOCUMENT)
-    view = _View(kind, principal, query, gateway.cursors)
+    shown = _List(kind, query, gateway.cursors)
     if how is ListAs.DOCUMENT:
-        body = view.document(gateway.sync.catalogue)
+        body = shown.document(gateway.sync.catalogue.view(principal.grants))
         await send_bytes(http, 200, body, headers=[(b"cache-control", b"no-cache")])
         return
 
     async def frames() -> AsyncGenerator[bytes, None]:
+        who = gateway.authenticator.current(principal) or principal
         catalogue = gateway.sync.catalogue
-        yield view.event(catalogue)
+        view = catalogue.view(who.grants)
+        yield shown.event(view)
         while how is ListAs.LIVE and not gateway.draining.is_set():
-            if await _next_catalogue(gateway, catalogue) is None:
+            if not await _change(gateway, catalogue, who):
                 yield KEEP_ALIVE
                 continue
             await asyncio.sleep(_TOGETHER_SECONDS)  # several changes in a row make one event
-            before, catalogue = catalogue, gateway.sync.catalogue
-            if view.content(before) != view.content(catalogue):
-                yield view.event(catalogue)
+            before, catalogue = view, gateway.sync.catalogue
+            who = gateway.authenticator.current(who) or who  # a key that is no longer taken ends the stream
+            view = catalogue.view(who.grants)
+            if shown.content(before) != shown.content(view):
+                yield shown.event(view)
 
-    with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
+    with gateway.admission.stream(principal, http.guard), gateway.metrics.streams.track_inprogress():
         await stream(http, frames)
 
 
-async def _next_catalogue(gateway: Gateway, catalogue: Catalogue) -> Catalogue | None:
-    """Wait for another catalogue; None when the keep-alive is due or the worker is on its way out."""
+async def _change(gateway: Gateway, catalogue: Catalogue, who: Principal) -> bool:
+    """Wait for another catalogue or other grants; False when the keep-alive is due or the worker is on its way out."""
     changing = asyncio.create_task(gateway.sync.changed_since(catalogue))
     leaving = asyncio.create_task(gateway.draining.wait())
+    waiting: set[asyncio.Task[Any]] = {changing, leaving}
+    if who.grants is not None:
+        waiting.add(asyncio.create_task(gateway.authenticator.changed_since(who)))
     try:
-        await asyncio.wait(
-            {changing, leaving}, timeout=gateway.settings.keepalive_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        return changing.result() if changing.done() else None
+        seconds = gateway.settings.keepalive_seconds
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return any(task.done() for task in waiting if task is not leaving)
     finally:
-        await end((changing, leaving))
+        await end(waiting)

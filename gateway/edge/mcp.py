@@ -74,7 +74,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
         call = Call(
             gateway,
             principal,
-            gateway.sync.catalogue,
+            gateway.sync.catalogue.view(principal.grants),
             message if isinstance(message, Request) else NOBODY,
             session.local.record.version,
             server,
@@ -96,8 +96,8 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
 
 async def _address_of(gateway: Gateway, principal: Principal, server: str) -> Address:
     """One server's own address. Raises UnknownServer or ServerDisabled."""
-    call = Call(gateway, principal, gateway.sync.catalogue, NOBODY)
-    await call.find(lambda catalogue: catalogue.enabled_server(server, principal))
+    call = Call(gateway, principal, gateway.sync.catalogue.view(principal.grants), NOBODY)
+    await call.find(lambda view: view.enabled_server(server))
     return Address(f"/mcp/servers/{server}/mcp", server, "server")
 
 
@@ -130,7 +130,8 @@ async def _initialize(
     gateway: Gateway, http: Http, principal: Principal, address: Address, how: Accepts, message: Request
 ) -> None:
     """Carry out `initialize` and open the session that it asks for."""
-    call = Call(gateway, principal, gateway.sync.catalogue, message, server=address.server, request_id=http.request_id)
+    view = gateway.sync.catalogue.view(principal.grants)
+    call = Call(gateway, principal, view, message, server=address.server, request_id=http.request_id)
     outcome, payload = await invoke(METHODS[address.table], call)
     headers: RawHeaders = []
     if outcome.reply is not None:

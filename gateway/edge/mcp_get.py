@@ -37,7 +37,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, session: Ses
             return _resumed(gateway, session, found)
         return _own(gateway, principal, session, found)
 
-    with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
+    with gateway.admission.stream(principal, http.guard), gateway.metrics.streams.track_inprogress():
         await stream(http, frames)
 
 
@@ -84,7 +84,7 @@ async def _own(
     gateway: Gateway, principal: Principal, session: Session, found: StoredStream | None
 ) -> AsyncGenerator[bytes, None]:
     """What the session's upstreams say by themselves, and that lists changed; first what an older stream did not."""
-    recording = gateway.event_log.begin(session.key, principal=principal.digest, own=True)
+    recording = gateway.event_log.begin(session.key, principal=principal.id, own=True)
     own_stream: GetStream | None = None
     try:
         own_stream = await gateway.sessions.listen(session, principal)

@@ -41,6 +41,7 @@ _SPEC: Json = {
         "prefix": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9._-]{0,63}$"},
         "timeout_seconds": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 86400},
         "validate_arguments": {"type": "boolean"},
+        "trust_annotations": {"type": "boolean"},
         "tags": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "maxItems": 64},
         "metadata": {"type": "object"},
     },

@@ -90,11 +90,12 @@ def _versions(entries: list[Entry], rest: str) -> dict[str, Any]:
 def _entries(gateway: Gateway, http: Http, principal: Principal) -> list[Entry]:
     base = http.base_url(gateway.settings.public_url)
     space = _namespace(base)
-    servers = [server for server in gateway.sync.catalogue.known(principal) if server.spec.enabled]
+    view = gateway.sync.catalogue.view(principal.grants)
+    servers = [server for server in view.known() if server.spec.enabled]
     newest = max((server.updated_at for server in servers), default=None)
     oldest = min((server.created_at for server in servers), default=None)
     alias = _GATEWAY_ALIAS
-    while alias in gateway.sync.catalogue.servers:
+    while alias in view.parts:
         alias = f"mcp-{alias}"
     own = {
         "name": f"{space}/{alias}",

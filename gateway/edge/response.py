@@ -15,8 +15,9 @@ from typing import Any
 
 from starlette.types import Message as AsgiMessage
 
+from gateway.access.limits import key_ended
 from gateway.deadlines import Scope
-from gateway.edge.request import Accepts, Http
+from gateway.edge.request import Accepts, Http, Protocol
 from gateway.errors import ClientLeft, GatewayError
 from gateway.observability.logs import FIELDS
 from gateway.protocol.messages import Failure, Id, Notification, Request, dump, encode
@@ -348,10 +349,21 @@ async def stream(
                 async for frame in parts:
                     await http.send({"type": "http.response.body", "body": frame, "more_body": True})
         except asyncio.CancelledError:
-            if not writing.is_cut:
+            if writing.is_cut:
+                return  # the client left; the scope's own end is quiet then
+            if (ended := key_ended(http.guard)) is None:
                 raise
-            return  # the client left; the scope's own end is quiet then
+            log_refusal(http, ended)
+            await http.send({"type": "http.response.body", "body": _farewell(http, ended), "more_body": True})
         finally:
             if leaving:
                 await end(leaving)
     await http.send({"type": "http.response.body", "body": b""})
+
+
+def _farewell(http: Http, error: GatewayError) -> bytes:
+    """The last event of a stream that ends before its time: why, in the protocol of its address."""
+    if http.protocol is Protocol.JSON_RPC:
+        said = Notification("notifications/message", {"level": "alert", "logger": "mcp-gateway", "data": error.detail})
+        return encode_event(encode(said), name="message")
+    return encode_event(dump(problem(error)), name="error")

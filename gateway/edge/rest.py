@@ -39,9 +39,9 @@ async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
     if http.method != "POST":
         await lists.serve(gateway, http, principal, "servers")
         return
-    fields = await _fields(gateway, http, principal, "servers")
+    fields = await read_fields(gateway, http, principal, "servers")
     if fields is not None:
-        await _manage(gateway, http, principal, "mcp.servers.register", fields)
+        await manage(gateway, http, principal, "mcp.servers.register", fields)
 
 
 async def server(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
@@ -49,30 +49,32 @@ async def server(gateway: Gateway, http: Http, principal: Principal, name: str) 
     http.accepts()
     fields: dict[str, Any] = {}
     if http.method in ("PUT", "PATCH"):
-        fields = dict(identified(_object(parse(await _body(gateway, http)))))
+        fields = dict(identified(as_object(parse(await read_body(gateway, http)))))
     if fields.pop("name", name) != name or fields.pop("server_id", name) != name:
         raise InvalidParams("The name in the body is not the one in the address.", "name")
     fields["name"] = name
-    await _manage(gateway, http, principal, _SERVER_METHODS[http.method], fields)
+    await manage(gateway, http, principal, _SERVER_METHODS[http.method], fields)
 
 
 async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """Ask the server now what it offers (otherwise every minute)."""
-    await _manage(gateway, http, principal, "mcp.servers.refresh", {"name": name})
+    await manage(gateway, http, principal, "mcp.servers.refresh", {"name": name})
 
 
-async def _manage(gateway: Gateway, http: Http, principal: Principal, method: str, fields: Mapping[str, Any]) -> None:
-    """Carry out one change or question about the registry, and answer with its document."""
+async def manage(
+    gateway: Gateway, http: Http, principal: Principal, method: str, fields: Mapping[str, Any], status: int = 200
+) -> None:
+    """Carry out one change or question of our own methods, and answer with its document."""
     outcome, body = await invoke(METHODS["rest"], _call(gateway, http, principal, method, fields), _result)
     if outcome.error is not None:
         outcome.error.logged = True
         raise outcome.error
-    await send_bytes(http, 200, body)
+    await send_bytes(http, status, body)
 
 
 async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
     """Call a tool: `{"name", "arguments"}` gives `{"server", "tool", "result"}`."""
-    fields = await _fields(gateway, http, principal, "tools/call")
+    fields = await read_fields(gateway, http, principal, "tools/call")
     if fields is None:
         return
 
@@ -99,7 +101,7 @@ async def prompts_get(gateway: Gateway, http: Http, principal: Principal) -> Non
 
 
 async def _plain(gateway: Gateway, http: Http, principal: Principal, method: str, required: str) -> None:
-    fields = await _fields(gateway, http, principal, method)
+    fields = await read_fields(gateway, http, principal, method)
     if fields is None:
         return
     if required not in fields:
@@ -152,21 +154,21 @@ def _json(outcome: Outcome) -> Any:
     return reply.result if reply.raw is None else orjson.Fragment(bytes(reply.raw))
 
 
-async def _fields(gateway: Gateway, http: Http, principal: Principal, table: str) -> dict[str, Any] | None:
+async def read_fields(gateway: Gateway, http: Http, principal: Principal, table: str) -> dict[str, Any] | None:
     """The REST body's fields, or None after a JSON-RPC body was answered as such."""
-    value = parse(await _body(gateway, http))
+    value = parse(await read_body(gateway, http))
     if isinstance(value, list) or (isinstance(value, dict) and "jsonrpc" in value):
         await rpc.take(gateway, http, principal, table, value)
         return None
     http.accepts()
-    return _object(value)
+    return as_object(value)
 
 
-async def _body(gateway: Gateway, http: Http) -> bytes:
+async def read_body(gateway: Gateway, http: Http) -> bytes:
     return await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
 
 
-def _object(value: Any) -> dict[str, Any]:
+def as_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidParams("The body must be a JSON object.")
     return value
@@ -186,4 +188,5 @@ def _tool_params(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _call(gateway: Gateway, http: Http, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:
     request = Request(_ID, method, params)
-    return Call(gateway, principal, gateway.sync.catalogue, request, request_id=http.request_id, guard=http.guard)
+    view = gateway.sync.catalogue.view(principal.grants)
+    return Call(gateway, principal, view, request, request_id=http.request_id, guard=http.guard)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
-from gateway.edge import health, http_sse, lists, mcp, no_oauth, openapi, registry_documents, rest, rpc, welcome
+from gateway.edge import health, http_sse, keys, lists, mcp, no_oauth, openapi, registry_documents, rest, rpc, welcome
 from gateway.edge.request import Protocol
 
 Handler = Callable[..., Awaitable[None]]
@@ -52,6 +52,8 @@ PATHS: dict[str, Route] = {
     "/mcp/prompts/get": Route(rest.prompts_get, _POST),
     "/v1/mcp/registry.json": _REGISTRY,
     "/v0.1/servers": _REGISTRY,
+    "/keys": Route(keys.keys, ("GET", "HEAD", "POST", "DELETE")),
+    "/whoami": Route(keys.whoami, _GET),
     "/openapi.json": Route(openapi.serve, _GET),
     "/healthz": Route(health.healthz, _GET, door=Door.OPEN),
     "/readyz": Route(health.readyz, _GET, door=Door.READY),
@@ -70,14 +72,22 @@ BELOW_SERVERS: dict[str, Route] = {
 }
 """What stands below `/mcp/servers/{name}`."""
 
+BELOW_KEYS: dict[str, Route] = {
+    "": Route(keys.key, ("GET", "HEAD", "PATCH", "DELETE")),
+    "rotate": Route(keys.rotate, _POST),
+    "access": Route(keys.access, ("GET", "HEAD", "POST")),
+}
+"""What stands below `/keys/{id}`."""
+
 
 def match(path: str) -> tuple[Route | None, tuple[str, ...]]:
     """Find what serves a path, and the path's parameters."""
     if (route := PATHS.get(path)) is not None:
         return route, ()
-    if path.startswith("/mcp/servers/"):
-        name, _, rest_of_path = path[len("/mcp/servers/") :].partition("/")
-        return BELOW_SERVERS.get(rest_of_path) if name else None, (name,)
+    for prefix, routes in (("/mcp/servers/", BELOW_SERVERS), ("/keys/", BELOW_KEYS)):
+        if path.startswith(prefix):
+            name, _, rest_of_path = path[len(prefix) :].partition("/")
+            return routes.get(rest_of_path) if name else None, (name,)
     if path.startswith("/v0.1/servers/"):
         return _REGISTRY, ()
     return None, ()

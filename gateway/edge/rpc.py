@@ -30,7 +30,7 @@ async def take(gateway: Gateway, http: Http, principal: Principal, table: str, v
     call = Call(
         gateway,
         principal,
-        gateway.sync.catalogue,
+        gateway.sync.catalogue.view(principal.grants),
         request,
         events=response,
         request_id=http.request_id,

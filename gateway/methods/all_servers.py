@@ -12,9 +12,9 @@ from typing import Any
 from gateway import version
 from gateway.errors import InvalidParams
 from gateway.methods.call import Call, Handler
-from gateway.model.catalogue import Target
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
+from gateway.model.parts import Target
 from gateway.model.server import Server
 from gateway.protocol import versions
 from gateway.protocol.messages import Reply, dump
@@ -39,7 +39,7 @@ async def initialize(
 
 
 def _instructions(call: Call) -> str:
-    servers = call.catalogue.visible(call.principal)
+    servers = call.view.visible()
     listed = "; ".join(
         f"{server.name}: {(server.spec.description or server.spec.title or '').strip()[:120]}".rstrip(": ")
         for server in servers[:50]
@@ -57,21 +57,21 @@ def _listing(kind: str) -> Handler:
     key, identity = KINDS[kind].key, KINDS[kind].identity
 
     async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Reply:
-        cursors, principal = call.gateway.cursors, call.principal
+        cursors, view = call.gateway.cursors, call.view
         after = cursors.read(cursor)
 
         def encode() -> bytes:
-            items = call.catalogue.items(kind, principal)
+            items = view.items(kind)
             size = call.gateway.settings.page_size
             rest = [item for _, item in items if after is None or item[identity] > after]
             result: dict[str, Any] = {key: rest[:size]}
             if len(rest) > size:
                 result["nextCursor"] = cursors.after(rest[size - 1][identity])
-            if down := unreachable(call.catalogue.visible(principal)):
+            if down := unreachable(view.visible()):
                 result["_meta"] = {UNREACHABLE_META: down}
             return dump(result)
 
-        return Reply(call.request.id, None, call.catalogue.encoded((kind, principal.servers, after), encode))
+        return Reply(call.request.id, None, view.encoded((kind, after), encode))
 
     list_items.__doc__ = f"List the {kind} of all servers, a page at a time."
     return list_items
@@ -85,12 +85,12 @@ def _filtered(kind: str) -> Handler:
         query = ListQuery.from_params(params, call.gateway.cursors)
         if query.limit is None:
             query = replace(query, limit=call.gateway.settings.page_size)
-        found = [item for server, item in call.catalogue.items(kind, call.principal) if query.takes(server, item)]
+        found = [item for server, item in call.view.items(kind) if query.takes(server, item)]
         items, last = query.page(found, lambda item: str(item[identity]))
         result: dict[str, Any] = {key: items, "total": len(found)}
         if last is not None:
             result["nextCursor"] = call.gateway.cursors.after(last)
-        if down := unreachable(call.catalogue.visible(call.principal)):
+        if down := unreachable(call.view.visible()):
             result["_meta"] = {UNREACHABLE_META: down}
         return result
 
@@ -117,9 +117,9 @@ async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) 
         raise InvalidParams("'name' must be a string, the tool's name.", "name")
     if not (arguments is None or isinstance(arguments, dict)):
         raise InvalidParams("'arguments' must be an object.", "arguments")
-    target, seen = call.catalogue.public["tools"].get(name), call.principal.servers
-    if target is None or not (seen is None or target.server.name in seen):
-        target = await call.find(lambda catalogue: catalogue.tool(name, call.principal))
+    target = call.view.public["tools"].get(name)
+    if target is None:
+        target = await call.find(lambda view: view.tool(name))
     call.reached.named, call.reached.tool = target.server.name, target.local
     if target.server.spec.validate_arguments and (refused := check_arguments(call, target)) is not None:
         return refused
@@ -185,7 +185,7 @@ async def prompts_get(call: Call, /, name: Any, arguments: Any = None, **_: Any)
         raise InvalidParams("'name' must be a string, the prompt's name.", "name")
     if not (arguments is None or isinstance(arguments, dict)):
         raise InvalidParams("'arguments' must be an object.", "arguments")
-    target = await call.find(lambda catalogue: catalogue.prompt(name, call.principal))
+    target = await call.find(lambda view: view.prompt(name))
     return _linked(call, target, await call.forward(target.server, _renamed_params(call, target)), "messages")
 
 
@@ -193,7 +193,7 @@ async def resources_read(call: Call, /, uri: Any, **_: Any) -> Reply:
     """Read the resource that a URI leads to; its contents come back under the URI that was asked for."""
     if not isinstance(uri, str):
         raise InvalidParams("'uri' must be a string.", "uri")
-    target = await call.find(lambda catalogue: catalogue.resource(uri, call.principal))
+    target = await call.find(lambda view: view.resource(uri))
     reply = await call.forward(target.server, {**call.request.params, "uri": target.local})
     return reply if target.local == uri else _renamed(reply, target.local, uri)
 
@@ -213,10 +213,10 @@ async def completion_complete(call: Call, /, ref: Any, argument: Any = None, **_
     """Complete an argument of the prompt or resource template that `ref` names."""
     match ref:
         case {"type": "ref/prompt", "name": str(name)}:
-            target = await call.find(lambda catalogue: catalogue.prompt(name, call.principal))
+            target = await call.find(lambda view: view.prompt(name))
             local = {**ref, "name": target.local}
         case {"type": "ref/resource", "uri": str(uri)}:
-            target = await call.find(lambda catalogue: catalogue.template(uri, call.principal))
+            target = await call.find(lambda view: view.template(uri))
             local = {**ref, "uri": target.local}
         case _:
             raise InvalidParams("'ref' must be a ref/prompt with a name or a ref/resource with a uri.", "ref")
@@ -237,7 +237,7 @@ def _subscribing(*, to: bool) -> Handler:
         session = call.in_session()
         if not isinstance(uri, str):
             raise InvalidParams("'uri' must be a string.", "uri")
-        target = await call.find(lambda catalogue: catalogue.resource(uri, call.principal))
+        target = await call.find(lambda view: view.resource(uri))
         if to:
             session.check_subscription(target.server.name, target.local, call.gateway.settings.max_subscriptions)
         reply = await call.forward(target.server, {**call.request.params, "uri": target.local})

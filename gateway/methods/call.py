@@ -21,6 +21,7 @@ from jsonrpcserver.exceptions import JsonRpcError
 from jsonrpcserver.request import Request as LibraryRequest
 from oslash.either import Left
 
+from gateway.access.limits import key_ended
 from gateway.deadlines import Guard
 from gateway.errors import (
     ClientLeft,
@@ -32,9 +33,9 @@ from gateway.errors import (
     UpstreamFailure,
 )
 from gateway.methods.services import Gateway
-from gateway.model.catalogue import Catalogue
 from gateway.model.principals import Principal
 from gateway.model.server import Server
+from gateway.model.view import View
 from gateway.observability.call_log import Reached
 from gateway.protocol.messages import Failure, Id, Reply, Request, encode
 from gateway.protocol.versions import METHODS_OF
@@ -53,7 +54,7 @@ log = logging.getLogger("gateway.methods")
 
 @dataclass(slots=True)  # not frozen, as all that is made for each call: that takes four times as long
 class Call:
-    """One request, admitted: who asks, at which address, and what is offered at this moment.
+    """One request, admitted: who asks, at which address, and what they see at this moment.
 
     `server` is the name in `/mcp/servers/{name}/mcp`, None at the aggregate; `version` and `session` are None outside
     MCP. `events` takes what comes before the answer. The face that makes a call may set this; from `invoke` on nobody
@@ -62,7 +63,7 @@ class Call:
 
     gateway: Gateway
     principal: Principal
-    catalogue: Catalogue
+    view: View
     request: Request
     version: str | None = None
     server: str | None = None
@@ -76,17 +77,17 @@ class Call:
     """What may end the task that carries the call out; None where nobody else has one."""
     reached: Reached = field(default_factory=Reached)
 
-    async def find(self, look: Callable[[Catalogue], Found]) -> Found:
+    async def find(self, look: Callable[[View], Found]) -> Found:
         """Look something up; what is unknown may have been registered a moment ago at another worker."""
         try:
-            return look(self.catalogue)
+            return look(self.view)
         except UnknownName:
-            await self.gateway.sync.catch_up_for_caller(self.catalogue)
-        newest = self.gateway.sync.catalogue
+            await self.gateway.sync.catch_up_for_caller(self.view.catalogue)
+        newest = self.gateway.sync.catalogue.view(self.principal.grants)
         try:
             return look(newest)
         except UnknownName as error:
-            error.suggest(newest.near(error.kind, error.name, self.principal))
+            error.suggest(newest.near(error.kind, error.name))
             raise
 
     async def forward(self, server: Server, params: Mapping[str, Any]) -> Reply:
@@ -174,6 +175,11 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
         outcome = Outcome(request.id, reply, error, call.reached)
         body = present(outcome)
     except (asyncio.CancelledError, ClientLeft):
+        if (ended := key_ended(call.guard)) is not None:
+            outcome, label = Outcome(request.id, None, ended, call.reached), str(ended.code)
+            body = present(outcome)
+            call.gateway.call_log.write(call, label, time.perf_counter() - began, len(body))
+            return outcome, body
         call.gateway.call_log.write(call, "cancelled", time.perf_counter() - began, 0)
         raise
     call.gateway.call_log.write(call, label, time.perf_counter() - began, len(body))

@@ -1,6 +1,7 @@
 """MCP at one server's address, `/mcp/servers/{name}/mcp`: transparent. Its own names, lists, cursors and capabilities.
 
-The stored lists answer only when the server does not.
+The stored lists answer only when the server does not, and for callers who may not see all of the server: they get what
+their view holds of it, under the server's own names, and nothing that a server says of itself as a whole.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 from gateway.errors import (
     InvalidParams,
     OutcomeUnknown,
+    UnknownPrompt,
+    UnknownResource,
+    UnknownTool,
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnreachable,
@@ -19,16 +23,21 @@ from gateway.errors import (
 from gateway.methods.all_servers import UNREACHABLE_META, check_arguments, ping, unreachable
 from gateway.methods.call import Call, Handler
 from gateway.methods.listed import check_listed
-from gateway.model.catalogue import Target
 from gateway.model.kinds import KINDS
+from gateway.model.names import near
+from gateway.model.parts import Part, Target
 from gateway.model.server import Server
+from gateway.model.view import local_uri
 from gateway.protocol import versions
-from gateway.protocol.messages import Reply
+from gateway.protocol.messages import Reply, dump
+
+_UNKNOWN = {"tools": UnknownTool, "prompts": UnknownPrompt}
 
 
-async def _addressed(call: Call) -> Server:
+async def _addressed(call: Call) -> tuple[Server, Part]:
+    """The server of the address, and what the caller sees of it. Raises UnknownServer or ServerDisabled."""
     name = call.server or ""
-    return await call.find(lambda catalogue: catalogue.enabled_server(name, call.principal))
+    return await call.find(lambda view: (view.enabled_server(name), view.parts[name]))
 
 
 async def initialize(
@@ -37,25 +46,65 @@ async def initialize(
     """Open a session with one server: what it says of itself is passed on."""
     if not isinstance(protocolVersion, str):
         raise InvalidParams("'protocolVersion' must be a string.", "protocolVersion")
-    server = await _addressed(call)
+    server, part = await _addressed(call)
     known: Any = server.offers if server.offers.version else await call.gateway.pool[server].handshake()
     result = {
         "protocolVersion": versions.negotiate(protocolVersion),
         "capabilities": versions.forwardable(known.capabilities),
         "serverInfo": known.server_info or {"name": server.name, "version": "unknown"},
     }
-    return result if known.instructions is None else result | {"instructions": known.instructions}
+    if known.instructions is None or part.grants is not None:  # they speak of everything that it has
+        return result
+    return result | {"instructions": known.instructions}
 
 
-async def forward(call: Call, /, **params: Any) -> Reply:
-    """Pass a request on as it is."""
-    return await call.forward(await _addressed(call), params)
+async def _check_name(call: Call, part: Part, kind: str, name: object) -> None:
+    """Let a tool or prompt pass that the caller may use. Raises UnknownTool, UnknownPrompt or UpstreamError."""
+    if part.locals is None:
+        await check_listed(call, part.server, kind, name)
+    elif not (isinstance(name, str) and name in part.locals[kind]):
+        error = _UNKNOWN[kind](str(name))
+        error.suggest(near(error.name, part.locals[kind]))
+        raise error
+
+
+def _local_params(part: Part, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The params with the URI as it is passed on. Raises UnknownResource for one that may not be seen."""
+    uri = params.get("uri")
+    if part.grants is None:
+        return params
+    local = local_uri(part, uri) if isinstance(uri, str) else None
+    if local is None:
+        raise UnknownResource(str(uri))
+    return {**params, "uri": local}
+
+
+async def resources_read(call: Call, /, **params: Any) -> Reply:
+    """Pass the request for a resource on."""
+    server, part = await _addressed(call)
+    return await call.forward(server, _local_params(part, call.request.params))
+
+
+async def completion_complete(call: Call, /, ref: Any = None, **params: Any) -> Reply:
+    """Pass a completion on, of a prompt or a template that the caller may use."""
+    server, part = await _addressed(call)
+    if part.grants is None:
+        return await call.forward(server, call.request.params)
+    match ref:
+        case {"type": "ref/prompt", "name": str(name)}:
+            await _check_name(call, part, "prompts", name)
+        case {"type": "ref/resource", "uri": str(uri)}:
+            if not part.sees("templates", uri) and local_uri(part, uri) is None:
+                raise UnknownResource(uri)
+        case _:
+            raise InvalidParams("'ref' must be a ref/prompt with a name or a ref/resource with a uri.", "ref")
+    return await call.forward(server, call.request.params)
 
 
 async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     """Pass a tool call on, if its arguments pass where the server wants them checked."""
-    server = await _addressed(call)
-    await check_listed(call, server, "tools", name)
+    server, part = await _addressed(call)
+    await _check_name(call, part, "tools", name)
     if isinstance(name, str) and server.spec.validate_arguments:
         refused = check_arguments(call, Target(server, name))
         if refused is not None:
@@ -67,15 +116,16 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
 
 async def prompts_get(call: Call, /, name: Any = None, **params: Any) -> Reply:
     """Pass the request for a prompt on."""
-    server = await _addressed(call)
-    await check_listed(call, server, "prompts", name)
+    server, part = await _addressed(call)
+    await _check_name(call, part, "prompts", name)
     return await call.forward(server, call.request.params)
 
 
 async def set_level(call: Call, /, level: Any = None, **params: Any) -> Reply:
     """Pass a log level on, and remember it for upstream sessions to come."""
     session = call.in_session()
-    reply = await call.forward(await _addressed(call), call.request.params)
+    server, _ = await _addressed(call)
+    reply = await call.forward(server, call.request.params)
     if isinstance(level, str):
         await session.remember_level(level)
     return reply
@@ -83,10 +133,12 @@ async def set_level(call: Call, /, level: Any = None, **params: Any) -> Reply:
 
 def _subscribing(*, to: bool) -> Handler:
     async def subscribe(call: Call, /, uri: Any = None, **params: Any) -> Reply:
-        session, server = call.in_session(), await _addressed(call)
+        session, (server, part) = call.in_session(), await _addressed(call)
+        local = _local_params(part, call.request.params)
+        uri = local.get("uri")
         if to and isinstance(uri, str):
             session.check_subscription(server.name, uri, call.gateway.settings.max_subscriptions)
-        reply = await call.forward(server, call.request.params)
+        reply = await call.forward(server, local)
         if isinstance(uri, str):
             await session.subscribed(server.name, uri, to=to)
         return reply
@@ -98,7 +150,9 @@ def _listing(kind: str) -> Handler:
     key = KINDS[kind].key
 
     async def list_items(call: Call, /, **params: Any) -> Reply | Mapping[str, Any]:
-        server = await _addressed(call)
+        server, part = await _addressed(call)
+        if part.grants is not None:
+            return _listed(call, part, kind, params.get("cursor"))
         try:
             return await call.forward(server, params)
         except (UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError, OutcomeUnknown):
@@ -110,6 +164,25 @@ def _listing(kind: str) -> Handler:
     return list_items
 
 
+def _listed(call: Call, part: Part, kind: str, cursor: Any) -> Reply:
+    """A page of what the caller sees of a server's list, as the registry knows it."""
+    what, cursors, size = KINDS[kind], call.gateway.cursors, call.gateway.settings.page_size
+    after = cursors.read(cursor)
+
+    def encode() -> bytes:
+        items = sorted(part.listed(kind), key=lambda item: str(item[what.identity]))
+        rest = [item for item in items if after is None or item[what.identity] > after]
+        result: dict[str, Any] = {what.key: rest[:size]}
+        if len(rest) > size:
+            result["nextCursor"] = cursors.after(rest[size - 1][what.identity])
+        if down := unreachable([part.server]):
+            result["_meta"] = {UNREACHABLE_META: down}
+        return dump(result)
+
+    view = call.gateway.sync.catalogue.view(call.principal.grants)
+    return Reply(call.request.id, None, view.encoded((part.server.name, kind, after), encode))
+
+
 METHODS: dict[str, Handler] = {
     "initialize": initialize,
     "ping": ping,
@@ -117,10 +190,10 @@ METHODS: dict[str, Handler] = {
     "tools/call": tools_call,
     "resources/list": _listing("resources"),
     "resources/templates/list": _listing("templates"),
-    "resources/read": forward,
+    "resources/read": resources_read,
     "prompts/list": _listing("prompts"),
     "prompts/get": prompts_get,
-    "completion/complete": forward,
+    "completion/complete": completion_complete,
     "resources/subscribe": _subscribing(to=True),
     "resources/unsubscribe": _subscribing(to=False),
     "logging/setLevel": set_level,

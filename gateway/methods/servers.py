@@ -17,17 +17,35 @@ from gateway.errors import (
     UnknownServer,
 )
 from gateway.methods.call import Call, Handler
-from gateway.model.catalogue import Catalogue
 from gateway.model.cursors import Cursors
+from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
-from gateway.model.principals import Principal, require_administrator
+from gateway.model.principals import require_role
 from gateway.model.server import STDIO, Server, ServerSpec
 from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
+from gateway.model.view import View
 from gateway.net.resolver import NotResolved
 from gateway.registry.discovery import CLAIM_SECONDS
 from gateway.registry.servers import Change
 
 _REGISTRATION_SECONDS = 2.0
+_SHOWN_TO_USERS = frozenset(
+    {
+        "name",
+        "server_id",
+        "title",
+        "description",
+        "transport_type",
+        "enabled",
+        "tags",
+        "state",
+        "reason",
+        "discovered_at",
+        "unreachable_since",
+        "protocol_version",
+        "server_info",
+    }
+)
 
 
 async def register_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
@@ -59,7 +77,7 @@ async def update_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 
 
 async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[str, Any]:
-    require_administrator(call.principal)
+    require_role(call.principal, "operator", "change servers")
     fields.pop("_meta", None)
     fields = dict(identified(fields))
     if not read_fields(fields).get("name"):
@@ -97,7 +115,7 @@ def _without_programs(change: Change) -> Change:
 
 async def remove_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Forget a server."""
-    require_administrator(call.principal)
+    require_role(call.principal, "operator", "change servers")
     name = _only_name(fields)
     await call.gateway.servers.remove(name)
     await call.gateway.sync.announce()
@@ -106,9 +124,9 @@ async def remove_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 
 async def refresh_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Ask a server now what it offers."""
-    require_administrator(call.principal)
+    require_role(call.principal, "operator", "change servers")
     name = _only_name(fields)
-    server = await call.find(lambda catalogue: catalogue.enabled_server(name, call.principal))
+    server = await call.find(lambda view: view.enabled_server(name))
     await call.gateway.discovery.discover(server.name, 4 * _REGISTRATION_SECONDS)
     return (await _current(call, name)).public()
 
@@ -116,41 +134,47 @@ async def refresh_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 async def get_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Show one server."""
     name = _only_name(fields)
-    server = await call.find(lambda catalogue: catalogue.server(name, call.principal))
-    return server.public() | {"breaker": call.gateway.pool.breakers().get(name, "closed")}
+    server = await call.find(lambda view: view.server(name))
+    view = call.gateway.sync.catalogue.view(call.principal.grants)
+    return document_of(server, view) | {"breaker": call.gateway.pool.breakers().get(name, "closed")}
+
+
+def document_of(server: Server, view: View) -> dict[str, Any]:
+    """A server as JSON: all of it for who manages servers, else how it can be used, with counts of what is seen."""
+    if view.grants is None:
+        return server.public()
+    part = view.parts[server.name]
+    shown = {name: value for name, value in server.public().items() if name in _SHOWN_TO_USERS}
+    return shown | {"counts": {kind: len(part.listed(kind)) for kind in KINDS}}
 
 
 async def list_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
     """Show the servers that are asked for."""
     cursors = call.gateway.cursors
-    return listed("servers", call.catalogue, call.principal, ListQuery.from_params(params, cursors), cursors)
+    return listed("servers", call.view, ListQuery.from_params(params, cursors), cursors)
 
 
-def listed(kind: str, catalogue: Catalogue, principal: Principal, query: ListQuery, cursors: Cursors) -> dict[str, Any]:
+def listed(kind: str, view: View, query: ListQuery, cursors: Cursors) -> dict[str, Any]:
     """The document of one list: `{kind: [...], "revision": n, "total": n, "next_cursor": …}`, items with their server.
 
     `total` counts what the filter takes, `next_cursor` is null on the last page. Templates come with the first page.
     """
     if kind == "servers":
-        shown = [(server, server.public()) for server in catalogue.known(principal)]
+        shown = [(server, document_of(server, view)) for server in view.known()]
         found = [document for server, document in shown if query.takes(server, document)]
     else:
-        found = _with_server(kind, catalogue, principal, query)
+        found = _with_server(kind, view, query)
     items, last = query.page(found, lambda item: str(item["uri" if kind == "resources" else "name"]))
-    document: dict[str, Any] = {kind: items, "revision": catalogue.revision, "total": len(found)}
+    document: dict[str, Any] = {kind: items, "revision": view.catalogue.revision, "total": len(found)}
     document["next_cursor"] = None if last is None else cursors.after(last)
     if kind == "resources":
-        templates = _with_server("templates", catalogue, principal, query) if query.after is None else []
+        templates = _with_server("templates", view, query) if query.after is None else []
         document["resourceTemplates"] = templates
     return document
 
 
-def _with_server(kind: str, catalogue: Catalogue, principal: Principal, query: ListQuery) -> list[Any]:
-    return [
-        {**item, "server": server.name}
-        for server, item in catalogue.items(kind, principal)
-        if query.takes(server, item)
-    ]
+def _with_server(kind: str, view: View, query: ListQuery) -> list[Any]:
+    return [{**item, "server": server.name} for server, item in view.items(kind) if query.takes(server, item)]
 
 
 async def _vet(call: Call, fields: Mapping[str, Any]) -> None:
@@ -168,7 +192,7 @@ async def _vet(call: Call, fields: Mapping[str, Any]) -> None:
 async def _current(call: Call, name: str) -> Server:
     """The server as the registry has it now."""
     await call.gateway.sync.catch_up()
-    return call.gateway.sync.catalogue.server(name, call.principal)
+    return call.gateway.sync.catalogue.whole.server(name)
 
 
 def _server_name(fields: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from gateway.access.authenticator import Authenticator
+from gateway.access.key_table import KeyTable
 from gateway.access.limits import Admission
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
@@ -48,6 +49,7 @@ class Gateway:
     event_log: EventLog
     inbox: Inbox
     authenticator: Authenticator
+    keys: KeyTable
     admission: Admission
     metrics: Metrics
     call_log: CallLog

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.methods import all_servers, one_server, servers
-from gateway.methods.call import Table, table_of
+from gateway.methods import all_servers, keys, one_server, servers
+from gateway.methods.call import Handler, Table, table_of
 
-_BOTH_SPELLINGS = servers.METHODS | {name.replace(".", "/"): each for name, each in servers.METHODS.items()}
+
+def _both_spellings(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
+    return {**handlers, **{name.replace(".", "/"): each for name, each in handlers.items()}}
+
+
+_SERVERS, _KEYS = _both_spellings(servers.METHODS), _both_spellings(keys.METHODS)
 
 METHODS: Mapping[str, Table] = {
     "aggregate": table_of(all_servers.METHODS),
     "server": table_of(one_server.METHODS),
-    "rpc": table_of(all_servers.OUTSIDE_MCP | _BOTH_SPELLINGS),
-    "servers": table_of(_BOTH_SPELLINGS),
+    "rpc": table_of(all_servers.OUTSIDE_MCP | _SERVERS | _KEYS),
+    "servers": table_of(_SERVERS),
+    "keys": table_of(_KEYS),
     "tools/call": table_of({"tools/call": all_servers.tools_call}),
     "resources/read": table_of({"resources/read": all_servers.resources_read}),
     "prompts/get": table_of({"prompts/get": all_servers.prompts_get}),
-    "rest": table_of(all_servers.METHODS | servers.METHODS | {"mcp.servers.replace": servers.replace_server}),
+    "rest": table_of(
+        all_servers.METHODS | servers.METHODS | keys.METHODS | {"mcp.servers.replace": servers.replace_server}
+    ),
 }
 """Every method, by the kind of address that serves it; `rest` is what the REST faces invoke."""
 

@@ -1,29 +1,34 @@
-"""Who a request comes from, and what they may see and do: the seam for keys with grants."""
+"""Who a request comes from, and what they may see and do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.errors import Forbidden
+from gateway.errors import RoleNeeded
+from gateway.model.grants import Grants
+
+ROLES = ("admin", "operator", "user")
+"""What a role may do is what those after it may, and more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody we know; `digest` stands for the credential without revealing it."""
+    """Somebody we know, by a key.
 
+    `id` is what sessions, streams and records are bound to: the key's id, or `master`; it is the same after the secret
+    was replaced. `role` is `admin` (everything), `operator` (servers, no keys) or `user` (what `grants` give).
+    """
+
+    id: str
     name: str
-    digest: str
-    administrator: bool = False
-    servers: frozenset[str] | None = frozenset()
-    """The servers that it may see and call; None for all."""
+    role: str = "user"
+    grants: Grants | None = None
+    """What it sees and calls; None for all."""
+    ends: float | None = None
+    """When its key expires, in seconds since the epoch; infinite for never, None for the master key."""
 
 
-def may_see(principal: Principal, server: str) -> bool:
-    """Tell whether the principal may see and call this server."""
-    return principal.servers is None or server in principal.servers
-
-
-def require_administrator(principal: Principal) -> None:
-    """Refuse a change of the registry to others. Raises Forbidden."""
-    if not principal.administrator:
-        raise Forbidden("Only an administrator may change the registry.")
+def require_role(principal: Principal, role: str, what: str) -> None:
+    """Let those pass who have a role or a higher one. Raises RoleNeeded."""
+    if ROLES.index(principal.role) > ROLES.index(role):
+        raise RoleNeeded(role, what)

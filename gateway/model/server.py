@@ -39,6 +39,8 @@ class ServerSpec:
     prefix: str | None = None
     timeout_seconds: float | None = None
     validate_arguments: bool = False
+    trust_annotations: bool = True
+    """Whether what it says of its tools (`readOnlyHint` and so on) is believed where grants ask for it."""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sealed_away: bool = False
@@ -80,6 +82,7 @@ class ServerSpec:
             "prefix": self.prefix,
             "timeout_seconds": self.timeout_seconds,
             "validate_arguments": self.validate_arguments,
+            "trust_annotations": self.trust_annotations,
             "tags": list(self.tags),
             "metadata": self.metadata,
         }
@@ -135,6 +138,11 @@ class Server:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.spec.name)
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it takes calls."""
+        return self.spec.enabled and not self.spec.sealed_away
 
     def public(self) -> dict[str, Any]:
         """The stored server as JSON, secrets redacted."""

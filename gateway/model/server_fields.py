@@ -335,6 +335,7 @@ _READERS: Mapping[str, Any] = {
     "prefix": _read_prefix,
     "timeout_seconds": _read_timeout,
     "validate_arguments": _read_flag,
+    "trust_annotations": _read_flag,
     "tags": _read_tags,
     "metadata": _read_metadata,
 }

@@ -74,4 +74,4 @@ def _encode(signed: bytes) -> str:
 
 
 def _owner(principal: Principal, address: str) -> bytes:
-    return hashlib.sha256(f"{principal.digest}\0{address}".encode()).digest()[:8]
+    return hashlib.sha256(f"{principal.id}\0{address}".encode()).digest()[:8]

@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 from gateway.errors import StoreUnavailable
 from gateway.model.catalogue import Catalogue
+from gateway.model.view import Snapshot
 from gateway.registry.servers import Read, ServerTable
 from gateway.stores.hints import Hints
 from gateway.tasks import end
@@ -109,13 +110,18 @@ class Sync:
             await self._read()
             self._served = serving
 
-    async def catch_up_for_caller(self, seen: Catalogue) -> bool:
+    async def catch_up_for_caller(self, seen: Snapshot) -> bool:
         """Look because a caller named something that is unknown in `seen`; True if there is another catalogue.
 
         Rate-limited, and bounded: a call for a name that does not exist must not wait for a database that is gone.
         """
         if self.catalogue is not seen:
             return True
+        await self.look_for_caller()
+        return self.catalogue is not seen
+
+    async def look_for_caller(self) -> None:
+        """Look because a caller named something that is unknown here. Rate-limited, and bounded."""
         due = self._clock() - self._looked_for_caller >= _LOOK_AT_MOST_EVERY
         if self.degraded is None and (due or self._lock.locked()):
             self._looked_for_caller = self._clock()
@@ -123,8 +129,7 @@ class Sync:
                 async with asyncio.timeout(_CALLER_SECONDS):
                     await self.catch_up()
             except (StoreUnavailable, TimeoutError):
-                return False
-        return self.catalogue is not seen
+                pass
 
     async def changed_since(self, catalogue: Catalogue) -> Catalogue:
         """Wait until the catalogue is another one than this; return it."""

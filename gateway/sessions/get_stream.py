@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from gateway.errors import GatewayError
-from gateway.model.catalogue import Catalogue
-from gateway.model.principals import Principal, may_see
+from gateway.model.grants import Grants
+from gateway.model.view import View
 from gateway.protocol import versions
 from gateway.protocol.exchange import Ask, Changed, Emit, SendBack, read_notification, read_request
 from gateway.protocol.messages import Failure, Message, Notification, Request, encode
@@ -48,15 +48,15 @@ class GetStream:
         translation: Callable[[], Translation],
         upstream: UpstreamSessions,
         links: Links,
-        principal: Principal,
+        grants: Grants | None,
         dropped: Callable[[], None],
     ) -> None:
-        """`server` is set at one server's own address; of servers that the principal may not see nothing is heard."""
+        """`server` is set at one server's own address; of what `grants` don't give nothing is heard."""
         self.server = server
         self._translation = translation
         self._sessions = upstream
         self._links = links
-        self.principal = principal
+        self.grants = grants
         self._dropped = dropped
         self._waiting: list[tuple[bytes, bool]] = []  # what to send, and whether it is a question
         self._bytes = 0
@@ -130,14 +130,15 @@ class GetStream:
         """A server said that a list changed.
 
         At its own address the client is told at once. At the aggregate it is told when the catalogue shows it, or,
-        should the catalogue show no difference, a little later.
+        should the catalogue show no difference, a little later. Who may not see all of the server is told when what
+        they see of it changed, and not before.
         """
-        if not may_see(self.principal, server) or method not in versions.LIST_CHANGES:
+        if method not in versions.LIST_CHANGES:
             return
         now = time.monotonic()
-        if self.server is None:
+        if self.server is None and self._links.is_whole(server, self.grants):
             self._announce_at(method, now + _AGGREGATE_WAITS)
-        elif self.server == server:
+        elif self.server == server and self._links.is_whole(server, self.grants):
             self._server_said_at[method] = now
             self._announce_soon(method)
 
@@ -199,10 +200,11 @@ class GetStream:
         if time.monotonic() - self._looked_at >= _LOOK_AGAIN_SECONDS:
             self.look()
 
-    def forget_others(self, catalogue: Catalogue) -> None:
-        """Stop listening to servers that are gone, or are others now."""
+    def forget_others(self, view: View) -> None:
+        """Stop listening to servers that are gone, or are others now, or may not be seen any more."""
         for server, (session, task) in self._upstream.items():
-            found = catalogue.servers.get(server)
+            part = view.parts.get(server)
+            found = None if part is None else part.server
             if found is None or not found.spec.enabled or found.spec.fingerprint != session.fingerprint:
                 task.cancel()
 
@@ -225,7 +227,7 @@ class GetStream:
         pause = _AGAIN_SECONDS
         while not self._closed:
             link = self._links.of(server, upstream)
-            if link is None:
+            if link is None or not self._links.is_seen(server, self.grants):
                 return
             began = time.monotonic()
             try:
@@ -264,5 +266,14 @@ class GetStream:
             case Changed(notification):
                 link.lists_changed(notification.method)  # which comes back by the broadcast to all workers
             case Emit(notification):
+                if not self._may_hear(server, notification):
+                    return
                 if (passed := self._translation().outward(server, upstream, notification)) is not None:
                     self.put(passed)
+
+    def _may_hear(self, server: str, notification: Notification) -> bool:
+        """Whether what a server says is of something that the client may see: grants may be others since it asked."""
+        uri = notification.params.get("uri")
+        if notification.method != "notifications/resources/updated" or not isinstance(uri, str):
+            return True
+        return self._links.sees_uri(server, uri, self.grants)

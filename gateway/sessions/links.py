@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from gateway.model.grants import Grants
+from gateway.model.parts import Part
+from gateway.model.view import local_uri
 from gateway.registry.sync import Sync
 from gateway.sessions.record import UpstreamRecord
 from gateway.upstream.contract import Upstream
@@ -30,6 +33,23 @@ class Links:
         """The upstream of a server that another worker's errand names."""
         link = self.to(server)
         return None if link is None else link.upstream
+
+    def is_seen(self, server: str, grants: Grants | None) -> bool:
+        """Whether a server may be seen at all."""
+        return self._part(server, grants) is not None
+
+    def is_whole(self, server: str, grants: Grants | None) -> bool:
+        """Whether all of a server may be seen."""
+        part = self._part(server, grants)
+        return part is not None and part.grants is None
+
+    def sees_uri(self, server: str, uri: str, grants: Grants | None) -> bool:
+        """Whether a server's resource may be seen."""
+        part = self._part(server, grants)
+        return part is not None and local_uri(part, uri) is not None
+
+    def _part(self, server: str, grants: Grants | None) -> Part | None:
+        return self._sync.catalogue.view(grants).parts.get(server)
 
     def public_uri(self, server: str, uri: str) -> str:
         """The URI by which the aggregate knows a server's resource."""

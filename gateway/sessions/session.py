@@ -70,7 +70,7 @@ class Session:
     def __init__(
         self, id: SessionId, owner: tuple[str, str], server: str | None, local: LocalRecord, around: Surroundings
     ) -> None:
-        """`owner` is the principal's digest and the address; `server` is set at one server's own address."""
+        """`owner` is the principal's id and the address; `server` is set at one server's own address."""
         self.id = id
         self.key = id.key
         self.owner = owner

@@ -137,7 +137,7 @@ class Sessions:
     ) -> Session:
         """Mint a session at an address, and keep what its client said of itself. Raises TooManyRequests."""
         id = self._ids.mint(principal, address, version, time.time())
-        record = Record(principal.digest, version, id.expires, capabilities, client_info)
+        record = Record(principal.id, version, id.expires, capabilities, client_info)
         session = self._made(id, principal, address, server, record)
         try:
             await self._records.create(id.key, record, self._deadline(id.expires), self._max_sessions)
@@ -161,7 +161,7 @@ class Sessions:
     def known(self, text: str | None, principal: Principal, address: str) -> Session | None:
         """The session that an id names, if this worker knows it and has nothing to look up."""
         known = self._by_id.get(text or "")
-        if known is None or known.is_local_only or known.owner != (principal.digest, address):
+        if known is None or known.is_local_only or known.owner != (principal.id, address):
             return None
         expires, key = known.id.expires, known.key
         if expires <= time.time():
@@ -220,7 +220,7 @@ class Sessions:
 
     def _made(self, id: SessionId, principal: Principal, address: str, server: str | None, record: Record) -> Session:
         local = LocalRecord(self._records, id.key, record, self.drop)
-        return Session(id, (principal.digest, address), server, local, self._around)
+        return Session(id, (principal.id, address), server, local, self._around)
 
     def _keep(self, session: Session) -> None:
         self._known[session.key] = self._by_id[session.id.text] = session
@@ -292,7 +292,9 @@ class Sessions:
 
     async def listen(self, session: Session, principal: Principal) -> GetStream:
         """Begin the session's own stream here; an older one, wherever it is, comes to its end."""
-        stream = GetStream(session.server, session.translation, session.upstream, self._links, principal, self._dropped)
+        stream = GetStream(
+            session.server, session.translation, session.upstream, self._links, principal.grants, self._dropped
+        )
         if session.get_stream is not None:
             session.get_stream.close()
         session.get_stream = stream
@@ -346,19 +348,44 @@ class Sessions:
         before, self._catalogue = self._catalogue, catalogue
         streams = [session.get_stream for session in self._known.values() if session.get_stream is not None]
         for stream in streams:
-            stream.forget_others(catalogue)
+            stream.forget_others(catalogue.view(stream.grants))
         if streams:
             self._spawn(self._tell_changes(before, catalogue, streams))
+
+    def principal_changed(self, id: str, principal: Principal | None) -> None:
+        """A key's grants changed, or it is no longer taken: then its sessions end."""
+        sessions = [session for session in self._known.values() if session.owner[0] == id]
+        if principal is None:
+            for session in sessions:
+                self._spawn(self._end_of_key(session))
+            return
+        for session in sessions:
+            stream = session.get_stream
+            if stream is not None and stream.grants is not principal.grants:
+                before = self._catalogue.view(stream.grants)
+                stream.grants = principal.grants
+                view = self._catalogue.view(stream.grants)
+                stream.forget_others(view)
+                for kind in view.changes_since(before, stream.server):
+                    stream.catalogue_changed(f"notifications/{kind}/list_changed")
+                stream.look()
+
+    async def _end_of_key(self, session: Session) -> None:
+        try:
+            await self.end(session.id)
+        except GatewayError as error:  # nobody is let in to use it, and it idles out
+            log.warning("a session of a key that is no longer taken could not be ended: %s", error)
 
     async def _tell_changes(self, before: Catalogue, after: Catalogue, streams: list[GetStream]) -> None:
         """Tell streams which lists changed: found out once for all that see the same, and told a few at a time."""
         found: dict[tuple[object, str | None], list[str]] = {}
         for number, stream in enumerate(streams):
-            view = stream.principal.servers, stream.server
-            if view not in found:
-                found[view] = after.changes_since(before, stream.principal, stream.server)
+            view = after.view(stream.grants)
+            seen = view.digest, stream.server
+            if seen not in found:
+                found[seen] = view.changes_since(before.view(stream.grants), stream.server)
                 await asyncio.sleep(0)
-            for kind in found[view]:
+            for kind in found[seen]:
                 stream.catalogue_changed(f"notifications/{kind}/list_changed")
             if number % _TOLD_AT_ONCE == _TOLD_AT_ONCE - 1:
                 await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from gateway.model.principals import Principal
 from gateway.model.session_ids import SessionIds
 
 OLD, NEW = b"o" * 32, b"n" * 32
-ADMIN = Principal("master", "digest", administrator=True, servers=None)
+ADMIN = Principal("master", "master", role="admin")
 
 
 @given(st.binary(max_size=300))

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from gateway.errors import OutcomeUnknown, RequestCancelled, UpstreamSuspended, UpstreamUnreachable
-from gateway.model.principals import Principal
 from gateway.model.server import ServerSpec
 from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Message, Notification, Reply, Request
@@ -26,7 +25,6 @@ from tests.talk import OWN, asking, call, initialize, next_message, offer, reque
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
-EVERYBODY = Principal("p", "d", servers=None)
 CALL = Request(1, "tools/call", {"name": "echo"})
 SPEC = ServerSpec("demo", "http://demo.test/mcp")
 
@@ -176,9 +174,9 @@ def stream_of(link: Any) -> GetStream:
         return asked
 
     upstream: Any = OneUpstream()
-    links: Any = SimpleNamespace(of=lambda *_: link)
+    links: Any = SimpleNamespace(of=lambda *_: link, is_seen=lambda *_: True)
     translation: Any = SimpleNamespace(question=question)
-    return GetStream("demo", lambda: translation, upstream, links, EVERYBODY, lambda: None)
+    return GetStream("demo", lambda: translation, upstream, links, None, lambda: None)
 
 
 async def test_questions_that_were_sent_are_counted_no_more() -> None:

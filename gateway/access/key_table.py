@@ -1,0 +1,207 @@
+"""The keys' table in Postgres: the truth of which keys there are.
+
+Every change counts a revision under the lock of one row, so that revisions become visible in their order and a worker
+reads what changed since its own. Knows SQL and digests; a key's text is never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from gateway.errors import KeyIsRevoked, KeyNameTaken, UnknownKey
+from gateway.model.api_keys import Key, KeySpec, new_id, new_key
+from gateway.model.grants import read_grants
+from gateway.stores.postgres import Connection, Postgres
+
+_TOLD_DAYS = 30  # for which a revoked key is told from an unknown one
+_AT_ONCE = 5_000  # rows that are read before others have their turn
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """What a worker has to know of a key to let it in."""
+
+    id: str
+    name: str
+    role: str
+    grants: bytes | None
+    digest: bytes
+    old_digest: bytes | None
+    old_until: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class KeyTable:
+    """The keys, and the revision that counts their changes."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def create(self, spec: KeySpec) -> tuple[Key, str]:
+        """Store a new key; return it, and its text, which nobody can get again. Raises KeyNameTaken."""
+        id = new_id()
+        text = new_key(id)
+        async with self._postgres.transaction() as connection:
+            revision = await _count(connection)
+            await _check_name(connection, id, spec.name)
+            cursor = await connection.execute(
+                "INSERT INTO keys (id, name, role, grants, owner, tags, expires_at, digest, revision) VALUES "
+                "(%(id)s, %(name)s, %(role)s, %(grants)s, %(owner)s, %(tags)s, %(expires_at)s, %(digest)s, "
+                "%(revision)s) RETURNING *",
+                _values(spec) | {"id": id, "digest": digest_of(text), "revision": revision},
+            )
+            row = await cursor.fetchone()
+            assert row is not None, "it was written a moment ago"  # noqa: S101
+            return _key(row), text
+
+    async def get(self, id: str) -> Key:
+        """One key. Raises UnknownKey."""
+        async with self._postgres.transaction() as connection:
+            row = await (await connection.execute("SELECT * FROM keys WHERE id = %s", (id,))).fetchone()
+        if row is None:
+            raise UnknownKey(id)
+        return _key(row)
+
+    async def page(self, after: tuple[str, str] | None, limit: int, owner: str | None, role: str | None) -> list[Key]:
+        """Keys by name, those after one; of an owner, of a role."""
+        name, id = after or ("", "")
+        async with self._postgres.transaction() as connection:
+            cursor = await connection.execute(
+                "SELECT * FROM keys WHERE (name, id) > (%(name)s, %(id)s) "
+                "AND (%(owner)s::text IS NULL OR owner = %(owner)s) AND (%(role)s::text IS NULL OR role = %(role)s) "
+                "ORDER BY name, id LIMIT %(limit)s",
+                {"name": name, "id": id, "owner": owner, "role": role, "limit": limit},
+            )
+            return [_key(row) async for row in cursor]
+
+    async def update(self, id: str, change: Callable[[KeySpec], KeySpec]) -> Key:
+        """Change a key that is not revoked. Raises UnknownKey, KeyIsRevoked or KeyNameTaken."""
+        async with self._postgres.transaction() as connection:
+            revision = await _count(connection)
+            stored = await _live(connection, id)
+            spec = change(stored.spec)
+            if spec.name != stored.spec.name:
+                await _check_name(connection, id, spec.name)
+            cursor = await connection.execute(
+                "UPDATE keys SET name = %(name)s, role = %(role)s, grants = %(grants)s, owner = %(owner)s, "
+                "tags = %(tags)s, expires_at = %(expires_at)s, revision = %(revision)s WHERE id = %(id)s RETURNING *",
+                _values(spec) | {"id": id, "revision": revision},
+            )
+            row = await cursor.fetchone()
+            assert row is not None, "it was read a moment ago"  # noqa: S101
+            return _key(row)
+
+    async def rotate(self, id: str, overlap_seconds: int) -> tuple[Key, str]:
+        """Give a key a new secret; the one before is taken for so long. Raises UnknownKey or KeyIsRevoked."""
+        text = new_key(id)
+        async with self._postgres.transaction() as connection:
+            revision = await _count(connection)
+            await _live(connection, id)
+            until = datetime.now(UTC) + timedelta(seconds=overlap_seconds) if overlap_seconds else None
+            cursor = await connection.execute(
+                "UPDATE keys SET old_digest = CASE WHEN %(until)s::timestamptz IS NULL THEN NULL ELSE digest END, "
+                "old_until = %(until)s, digest = %(digest)s, revision = %(revision)s WHERE id = %(id)s RETURNING *",
+                {"id": id, "until": until, "digest": digest_of(text), "revision": revision},
+            )
+            row = await cursor.fetchone()
+            assert row is not None, "it was read a moment ago"  # noqa: S101
+            return _key(row), text
+
+    async def revoke(self, *, id: str | None = None, owner: str | None = None) -> list[Key]:
+        """End one key, or all of an owner; those that are revoked already stay as they are. Raises UnknownKey."""
+        async with self._postgres.transaction() as connection:
+            revision = await _count(connection)
+            cursor = await connection.execute(
+                "UPDATE keys SET revoked_at = coalesce(revoked_at, now()), "
+                "revision = CASE WHEN revoked_at IS NULL THEN %(revision)s ELSE revision END "
+                "WHERE id = %(id)s OR owner = %(owner)s RETURNING *",
+                {"id": id, "owner": owner, "revision": revision},
+            )
+            found = [_key(row) async for row in cursor]
+            if not found and id is not None:
+                raise UnknownKey(id)
+            return found
+
+    async def record_use(self, used: Mapping[str, float]) -> None:
+        """Record when keys were last used, in seconds since the epoch. No worker has to know."""
+        async with self._postgres.transaction() as connection:
+            await connection.execute(
+                "UPDATE keys SET last_used_at = greatest(keys.last_used_at, used.at) "
+                "FROM unnest(%s::text[], %s::timestamptz[]) AS used (id, at) WHERE keys.id = used.id",
+                (list(used), [datetime.fromtimestamp(at, UTC) for at in used.values()]),
+            )
+
+    async def changes_since(self, connection: Connection, revision: int) -> tuple[int, Sequence[KeyRow] | None]:
+        """The revision now, and the keys that changed after `revision`; None if none did. Within a transaction."""
+        row = await (await connection.execute("SELECT revision FROM key_changes")).fetchone()
+        current = int(row["revision"]) if row else 0
+        if current == revision:
+            return current, None
+        if current < revision:  # another database stands behind the same address: begin anew
+            revision = -1
+        rows: list[KeyRow] = []
+        async with connection.cursor(name="keys") as cursor:
+            await cursor.execute(
+                "SELECT id, name, role, grants, digest, old_digest, old_until, expires_at, revoked_at FROM keys "
+                "WHERE revision > %s AND (revoked_at IS NULL OR %s >= 0 OR revoked_at > now() - %s::interval)",
+                (revision, revision, f"{_TOLD_DAYS} days"),
+            )
+            while found := await cursor.fetchmany(_AT_ONCE):
+                rows += [KeyRow(**row) for row in found]
+        return current, rows
+
+
+def digest_of(text: str) -> bytes:
+    """What is kept of a key's text."""
+    return sha256(text.encode()).digest()
+
+
+async def _count(connection: Connection) -> int:
+    """Count one change. The row lock puts all changes in one order, that of their revisions."""
+    cursor = await connection.execute("UPDATE key_changes SET revision = revision + 1 RETURNING revision")
+    row = await cursor.fetchone()
+    return int(row["revision"]) if row else 0
+
+
+async def _check_name(connection: Connection, id: str, name: str) -> None:
+    """Let a name pass that no other live key has; the lock of `_count` is held. Raises KeyNameTaken."""
+    cursor = await connection.execute(
+        "SELECT id FROM keys WHERE name = %s AND id <> %s AND revoked_at IS NULL "
+        "AND (expires_at IS NULL OR expires_at > now()) LIMIT 1",
+        (name, id),
+    )
+    if (row := await cursor.fetchone()) is not None:
+        raise KeyNameTaken(name, row["id"])
+
+
+async def _live(connection: Connection, id: str) -> Key:
+    row = await (await connection.execute("SELECT * FROM keys WHERE id = %s", (id,))).fetchone()
+    if row is None:
+        raise UnknownKey(id)
+    if row["revoked_at"] is not None:
+        raise KeyIsRevoked(id)
+    return _key(row)
+
+
+def _values(spec: KeySpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "role": spec.role,
+        "grants": None if spec.grants is None else orjson.dumps(spec.grants.source),
+        "owner": spec.owner,
+        "tags": list(spec.tags),
+        "expires_at": spec.expires_at,
+    }
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    grants = None if row["grants"] is None else read_grants(orjson.loads(row["grants"]))
+    spec = KeySpec(row["name"], row["role"], grants, row["owner"], tuple(row["tags"]), row["expires_at"])
+    return Key(row["id"], spec, row["created_at"], row["revoked_at"], row["last_used_at"], row["old_until"])

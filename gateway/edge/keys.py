@@ -1,0 +1,81 @@
+"""The REST face of keys: `/keys`, `/keys/{id}`, what a key sees, and `/whoami`. JSON-RPC bodies work here, too."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+from gateway.edge.request import Http
+from gateway.edge.rest import as_object, manage, read_body, read_fields
+from gateway.errors import BadQuery, InvalidParams
+from gateway.methods.services import Gateway
+from gateway.model.principals import Principal
+from gateway.protocol.messages import parse
+
+_ONE = {"GET": "mcp.keys.get", "HEAD": "mcp.keys.get", "PATCH": "mcp.keys.update", "DELETE": "mcp.keys.revoke"}
+
+
+async def keys(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """List keys, make one (201; its text is in this answer alone), or end all of an owner (`DELETE ?owner=…`)."""
+    if http.method == "POST":
+        fields = await read_fields(gateway, http, principal, "keys")
+        if fields is not None:
+            await manage(gateway, http, principal, "mcp.keys.create", fields, 201)
+        return
+    http.accepts()
+    query = _query(http, ("owner",) if http.method == "DELETE" else ("owner", "role", "limit", "cursor"))
+    if http.method == "DELETE":
+        if "owner" not in query:
+            raise BadQuery("Say whose keys are to end: DELETE /keys?owner=NAME, or DELETE /keys/{id} for one.", "owner")
+        await manage(gateway, http, principal, "mcp.keys.revoke", query)
+    else:
+        await manage(gateway, http, principal, "mcp.keys.list", query)
+
+
+async def key(gateway: Gateway, http: Http, principal: Principal, id: str) -> None:
+    """One key: show, change, revoke."""
+    http.accepts()
+    fields: dict[str, Any] = {}
+    if http.method == "PATCH":
+        fields = as_object(parse(await read_body(gateway, http)))
+    await manage(gateway, http, principal, _ONE[http.method], _with_id(fields, id))
+
+
+async def rotate(gateway: Gateway, http: Http, principal: Principal, id: str) -> None:
+    """Give a key a new secret: `{"overlap_seconds": 3600}`, or no body."""
+    await manage(gateway, http, principal, "mcp.keys.rotate", _with_id(await _optional(gateway, http), id))
+
+
+async def access(gateway: Gateway, http: Http, principal: Principal, id: str) -> None:
+    """What a key sees; POST `{"grants": …}` shows what it would see with these."""
+    fields = await _optional(gateway, http) if http.method == "POST" else {}
+    await manage(gateway, http, principal, "mcp.keys.access", _with_id(fields, id))
+
+
+async def whoami(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """The caller's own key."""
+    http.accepts()
+    await manage(gateway, http, principal, "mcp.whoami", {})
+
+
+def _with_id(fields: dict[str, Any], id: str) -> dict[str, Any]:
+    if fields.pop("id", id) != id:
+        raise InvalidParams("The id in the body is not the one in the address.", "id")
+    return {**fields, "id": id}
+
+
+async def _optional(gateway: Gateway, http: Http) -> dict[str, Any]:
+    """The fields of a body that need not be there."""
+    http.accepts()
+    body = await read_body(gateway, http)
+    return as_object(parse(body)) if body.strip() else {}
+
+
+def _query(http: Http, known: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(http.query.decode("latin-1"), keep_blank_values=True):
+        if name not in known:
+            raise BadQuery(f"There is no parameter {name[:64]!r}; this address takes {', '.join(known)}.", name[:64])
+        is_number = name == "limit" and value.isascii() and value.isdigit() and len(value) < 9
+        found[name] = int(value) if is_number else value
+    return found

@@ -1,0 +1,200 @@
+"""The keys' methods: create, list, get, update, revoke, rotate, access; and who the caller is.
+
+For administrators only, but `mcp.whoami`, which is for everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.access.key_table import KeyTable
+from gateway.errors import InvalidParams, StoreUnavailable, UnknownKey
+from gateway.methods.call import Call, Handler
+from gateway.model.api_keys import Key, is_id, read_key_fields, read_overlap
+from gateway.model.grants import NOTHING, Globs, Grants, Rule, read_grants
+from gateway.model.kinds import KINDS
+from gateway.model.principals import ROLES, require_role
+from gateway.model.view import View
+
+_MAX_PAGE = 1000
+_WARN_SECONDS = 14 * 86_400
+
+
+def _admin(call: Call) -> KeyTable:
+    require_role(call.principal, "admin", "manage keys")
+    return call.gateway.keys
+
+
+async def create_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Make a key. The answer alone has its text."""
+    table = _admin(call)
+    fields.pop("_meta", None)
+    key, text = await table.create(read_key_fields(fields, datetime.now(UTC)).new())
+    await call.gateway.sync.announce()
+    return shown(key) | {"key": text}
+
+
+async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
+    """Show keys without their secrets, by name, a page at a time."""
+    table, cursors = _admin(call), call.gateway.cursors
+    for name in params:
+        if name not in ("owner", "role", "limit", "cursor", "_meta"):
+            raise InvalidParams(
+                f"There is no parameter {name[:64]!r}; keys take owner, role, limit, cursor.", name[:64]
+            )
+    owner, role, limit = params.get("owner"), params.get("role"), params.get("limit", _MAX_PAGE)
+    if not isinstance(owner, str | None):
+        raise InvalidParams("'owner' must be a text.", "owner")
+    if role is not None and role not in ROLES:
+        raise InvalidParams(f"'role' must be one of {', '.join(ROLES)}.", "role")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_PAGE:
+        raise InvalidParams(f"'limit' must be a number from 1 to {_MAX_PAGE}.", "limit")
+    after = cursors.read(params.get("cursor"))
+    name, _, id = (after or "").rpartition("\0")
+    keys = await table.page((name, id) if after else None, limit + 1, owner, role)
+    page = keys[:limit]
+    more = len(keys) > limit
+    return {
+        "keys": [shown(key) for key in page],
+        "next_cursor": cursors.after(f"{page[-1].spec.name}\0{page[-1].id}") if more else None,
+    }
+
+
+async def get_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Show one key."""
+    return shown(await _admin(call).get(_only_id(fields)))
+
+
+async def update_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Change some fields of a key."""
+    table = _admin(call)
+    fields.pop("_meta", None)
+    id = _id(fields)
+    del fields["id"]
+    changes = read_key_fields(fields, datetime.now(UTC))
+    key = await table.update(id, changes.changed)
+    await call.gateway.sync.announce()
+    return shown(key)
+
+
+async def revoke_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """End a key for good, or all keys of an `owner`; what they have open ends, too."""
+    table = _admin(call)
+    fields.pop("_meta", None)
+    owner = fields.pop("owner", None)
+    if owner is not None:
+        if fields or not isinstance(owner, str) or not owner:
+            raise InvalidParams("Send an 'id', or an 'owner', a text: one of the two.", "owner")
+        keys = await table.revoke(owner=owner)
+    else:
+        keys = await table.revoke(id=_only_id(fields))
+    await call.gateway.sync.announce()
+    return {"keys": [shown(key) for key in keys]} if owner is not None else shown(keys[0])
+
+
+async def rotate_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Give a key a new secret; the old one is taken for `overlap_seconds` more (3600)."""
+    table = _admin(call)
+    overlap = read_overlap(fields.pop("overlap_seconds", 3600))
+    key, text = await table.rotate(_only_id(fields), overlap)
+    await call.gateway.sync.announce()
+    return shown(key) | {"key": text}
+
+
+async def key_access(call: Call, /, **fields: Any) -> Mapping[str, Any]:
+    """Show what a key sees now; `grants`, if sent, in place of its own."""
+    table = _admin(call)
+    asked = fields.pop("grants", None)
+    key = await table.get(_only_id(fields))
+    grants = read_grants(asked) if asked is not None else key.spec.grants
+    return access(call.gateway.sync.catalogue.view(_effective(key, grants)))
+
+
+async def whoami(call: Call, /, **params: Any) -> Mapping[str, Any]:
+    """Show who the caller is, and what they may do."""
+    principal = call.principal
+    if principal.ends is None:
+        return {"id": principal.id, "name": principal.name, "role": principal.role, "grants": None}
+    try:
+        return shown(await call.gateway.keys.get(principal.id))
+    except (StoreUnavailable, UnknownKey):  # what memory has is enough to tell
+        grants = None if principal.grants is None else principal.grants.source
+        return {"id": principal.id, "name": principal.name, "role": principal.role, "grants": grants}
+
+
+def shown(key: Key) -> dict[str, Any]:
+    """A key as JSON; one that expires within two weeks says so."""
+    document, expires = key.public(), key.spec.expires_at
+    if expires is not None and key.revoked_at is None:
+        left = (expires - datetime.now(UTC)).total_seconds()
+        if left <= 0:
+            document["warning"] = "This key has expired."
+        elif left < _WARN_SECONDS:
+            days = int(left // 86_400)
+            when = f"in {days} days" if days > 1 else "within two days"
+            document["warning"] = f"This key expires {when}: an administrator can extend it (expires_at)."
+    return document
+
+
+def access(view: View) -> dict[str, Any]:
+    """What a view holds, by names, and which of its grants match nothing."""
+    found: dict[str, Any] = {"servers": [server.name for server in view.known()]}
+    for kind in ("tools", "prompts", "resources"):
+        found[kind] = [item[KINDS[kind].identity] for _, item in view.items(kind)]
+    found["resources"] += [item["uriTemplate"] for _, item in view.items("templates")]
+    grants = view.grants or NOTHING
+    return found | {"toolsets": [], "unmatched": _unmatched(view, [*grants.allow, *grants.deny])}
+
+
+def _unmatched(view: View, rules: Sequence[Rule]) -> list[str]:
+    """The texts of rules that fit nothing that is registered."""
+    servers = list(view.catalogue.servers.values())
+    names = [server.name for server in servers]
+    tags = [tag for server in servers for tag in server.spec.tags]
+    there = {"servers": names, "tags": tags, "toolsets": list[str]()}
+    for kind in ("tools", "prompts", "resources"):
+        there[kind] = [item[KINDS[kind].identity] for each in servers for item in getattr(each.offers, kind)]
+    there["resources"] += [item["uriTemplate"] for each in servers for item in each.offers.templates]
+    found: dict[str, None] = {}
+    for rule in rules:
+        for field, texts in there.items():
+            globs: Globs | None = getattr(rule, field)
+            for text in () if globs is None else globs.texts:
+                alone = Globs((text,))
+                if not any(map(alone.match, texts)):
+                    found[f"{field}: {text}"] = None
+    return list(found)
+
+
+def _effective(key: Key, grants: Grants | None) -> Grants | None:
+    return None if key.spec.role != "user" else grants or NOTHING
+
+
+def _id(fields: Mapping[str, Any]) -> str:
+    id = fields.get("id")
+    if not isinstance(id, str):
+        raise InvalidParams("'id' must be a text, the key's id.", "id")
+    if not is_id(id):
+        raise UnknownKey(id)
+    return id
+
+
+def _only_id(fields: Mapping[str, Any]) -> str:
+    for each in fields:
+        if each not in ("id", "_meta"):
+            raise InvalidParams(f"There is no parameter {each[:64]!r}; send the key's 'id'.", each[:64])
+    return _id(fields)
+
+
+METHODS: dict[str, Handler] = {
+    "mcp.keys.create": create_key,
+    "mcp.keys.list": list_keys,
+    "mcp.keys.get": get_key,
+    "mcp.keys.update": update_key,
+    "mcp.keys.revoke": revoke_key,
+    "mcp.keys.rotate": rotate_key,
+    "mcp.keys.access": key_access,
+    "mcp.whoami": whoami,
+}
