@@ -40,7 +40,6 @@ _SHOWN_TO_USERS = frozenset(
         "tags",
         "state",
         "reason",
-        "discovered_at",
         "unreachable_since",
         "protocol_version",
         "server_info",
