@@ -55,7 +55,7 @@ class Remote:
         self.url = url.rstrip("/").removesuffix("/mcp")
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise Refused(f"{url!r} is no URL of a gateway; http://localhost:4000 is one.", Exit.USAGE)
-        key = key or None
+        key = (key or "").partition(",")[0].strip() or None  # GATEWAY_MASTER_KEY may hold two, the newest first
         if key is None and urlsplit(self.url).hostname in LOOPBACK:
             key = DEMO_KEY  # what `make run` and `make ha` serve with
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
@@ -122,9 +122,9 @@ def _checked(answer: httpx.Response) -> Any:
     except ValueError:
         value = None
     if answer.status_code == 401:
-        raise Refused(
-            "The gateway does not know this key. --key or GATEWAY_MASTER_KEY is what it takes.", Exit.UNAUTHORIZED
-        )
+        said = str(value.get("detail", "")) if isinstance(value, dict) else ""
+        known = said if said.startswith("This key") else "The gateway does not know this key."
+        raise Refused(f"{known} --key, GATEWAY_KEY or GATEWAY_MASTER_KEY is what it takes.", Exit.UNAUTHORIZED)
     if answer.status_code >= 400:
         detail = value.get("detail") if isinstance(value, dict) and "title" in value else None
         if answer.status_code == 404 and detail is None:

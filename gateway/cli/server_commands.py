@@ -65,9 +65,9 @@ def list_servers(
             print_json(found)
             return
     table = Table("name", "state", "tools", "url or program", "reason")
-    for server in found["servers"]:
+    for server in found["servers"]:  # a user's key is not told where they are
         state, reason = _STATES.get(server["state"], server["state"]), server["reason"] or ""
-        where = server.get("url") or " ".join([server["command"], *server["args"]])
+        where = server.get("url") or " ".join([server.get("command", ""), *server.get("args", ())])
         table.add_row(escape(server["name"]), state, str(server["counts"]["tools"]), escape(where), escape(reason))
     print_table(table)
 

@@ -33,7 +33,7 @@ _OPTIONS = {
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Url = Annotated[str | None, typer.Option("--url", help=f"where the gateway is (GATEWAY_URL; {DEFAULT_URL})")]
-Key = Annotated[str | None, typer.Option("--key", help="the gateway's key (GATEWAY_MASTER_KEY)")]
+Key = Annotated[str | None, typer.Option("--key", help="the key to ask with (GATEWAY_KEY, GATEWAY_MASTER_KEY)")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 ServerName = Annotated[str, typer.Argument(help="the server's name")]
 

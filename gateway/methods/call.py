@@ -78,12 +78,13 @@ class Call:
     reached: Reached = field(default_factory=Reached)
 
     async def find(self, look: Callable[[View], Found]) -> Found:
-        """Look something up; what is unknown may have been registered a moment ago at another worker."""
+        """Look something up; what is unknown may have been registered, or granted, a moment ago at another worker."""
         try:
             return look(self.view)
         except UnknownName:
             await self.gateway.sync.catch_up_for_caller(self.view.catalogue)
-        newest = self.gateway.sync.catalogue.view(self.principal.grants)
+        principal = self.gateway.authenticator.current(self.principal) or self.principal
+        newest = self.gateway.sync.catalogue.view(principal.grants)
         try:
             return look(newest)
         except UnknownName as error:
