@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.edge.routes import BELOW_SERVERS, PATHS, Door, Route
+from gateway.edge import openapi
+from gateway.edge.routes import BELOW_KEYS, BELOW_SERVERS, PATHS, Door, Route
 from gateway.errors import GatewayError
-from gateway.methods import all_servers, servers
+from gateway.methods import all_servers, keys, servers
+from gateway.methods.table import METHODS
 from gateway.observability.metrics import Metrics
 from gateway.settings import Settings
 
@@ -44,17 +46,33 @@ def said(text: str | None) -> str:
 
 def addresses() -> str:
     """Every route."""
+    documented = openapi.document("")["paths"]
+
+    def roles(path: str) -> str:
+        needed: dict[str, list[str]] = {}
+        for method, operation in documented.get(path, {}).items():
+            if method != "parameters" and (role := operation.get("x-role")):
+                needed.setdefault(role, []).append(method.upper())
+        return "".join(f"; {', '.join(methods)}: {role}" for role, methods in needed.items())
+
     doors = {Door.OPEN: "anybody", Door.READY: "anybody", Door.METRICS: "GATEWAY_METRICS", Door.KEY: "a key"}
 
     def row(path: str, route: Route) -> tuple[str, ...]:
         handler: Any = route.handler
         text = said((handler.func if isinstance(handler, partial) else handler).__doc__)
-        return f"``{path}``", ", ".join(route.methods or ("any",)), route.protocol.value, doors[route.door], text
+        return (
+            f"``{path}``",
+            ", ".join(route.methods or ("any",)),
+            route.protocol.value,
+            doors[route.door] + roles(path),
+            text,
+        )
 
     below = {f"/mcp/servers/{{name}}{'/' + rest if rest else ''}": route for rest, route in BELOW_SERVERS.items()}
+    below |= {f"/keys/{{id}}{'/' + rest if rest else ''}": route for rest, route in BELOW_KEYS.items()}
     everything = {**PATHS, **below, "/v0.1/servers/{name}/versions[/{version}]": PATHS["/v0.1/servers"]}
     head = ("address", "methods", "refusals in", "for", "what")
-    return table((row(path, route) for path, route in sorted(everything.items())), head, "26 14 10 10 40")
+    return table((row(path, route) for path, route in sorted(everything.items())), head, "24 14 10 14 38")
 
 
 def methods() -> str:
@@ -62,10 +80,11 @@ def methods() -> str:
 
     def row(name: str, handler: Callable[..., Any]) -> tuple[str, ...]:
         spelled = f"``{name}``" if name in all_servers.METHODS else f"``{name}``, ``{name.replace('.', '/')}``"
-        return spelled, said(inspect.getdoc(handler))
+        needed = METHODS["rest"][name].needs
+        return spelled, "" if needed is None else needed[0], said(inspect.getdoc(handler))
 
-    rows = [row(name, handler) for name, handler in {**all_servers.METHODS, **servers.METHODS}.items()]
-    return table(rows, ("method", "what"), "40 60")
+    rows = [row(name, handler) for name, handler in {**all_servers.METHODS, **servers.METHODS, **keys.METHODS}.items()]
+    return table(rows, ("method", "role", "what"), "36 10 54")
 
 
 def errors() -> str:

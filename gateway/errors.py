@@ -206,11 +206,17 @@ class AmbiguousName(GatewayError):
         super().__init__(f"Several servers offer {name!r}; use one of: {listed}.", candidates=list(candidates))
 
 
-class ServerExists(GatewayError):
-    """The name is taken by a server with another specification."""
+class Conflict(GatewayError):
+    """What is stored stands against it."""
 
     code = -32056
     status = 409
+    title = "Conflict"
+
+
+class ServerExists(Conflict):
+    """The name is taken by a server with another specification."""
+
     title = "Server already registered"
 
     def __init__(self, name: str) -> None:
@@ -221,11 +227,9 @@ class ServerExists(GatewayError):
         )
 
 
-class KeyNameTaken(GatewayError):
+class KeyNameTaken(Conflict):
     """Another live key has the name."""
 
-    code = -32056
-    status = 409
     title = "Key name taken"
 
     def __init__(self, name: str, id: str) -> None:
@@ -234,11 +238,9 @@ class KeyNameTaken(GatewayError):
         )
 
 
-class KeyIsRevoked(GatewayError):
+class KeyIsRevoked(Conflict):
     """A revoked key can't be changed, and does not come back."""
 
-    code = -32056
-    status = 409
     title = "Key revoked"
 
     def __init__(self, id: str) -> None:

@@ -8,10 +8,12 @@ from gateway import version
 from gateway.edge.request import Http
 from gateway.edge.response import send_json
 from gateway.methods.services import Gateway
-from gateway.model.principals import Principal
+from gateway.methods.table import METHODS
+from gateway.model.principals import ROLES, Principal
 
 Json = dict[str, Any]
 
+_RULE_LISTS = ("servers", "tags", "tools", "prompts", "resources", "toolsets")
 _PROBLEM: Json = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
@@ -59,6 +61,47 @@ _SERVER: Json = {
         "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
     },
 }
+_RULES: Json = {
+    "type": "array",
+    "maxItems": 256,
+    "items": {
+        "type": "object",
+        "minProperties": 1,
+        "properties": {
+            **{name: {"type": "array", "items": {"type": "string"}} for name in _RULE_LISTS},
+            "annotations": {"type": "object", "additionalProperties": {"type": "boolean"}},
+        },
+        "additionalProperties": False,
+    },
+}
+_KEY_ID: Json = {"type": "string", "pattern": "^[0-9A-Za-z]{12}$"}
+_KEY_SPEC: Json = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 128},
+        "role": {"enum": list(ROLES)},
+        "grants": {
+            "type": ["object", "null"],
+            "properties": {"allow": _RULES, "deny": _RULES},
+            "additionalProperties": False,
+        },
+        "owner": {"type": ["string", "null"], "maxLength": 256},
+        "tags": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "maxItems": 64},
+        "expires_at": {"type": ["string", "null"], "format": "date-time"},
+        "expires_in": {"type": ["integer", "null"], "minimum": 1, "description": "seconds"},
+    },
+    "additionalProperties": False,
+}
+_WHO: Json = {
+    "type": "object",
+    "required": ["id", "name", "role", "grants"],
+    "properties": {"id": {"type": "string"}, "name": {"type": "string"}, "role": {"enum": list(ROLES)}},
+}
+_KEY: Json = {
+    **_WHO,
+    "required": [*_WHO["required"], "owner", "tags", "created_at", "expires_at", "revoked_at", "last_used_at"],
+}
+_NEW_KEY: Json = {**_KEY, "required": [*_KEY["required"], "key"]}
 _RPC: Json = {
     "type": "object",
     "required": ["jsonrpc", "method"],
@@ -99,18 +142,27 @@ def document(base_url: str) -> Json:
                     {**_SPEC, "required": ["name"], "anyOf": _PLACES, "properties": _named()},
                     _SERVER,
                     409,
+                    method="mcp.servers.register",
                 ),
             },
             "/mcp/servers/{name}": {
                 "parameters": [name],
                 "get": _operation("Show a server", None, _SERVER, 404),
-                "put": _operation("Create or replace a server", {**_SPEC, "anyOf": _PLACES}, _SERVER, 409),
-                "patch": _operation("Change a server", _SPEC, _SERVER, 404, 409),
-                "delete": _operation("Remove a server", None, _RESULT, 404),
+                "put": _operation(
+                    "Create or replace a server",
+                    {**_SPEC, "anyOf": _PLACES},
+                    _SERVER,
+                    409,
+                    method="mcp.servers.replace",
+                ),
+                "patch": _operation("Change a server", _SPEC, _SERVER, 404, 409, method="mcp.servers.update"),
+                "delete": _operation("Remove a server", None, _RESULT, 404, method="mcp.servers.remove"),
             },
             "/mcp/servers/{name}/refresh": {
                 "parameters": [name],
-                "post": _operation("Ask a server what it offers", None, _SERVER, 404, 409),
+                "post": _operation(
+                    "Ask a server what it offers", None, _SERVER, 404, 409, method="mcp.servers.refresh"
+                ),
             },
             "/mcp/tools": {"get": _list("tools")},
             "/mcp/resources": {"get": _list("resources")},
@@ -125,12 +177,61 @@ def document(base_url: str) -> Json:
                 "post": _operation("Get a prompt", _fields("name"), _RESULT, 404, 409, 429, 502, 504, stream=True)
             },
             "/rpc": {"post": _operation("JSON-RPC 2.0: every method", _RPC, {}, 429, no_answer=True)},
+            **_keys(),
+            "/whoami": {"get": _operation("The caller's own key", None, _WHO, method="mcp.whoami")},
             "/v1/mcp/registry.json": {"get": _operation("The registry document", None, _listed("servers"))},
             "/v0.1/servers": {"get": _operation("The registry's servers", None, _listed("servers"))},
             "/healthz": {"get": _operation("Is the process alive", None, _RESULT, open_to_all=True)},
             "/readyz": {"get": _operation("May this worker get requests", None, _RESULT, open_to_all=True)},
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _keys() -> Json:
+    """The addresses of keys."""
+    id: Json = {"name": "id", "in": "path", "required": True, "schema": _KEY_ID}
+    owner: Json = {"name": "owner", "in": "query", "schema": {"type": "string", "maxLength": 256}}
+    asked: list[Json] = [
+        owner,
+        {"name": "role", "in": "query", "schema": {"enum": list(ROLES)}},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
+        {"name": "cursor", "in": "query", "schema": {"type": "string"}},
+    ]
+    new = {**_KEY_SPEC, "required": ["name"]}
+    overlap: Json = {
+        "type": "object",
+        "properties": {"overlap_seconds": {"type": "integer", "minimum": 0, "maximum": 604_800}},
+    }
+    as_if: Json = {"type": "object", "properties": {"grants": _KEY_SPEC["properties"]["grants"]}}
+    ended = {"type": "object", "required": ["keys"]}
+    see, method = "What the key sees", "mcp.keys.access"
+    return {
+        "/keys": {
+            "get": {**_operation("List keys", None, _listed("keys"), 422, method="mcp.keys.list"), "parameters": asked},
+            "post": _operation(
+                "Make a key; it is shown this once", new, _NEW_KEY, 409, method="mcp.keys.create", status=201
+            ),
+            "delete": {
+                **_operation("Revoke all keys of an owner", None, ended, 422, method="mcp.keys.revoke"),
+                "parameters": [{**owner, "required": True}],
+            },
+        },
+        "/keys/{id}": {
+            "parameters": [id],
+            "get": _operation("Show a key", None, _KEY, 404, method="mcp.keys.get"),
+            "patch": _operation("Change a key", _KEY_SPEC, _KEY, 404, 409, method="mcp.keys.update"),
+            "delete": _operation("Revoke a key", None, _KEY, 404, method="mcp.keys.revoke"),
+        },
+        "/keys/{id}/rotate": {
+            "parameters": [id],
+            "post": _operation("Give it a new secret", overlap, _NEW_KEY, 404, 409, method="mcp.keys.rotate"),
+        },
+        "/keys/{id}/access": {
+            "parameters": [id],
+            "get": _operation(see, None, _RESULT, 404, method=method),
+            "post": _operation(f"{see} with other grants", as_if, _RESULT, 404, method=method),
+        },
     }
 
 
@@ -185,11 +286,14 @@ def _operation(
     stream: bool = False,
     no_answer: bool = False,
     open_to_all: bool = False,
+    method: str = "",
+    status: int = 200,
 ) -> Json:
+    """One operation; `method` is ours that it carries out, and says which role may."""
     content: Json = {"application/json": {"schema": answer}}
     if stream:
         content["text/event-stream"] = {"schema": _EVENT}
-    responses: Json = {"200": {"description": "done", "content": content}}
+    responses: Json = {str(status): {"description": "done", "content": content}}
     if no_answer:
         responses["202"] = {"description": "a notification was taken"}
     expected = {400, 401, 403, 406, 413, *problems} | ({422} if body else set())
@@ -199,6 +303,9 @@ def _operation(
             schema = {} if no_answer else _PROBLEM
             responses[str(status)] = {"description": "refused", "content": {media_type: {"schema": schema}}}
     operation: Json = {"summary": summary, "responses": responses}
+    needed = METHODS["rest"][method].needs if method else None
+    if needed is not None:
+        operation |= {"x-role": needed[0], "description": f"Needs a key with the role {needed[0]!r}."}
     if open_to_all:
         operation["security"] = []
     if body is not None:

@@ -29,11 +29,12 @@ from gateway.errors import (
     InvalidParams,
     MethodNotFound,
     NeedsSession,
+    RoleNeeded,
     UnknownName,
     UpstreamFailure,
 )
 from gateway.methods.services import Gateway
-from gateway.model.principals import Principal
+from gateway.model.principals import Principal, has_role
 from gateway.model.server import Server
 from gateway.model.view import View
 from gateway.observability.call_log import Reached
@@ -156,6 +157,8 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
     try:
         if method is None or not (call.version is None or name in METHODS_OF[call.version]):
             error, label = MethodNotFound(name), str(MethodNotFound.code)
+        elif (refused := _refused(method, call.principal)) is not None:
+            error, label = refused, str(refused.code)
         elif (wrong := method.misfit(params)) is not None:
             error, label = InvalidParams(f"Invalid params: {wrong}."), str(InvalidParams.code)
         else:
@@ -187,6 +190,11 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
     return outcome, body
 
 
+def _refused(method: Method, principal: Principal) -> RoleNeeded | None:
+    """Why a principal may not use a method at all; None if it may."""
+    return None if method.needs is None or has_role(principal, method.needs[0]) else RoleNeeded(*method.needs)
+
+
 def _failed(result: Any) -> tuple[GatewayError, str]:
     """The error that ended a call, and its code as figures name it. Raises ClientLeft."""
     error = result._error.data
@@ -196,6 +204,16 @@ def _failed(result: Any) -> tuple[GatewayError, str]:
         error = GatewayError(MASKED)
     code = error.upstream_code if isinstance(error, UpstreamFailure) else error.code
     return error, str(code) if code in _CODES else "other_error"
+
+
+def needs(role: str, what: str) -> Callable[[Handler], Handler]:
+    """Declare that a handler is for a role and those above it; `what` it does that others may not."""
+
+    def declare(handler: Handler) -> Handler:
+        handler.__dict__["needs"] = role, what
+        return handler
+
+    return declare
 
 
 class Method:
@@ -213,6 +231,8 @@ class Method:
         self._known = frozenset(each.name for each in named)
         self._required = frozenset(each.name for each in named if each.default is each.empty)
         self.function = _function(handler)
+        self.needs: tuple[str, str] | None = handler.__dict__.get("needs")
+        """The role that it is for, and what it does; None for all."""
 
     def misfit(self, params: Mapping[str, Any]) -> str | None:
         """Say what is wrong with the names of params; None if they fit."""

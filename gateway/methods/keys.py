@@ -9,36 +9,33 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.access.key_table import KeyTable
 from gateway.errors import InvalidParams, StoreUnavailable, UnknownKey
-from gateway.methods.call import Call, Handler
+from gateway.methods.call import Call, Handler, needs
 from gateway.model.api_keys import Key, is_id, read_key_fields, read_overlap
 from gateway.model.grants import NOTHING, Globs, Grants, Rule, read_grants
 from gateway.model.kinds import KINDS
-from gateway.model.principals import ROLES, require_role
+from gateway.model.principals import ROLES
 from gateway.model.view import View
 
+_ADMIN = needs("admin", "manage keys")
 _MAX_PAGE = 1000
 _WARN_SECONDS = 14 * 86_400
 
 
-def _admin(call: Call) -> KeyTable:
-    require_role(call.principal, "admin", "manage keys")
-    return call.gateway.keys
-
-
+@_ADMIN
 async def create_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Make a key. The answer alone has its text."""
-    table = _admin(call)
+    table = call.gateway.keys
     fields.pop("_meta", None)
     key, text = await table.create(read_key_fields(fields, datetime.now(UTC)).new())
     await call.gateway.sync.announce()
     return shown(key) | {"key": text}
 
 
+@_ADMIN
 async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
     """Show keys without their secrets, by name, a page at a time."""
-    table, cursors = _admin(call), call.gateway.cursors
+    table, cursors = call.gateway.keys, call.gateway.cursors
     for name in params:
         if name not in ("owner", "role", "limit", "cursor", "_meta"):
             raise InvalidParams(
@@ -62,14 +59,16 @@ async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
     }
 
 
+@_ADMIN
 async def get_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Show one key."""
-    return shown(await _admin(call).get(_only_id(fields)))
+    return shown(await call.gateway.keys.get(_only_id(fields)))
 
 
+@_ADMIN
 async def update_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Change some fields of a key."""
-    table = _admin(call)
+    table = call.gateway.keys
     fields.pop("_meta", None)
     id = _id(fields)
     del fields["id"]
@@ -79,9 +78,10 @@ async def update_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     return shown(key)
 
 
+@_ADMIN
 async def revoke_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """End a key for good, or all keys of an `owner`; what they have open ends, too."""
-    table = _admin(call)
+    table = call.gateway.keys
     fields.pop("_meta", None)
     owner = fields.pop("owner", None)
     if owner is not None:
@@ -94,18 +94,20 @@ async def revoke_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     return {"keys": [shown(key) for key in keys]} if owner is not None else shown(keys[0])
 
 
+@_ADMIN
 async def rotate_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Give a key a new secret; the old one is taken for `overlap_seconds` more (3600)."""
-    table = _admin(call)
+    table = call.gateway.keys
     overlap = read_overlap(fields.pop("overlap_seconds", 3600))
     key, text = await table.rotate(_only_id(fields), overlap)
     await call.gateway.sync.announce()
     return shown(key) | {"key": text}
 
 
+@_ADMIN
 async def key_access(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Show what a key sees now; `grants`, if sent, in place of its own."""
-    table = _admin(call)
+    table = call.gateway.keys
     asked = fields.pop("grants", None)
     key = await table.get(_only_id(fields))
     grants = read_grants(asked) if asked is not None else key.spec.grants

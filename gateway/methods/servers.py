@@ -16,11 +16,10 @@ from gateway.errors import (
     ServerExists,
     UnknownServer,
 )
-from gateway.methods.call import Call, Handler
+from gateway.methods.call import Call, Handler, needs
 from gateway.model.cursors import Cursors
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
-from gateway.model.principals import require_role
 from gateway.model.server import STDIO, Server, ServerSpec
 from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
 from gateway.model.view import View
@@ -47,6 +46,7 @@ _SHOWN_TO_USERS = frozenset(
 )
 
 
+@needs("operator", "manage servers")
 async def register_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Store a new server and ask it at once what it offers; the very same one again changes nothing."""
 
@@ -59,11 +59,13 @@ async def register_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     return await _put(call, fields, only_new)
 
 
+@needs("operator", "manage servers")
 async def replace_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Create a server or give it another specification (REST's PUT)."""
     return await _put(call, fields, lambda stored: parse_spec(fields, stored))
 
 
+@needs("operator", "manage servers")
 async def update_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Change some fields of a server (REST's PATCH)."""
 
@@ -76,7 +78,6 @@ async def update_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 
 
 async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[str, Any]:
-    require_role(call.principal, "operator", "change servers")
     fields.pop("_meta", None)
     fields = dict(identified(fields))
     if not read_fields(fields).get("name"):
@@ -112,18 +113,18 @@ def _without_programs(change: Change) -> Change:
     return checked
 
 
+@needs("operator", "manage servers")
 async def remove_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Forget a server."""
-    require_role(call.principal, "operator", "change servers")
     name = _only_name(fields)
     await call.gateway.servers.remove(name)
     await call.gateway.sync.announce()
     return {"name": name, "server_id": name, "removed": True}
 
 
+@needs("operator", "manage servers")
 async def refresh_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Ask a server now what it offers."""
-    require_role(call.principal, "operator", "change servers")
     name = _only_name(fields)
     server = await call.find(lambda view: view.enabled_server(name))
     await call.gateway.discovery.discover(server.name, 4 * _REGISTRATION_SECONDS)

@@ -28,7 +28,12 @@ class Principal:
     """When its key expires, in seconds since the epoch; infinite for never, None for the master key."""
 
 
+def has_role(principal: Principal, role: str) -> bool:
+    """Tell whether a principal has a role, or one above it."""
+    return ROLES.index(principal.role) <= ROLES.index(role)
+
+
 def require_role(principal: Principal, role: str, what: str) -> None:
-    """Let those pass who have a role or a higher one. Raises RoleNeeded."""
-    if ROLES.index(principal.role) > ROLES.index(role):
+    """Let those pass who have a role or one above it. Raises RoleNeeded."""
+    if not has_role(principal, role):
         raise RoleNeeded(role, what)

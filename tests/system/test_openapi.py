@@ -17,7 +17,10 @@ OPERATIONS = [
     ("GET", "/mcp/servers/{name}"), ("DELETE", "/mcp/servers/{name}"), ("POST", "/mcp/servers/{name}/refresh"),
     ("GET", "/mcp/servers"), ("GET", "/mcp/tools"), ("GET", "/mcp/resources"), ("GET", "/mcp/prompts"),
     ("POST", "/mcp/tools/call"), ("POST", "/mcp/resources/read"), ("POST", "/mcp/prompts/get"), ("POST", "/rpc"),
-    ("GET", "/v1/mcp/registry.json"), ("GET", "/v0.1/servers"),
+    ("GET", "/v1/mcp/registry.json"), ("GET", "/v0.1/servers"), ("GET", "/whoami"),
+    ("GET", "/keys"), ("POST", "/keys"), ("DELETE", "/keys"), ("GET", "/keys/{id}"), ("PATCH", "/keys/{id}"),
+    ("DELETE", "/keys/{id}"), ("POST", "/keys/{id}/rotate"), ("GET", "/keys/{id}/access"),
+    ("POST", "/keys/{id}/access"),
 ]  # fmt: skip
 PROMISES = [
     checks.not_a_server_error,
@@ -46,6 +49,8 @@ def test_the_gateway_keeps_what_its_document_promises(stack: Running, method: st
 
         given(case=schema[path][method].as_strategy())(attempt)()
         assert seen
+        for key in client.get("/keys").json()["keys"]:
+            client.delete(f"/keys/{key['id']}")
         for server in _servers(client):
             if server["name"] not in before:
                 client.delete(f"/mcp/servers/{server['name']}")
