@@ -340,6 +340,13 @@ class Settings:
         doc="between looks at the registry when Redis says nothing",
         unit="seconds",
     )
+    keys_stale_seconds: float = _setting(
+        300.0,
+        "GATEWAY_KEYS_STALE_SECONDS",
+        read=_between(1, 86_400, float),
+        doc="without the database, after which `/readyz` says that revoked keys may not be known here",
+        unit="seconds",
+    )
     refresh_seconds: float = _setting(
         60.0,
         "GATEWAY_REFRESH_SECONDS",

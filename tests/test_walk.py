@@ -35,13 +35,15 @@ GRANTS = {
     "allow": [
         {"servers": ["half"], "tools": ["shown*"], "prompts": ["shown*"], "resources": ["shown:*"]},
         {"servers": ["whole"]},
-    ]
+        {"servers": ["*"], "tools": ["nothing*"]},
+    ],
+    "deny": [{"resources": ["shown://secret/*"]}],
 }
 HIDDEN, ABSENT = "hidden", "absent"
 
 TOOLS = ["half__{x}_zzz", "{x}_zzz", "{x}__zzz", "whole__{x}_zzz"]
 URIS = ["{x}://one", "{x}://item/5", "{x}://item/{{id}}", "mcp-gateway://half/{x}://one", "mcp-gateway://{x}/any://uri"]
-SPELLED = ["shown://a/../{x}", "shown://a/%2e%2e/{x}", "SHOWN:a/..%5C{x}"]
+SPELLED = ["shown://a/../{x}", "shown://a/%2e%2e/{x}", "SHOWN:a/..%5C{x}", "shown://secret/{x}", "Shown://%73ecret/{x}"]
 SERVERS = [{"name": "{x}"}]
 SOME_ID = {"id": "{x}000000"}
 
@@ -157,6 +159,7 @@ async def agent(open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatc
             resources=[{"uri": "shown://one", "name": "s"}, {"uri": "hidden://one", "name": "h"}],
             templates=[
                 {"uriTemplate": "shown://item/{id}", "name": "s"},
+                {"uriTemplate": "shown:{+any}", "name": "s"},
                 {"uriTemplate": "hidden://item/{id}", "name": "h"},
             ],
             instructions="Use the hidden tools.",

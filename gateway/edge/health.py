@@ -37,6 +37,10 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
     lag = gateway.sync.lag
     if lag is not None and lag > max(5.0, 3 * gateway.settings.poll_seconds) and not degraded:
         degraded.append(f"the registry was last read {lag:.0f} s ago")
+    if lag is not None and lag > gateway.settings.keys_stale_seconds:
+        degraded.append(
+            f"keys that were revoked in the last {lag:.0f} s are not known here: the database does not answer"
+        )
     return {
         "status": "draining" if gateway.draining.is_set() else "ready",
         "degraded": degraded,

@@ -9,7 +9,7 @@ _SCHEME_HOST = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)(//[^/?#]*)?")
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _SEGMENT_ENDS = re.compile(r"[/\\?#:]")
-_DECODED = 3  # times: what a server may decode twice
+_READINGS = 4  # as it is, and decoded three times: a server may decode twice
 
 
 def normal_uri(uri: str) -> str | None:
@@ -18,12 +18,10 @@ def normal_uri(uri: str) -> str | None:
     Scheme and host are in lower case, what needs no percent-encoding has none, the rest has upper-case digits.
     """
     text = uri
-    for _ in range(_DECODED):
+    for _ in range(_READINGS):
         if any(segment in (".", "..") for segment in _SEGMENT_ENDS.split(text)):
             return None
         text = unquote(text)
-    if any(segment in (".", "..") for segment in _SEGMENT_ENDS.split(text)):
-        return None
     normal = _ENCODED.sub(_spelled, uri)
     begin = _SCHEME_HOST.match(normal)
     return normal if begin is None else begin[0].lower() + normal[begin.end() :]

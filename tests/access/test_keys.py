@@ -332,6 +332,8 @@ async def test_known_keys_work_while_the_database_is_away_and_changes_are_503(
     assert (await agent.ask("POST", "/mcp/tools/call", value={"name": "demo__echo"}))[0] == 200
     status, _, me = await agent.ask("GET", "/whoami")
     assert (status, me["id"], me["grants"]) == (200, key["id"], EVERYTHING)
+    monkeypatch.setattr(gateway.sync, "read_at", gateway.sync.read_at - 301)  # type: ignore[operator]
+    assert "keys that were revoked" in str((await client.ask("GET", "/readyz"))[2]["degraded"])
     for method, path in (("POST", "/keys"), ("PATCH", f"/keys/{key['id']}"), ("DELETE", f"/keys/{key['id']}")):
         assert (await client.ask(method, path, value={"name": "other"}))[0] == 503
 
