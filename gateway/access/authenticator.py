@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from hashlib import sha256
 from heapq import heappop, heappush
 from urllib.parse import parse_qsl
@@ -37,7 +36,6 @@ _AUTHORIZATION, _BEARER = b"authorization", b"Bearer "
 _UNKNOWN_KEY = "The key is not one of this gateway's. Check the Authorization header."
 _RECORD_SECONDS = 20.0
 _LOOK_SECONDS = 0.5
-_STEP = 2_000  # keys that are taken in before others have their turn
 _QUERY_KEYS = frozenset(
     {
         "key",
@@ -81,7 +79,7 @@ class Authenticator:
         self._principals = dict(self._masters)
         self._revoked: set[bytes] = set()
         self._digests: dict[str, tuple[bytes, ...]] = {}
-        self._grants: WeakValueDictionary[bytes, Grants] = WeakValueDictionary()
+        self._grants: WeakValueDictionary[str, Grants] = WeakValueDictionary()
         self._ending: list[tuple[float, str]] = []
         self._used: dict[str, float] = {}
         self._table = table
@@ -176,53 +174,57 @@ class Authenticator:
 
     # --- the keys -------------------------------------------------------------------------------------------------
 
-    async def catch_up(self, connection: Connection) -> None:
-        """Read the keys that changed since the last look, in the snapshot of a transaction."""
+    async def load(self) -> None:
+        """Read all keys: at the start, and when another database stands behind the address. Raises StoreUnavailable."""
         if self._table is None:
             return
-        revision, rows = await self._table.changes_since(connection, self._revision)
-        before: set[str] = set()
-        if revision < self._revision:
-            before = set(self._digests)
-            self._forget_all()
-        is_first, self._revision = self._revision < 0, revision
-        for number, row in enumerate(rows or (), 1):
-            self._take(row, is_first=is_first)
-            if number % _STEP == 0:
-                await asyncio.sleep(0)
-        for id in before - self._digests.keys():
+        before, seen = set(self._digests), set[str]()
+
+        def take(row: KeyRow) -> None:
+            seen.add(row.id)
+            self._take(row)
+
+        self._revision = await self._table.load(take)
+        for id in before - seen:
+            self._forget(id)
             self._changed(id, None, REVOKED)
 
-    def _forget_all(self) -> None:
-        self._principals = dict(self._masters)
-        self._revoked.clear()
-        self._digests.clear()
-        self._ending.clear()
+    async def catch_up(self, connection: Connection) -> None:
+        """Read the keys that changed since the last look, in the snapshot of a transaction."""
+        if self._table is None or self._revision < 0:
+            return
+        revision = await self._table.revision(connection)
+        if revision > self._revision:
+            for row in await self._table.changes_since(connection, self._revision):
+                self._take(row)
+        self._revision = revision if revision >= self._revision else -1
 
-    def _take(self, row: KeyRow, *, is_first: bool) -> None:
-        before = self._digests.pop(row.id, ())
-        for digest in before:
+    def _forget(self, id: str) -> tuple[bytes, ...]:
+        digests = self._digests.pop(id, ())
+        for digest in digests:
             self._principals.pop(digest, None)
-            if row.revoked_at is not None:
-                self._revoked.add(digest)
-        if row.revoked_at is not None:
-            self._revoked.add(row.digest)
-            if not is_first:
-                self._changed(row.id, None, REVOKED)
+        return digests
+
+    def _take(self, row: KeyRow) -> None:
+        """Take in a key as it is now."""
+        before, digest = self._forget(row.id), bytes.fromhex(row.digest)
+        if row.is_revoked:
+            self._revoked.update((*before, digest))
+            self._changed(row.id, None, REVOKED)
             return
         role = row.role if row.role in ROLES else "user"
         grants = None if role != "user" else self._interned(row)
-        principal = Principal(row.id, row.name, role, grants, _seconds(row.expires_at))
-        self._principals[row.digest] = principal
-        self._digests[row.id] = (row.digest,)
-        self._end_later(principal)
+        ends = math.inf if row.expires_at is None else row.expires_at
+        principal = self._principals[digest] = Principal(row.id, row.name, role, grants, ends)
+        self._digests[row.id] = (digest,)
+        if not math.isinf(ends):
+            heappush(self._ending, (ends, row.id))
         if row.old_digest is not None and row.old_until is not None:
-            old = replace(principal, ends=min(_seconds(row.old_until), _seconds(row.expires_at)))
-            self._principals[row.old_digest] = old
-            self._digests[row.id] = (row.digest, row.old_digest)
-        if not is_first:
-            is_replaced = any(digest not in self._digests[row.id] for digest in before[:1])
-            self._changed(row.id, principal, REPLACED if is_replaced else None)
+            old = bytes.fromhex(row.old_digest)
+            self._principals[old] = replace(principal, ends=min(row.old_until, ends))
+            self._digests[row.id] = (digest, old)
+        is_replaced = any(each not in self._digests[row.id] for each in before[:1])
+        self._changed(row.id, principal, REPLACED if is_replaced else None)
 
     def _interned(self, row: KeyRow) -> Grants:
         """Grants that many keys have in common are kept once."""
@@ -238,10 +240,6 @@ class Authenticator:
             self._grants[row.grants] = found
         return found
 
-    def _end_later(self, principal: Principal) -> None:
-        if principal.ends is not None and not math.isinf(principal.ends):
-            heappush(self._ending, (principal.ends, principal.id))
-
     async def run(self) -> None:
         """End what expired keys have open, and record the use of keys, until cancelled; then record the rest."""
         due = time.monotonic() + _RECORD_SECONDS
@@ -250,6 +248,8 @@ class Authenticator:
                 await asyncio.sleep(_LOOK_SECONDS)
                 for id in self._expired(time.time()):
                     self._changed(id, None, EXPIRED)
+                if self._revision < 0:
+                    await self._load_again()
                 if time.monotonic() >= due:
                     due = time.monotonic() + _RECORD_SECONDS
                     await self._record_use()
@@ -264,6 +264,12 @@ class Authenticator:
             if principal is not None and principal.ends == ends:
                 yield id
 
+    async def _load_again(self) -> None:
+        try:
+            await self.load()
+        except StoreUnavailable:
+            pass  # what was known goes on
+
     async def _record_use(self) -> None:
         used, self._used = self._used, {}
         if used and self._table is not None:
@@ -271,10 +277,6 @@ class Authenticator:
                 await self._table.record_use(used)
             except StoreUnavailable:
                 self._used = used | self._used
-
-
-def _seconds(at: datetime | None) -> float:
-    return math.inf if at is None else at.timestamp()
 
 
 def _without_key(authorization: Sequence[str]) -> Unauthorized:

@@ -6,7 +6,7 @@ reads what changed since its own. Knows SQL and digests; a key's text is never s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -20,22 +20,23 @@ from gateway.model.grants import read_grants
 from gateway.stores.postgres import Connection, Postgres
 
 _TOLD_DAYS = 30  # for which a revoked key is told from an unknown one
-_AT_ONCE = 5_000  # rows that are read before others have their turn
+_AT_ONCE = 1_000  # rows that are read before others have their turn
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """What a worker has to know of a key to let it in."""
+    """What a worker has to know of a key to let it in; times in seconds since the epoch."""
 
     id: str
     name: str
     role: str
-    grants: bytes | None
-    digest: bytes
-    old_digest: bytes | None
-    old_until: datetime | None
-    expires_at: datetime | None
-    revoked_at: datetime | None
+    grants: str | None
+    digest: str
+    """SHA-256 of its text, in hexadecimal."""
+    old_digest: str | None
+    old_until: float | None
+    expires_at: float | None
+    is_revoked: bool
 
 
 class KeyTable:
@@ -138,24 +139,47 @@ class KeyTable:
                 (list(used), [datetime.fromtimestamp(at, UTC) for at in used.values()]),
             )
 
-    async def changes_since(self, connection: Connection, revision: int) -> tuple[int, Sequence[KeyRow] | None]:
-        """The revision now, and the keys that changed after `revision`; None if none did. Within a transaction."""
+    async def revision(self, connection: Connection) -> int:
+        """What counts the changes of keys."""
         row = await (await connection.execute("SELECT revision FROM key_changes")).fetchone()
-        current = int(row["revision"]) if row else 0
-        if current == revision:
-            return current, None
-        if current < revision:  # another database stands behind the same address: begin anew
-            revision = -1
-        rows: list[KeyRow] = []
-        async with connection.cursor(name="keys") as cursor:
-            await cursor.execute(
-                "SELECT id, name, role, grants, digest, old_digest, old_until, expires_at, revoked_at FROM keys "
-                "WHERE revision > %s AND (revoked_at IS NULL OR %s >= 0 OR revoked_at > now() - %s::interval)",
-                (revision, revision, f"{_TOLD_DAYS} days"),
-            )
-            while found := await cursor.fetchmany(_AT_ONCE):
-                rows += [KeyRow(**row) for row in found]
-        return current, rows
+        return int(row["revision"]) if row else 0
+
+    async def changes_since(self, connection: Connection, revision: int) -> list[KeyRow]:
+        """The keys that changed after a revision."""
+        return await _rows(connection, "revision > %s", (revision,))
+
+    async def load(self, take: Callable[[KeyRow], None]) -> int:
+        """Read all keys, some thousand at a time, each in a transaction of its own; return the revision before that.
+
+        Raises StoreUnavailable.
+        """
+        async with self._postgres.transaction() as connection:
+            revision = await self.revision(connection)
+        after: str | None = ""
+        while after is not None:
+            async with self._postgres.transaction() as connection:
+                told = "id > %s AND (revoked_at IS NULL OR revoked_at > now() - %s::interval)"
+                rows = await _rows(connection, told, (after, f"{_TOLD_DAYS} days"), _AT_ONCE)
+            for row in rows:
+                take(row)
+            after = rows[-1].id if len(rows) == _AT_ONCE else None
+        return revision
+
+
+async def _rows(
+    connection: Connection, where: str, values: tuple[object, ...], limit: int | None = None
+) -> list[KeyRow]:
+    """Rows by id, as one JSON text: made value by value a hundred thousand of them would take seconds."""
+    cursor = await connection.execute(
+        "SELECT coalesce(json_agg(json_build_array(id, name, role, convert_from(grants, 'UTF8'), "
+        "encode(digest, 'hex'), "
+        "encode(old_digest, 'hex'), extract(epoch FROM old_until), extract(epoch FROM expires_at), "
+        "revoked_at IS NOT NULL)), '[]')::text AS rows "
+        f"FROM (SELECT * FROM keys WHERE {where} ORDER BY id LIMIT %s) AS keys".encode(),
+        (*values, limit),
+    )
+    row = await cursor.fetchone()
+    return [KeyRow(*values) for values in orjson.loads(row["rows"] if row else "[]")]
 
 
 def digest_of(text: str) -> bytes:

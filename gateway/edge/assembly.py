@@ -174,6 +174,7 @@ async def open_gateway(
         sync.on_swap(lambda catalogue: metrics.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: metrics.servers.set(len(catalogue.servers)))
         sync.on_read(lambda: _show(metrics, postgres, hints, sessions))
+        await authenticator.load()
         await sync.catch_up()
         loops = [
             asyncio.create_task(keep("hints", lambda: hints.listen(sync.hint, sessions.on_broadcast))),
