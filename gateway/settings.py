@@ -5,6 +5,7 @@ A frozen value made once, at the door of the process; nothing below reads the en
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ _IN_FILES = (
 _ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104
 _ELSEWHERE = frozenset({"GATEWAY_URL", "GATEWAY_KEY"})  # read by the command line
 _PLACE = re.compile(r"[A-Za-z0-9*?._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?")
-_OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_[0-9]+_(TCP|UDP)")  # set for a service named `gateway`
+_OF_OTHERS = re.compile(r"GATEWAY_VALUE_|.*(_SERVICE_(HOST|PORT)|_PORT_[0-9]+_(TCP|UDP))")
+"""Secrets that servers refer to, and what Kubernetes sets for a service named `gateway`."""
 DATA_DIR = Path(".mcp-gateway")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -87,6 +89,12 @@ def _secrets(text: str) -> tuple[str, ...]:
     if not secrets or min(map(len, secrets)) < 32:
         raise ValueError("expected at least 32 characters (several, newest first, are separated by commas)")
     return secrets
+
+
+def _folder(text: str) -> Path:
+    if not text.startswith("/") or text == "/":
+        raise ValueError("expected an absolute path of a folder")
+    return Path(os.path.normpath(text))
 
 
 def _base_url(text: str) -> str:
@@ -340,6 +348,12 @@ class Settings:
         doc="between looks at the registry when Redis says nothing",
         unit="seconds",
     )
+    secrets_dir: Path = _setting(
+        Path("/run/secrets"),
+        "GATEWAY_SECRETS_DIR",
+        read=_folder,
+        doc="where the files are that `${file:…}` in servers' headers and variables may read",
+    )
     keys_stale_seconds: float = _setting(
         300.0,
         "GATEWAY_KEYS_STALE_SECONDS",
@@ -464,7 +478,7 @@ class Settings:
         known |= {f"{name}_FILE" for name in _IN_FILES}
         lines = []
         for name in sorted(environment):
-            if name in known or not name.startswith(("GATEWAY_", "MCP_GATEWAY_")) or _OF_KUBERNETES.search(name):
+            if name in known or not name.startswith(("GATEWAY_", "MCP_GATEWAY_")) or _OF_OTHERS.match(name):
                 continue
             near = get_close_matches(name, known, 1, 0.8)
             meant = f"; did you mean {near[0]}?" if near else ", and it has no effect"

@@ -176,6 +176,13 @@ async def agent(open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatc
             status, _, stored = await admin.ask("POST", "/mcp/servers", value=spec)
             assert (status, stored["state"]) == (200, "ready")
         _, _, key = await admin.ask("POST", "/keys", value={"name": "agent", "grants": GRANTS})
+        for kind in ("servers", "tools", "resources", "prompts"):  # what is encoded for others is not for the agent
+            for accept in ("application/json", "*/*"):
+                await admin.ask("GET", f"/mcp/{kind}", headers={"accept": accept})
+        for address in ("/mcp", "/mcp/servers/half/mcp"):
+            session = await handshake(admin, address)
+            for method in ("tools/list", "resources/list", "resources/templates/list", "prompts/list"):
+                await ask(admin, address, session, method)
         yield Client(app, key["key"])
 
 

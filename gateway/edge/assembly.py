@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_table import KeyTable
 from gateway.access.limits import Admission, KeyEnd
+from gateway.access.references import References
 from gateway.errors import SettingsError
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
@@ -100,9 +101,10 @@ async def open_gateway(
         everything = settings.allow_private_upstreams
         vetting = Vetting(Allowed.read(settings.allowed_upstreams, everything=everything), resolve)
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=identity)
+        secrets = References(os.environ, settings.secrets_dir)
         wire_limits = WireLimits(2 * settings.connect_seconds, settings.max_result)
         pool = Pool(
-            connect or over_http(dialer, wire_limits, relay, bridge),
+            connect or over_http(dialer, wire_limits, relay, bridge, secrets.resolved),
             CallLimits(
                 settings.call_seconds,
                 settings.call_cap_seconds,

@@ -20,7 +20,9 @@ from gateway.methods.call import Call, Handler, needs
 from gateway.model.cursors import Cursors
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
-from gateway.model.server import STDIO, Server, ServerSpec
+from gateway.model.principals import require_role
+from gateway.model.references import check_references, references
+from gateway.model.server import STDIO, Server, ServerSpec, origin
 from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
 from gateway.model.view import View
 from gateway.net.resolver import NotResolved
@@ -85,6 +87,7 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     name = _server_name(fields)
     if not call.gateway.settings.allow_stdio:
         change = _without_programs(change)
+    change = _trusted(call, change)
     await _vet(call, fields)
     claim = await call.gateway.servers.put(name, change, CLAIM_SECONDS)
     if claim is None:
@@ -95,6 +98,28 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     if not asked or known is None or known.spec != claim.spec or known.state == "starting":
         known = await _current(call, name)
     return known.public()
+
+
+def _trusted(call: Call, change: Change) -> Change:
+    """The same change, refused where it needs an administrator, or refers to what it may not. Raises RoleNeeded."""
+
+    def checked(stored: ServerSpec | None) -> ServerSpec:
+        spec = change(stored)
+        if stored is not None and _secrets(stored) == _secrets(spec):
+            return spec
+        check_references(spec, str(call.gateway.settings.secrets_dir))
+        if spec.transport_type == STDIO:
+            require_role(call.principal, "admin", "have programs run")
+        if any(references(spec)):
+            require_role(call.principal, "admin", "refer to the gateway's secrets")
+        return spec
+
+    return checked
+
+
+def _secrets(spec: ServerSpec) -> tuple[object, ...]:
+    """What says where secrets go, and which."""
+    return spec.transport_type, origin(spec.url), spec.command, spec.args, spec.cwd, spec.headers, spec.env
 
 
 def _without_programs(change: Change) -> Change:

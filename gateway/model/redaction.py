@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 REDACTED = "[redacted]"
+_REFERENCE = re.compile(r"((Bearer|Basic|Token|ApiKey) )?\$\{(env|file):[^{}]*\}", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"key|token|secret|passw|signature|\bsig\b|auth|credential|bearer|\bpat\b", re.IGNORECASE)
 _SEGMENT = re.compile(r"(?=[A-Za-z0-9_-]*[0-9])(?=[A-Za-z0-9_-]*[A-Za-z])[A-Za-z0-9_-]{20,}")
 _NAMED = re.compile(r"(-{0,2}[A-Za-z_][\w.-]*=)(.+)", re.DOTALL)
@@ -25,6 +26,11 @@ def redact_url(url: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     netloc = f"{REDACTED if user else ''}{at}{host}"
     return urlunsplit(parts._replace(netloc=netloc, path=_without_segments(parts.path), query=query))
+
+
+def redact_value(value: str) -> str:
+    """The value of a header or variable as it is shown: a reference, which is no secret, or nothing of it."""
+    return value if _REFERENCE.fullmatch(value) else REDACTED
 
 
 def redact_arguments(arguments: Sequence[str]) -> list[str]:

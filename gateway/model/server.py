@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from gateway.model.redaction import REDACTED, redact_arguments, redact_url
+from gateway.model.redaction import redact_arguments, redact_url, redact_value
 
 STDIO = "stdio"
 NO_PROGRAMS = "It is a program, and programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
@@ -67,11 +67,12 @@ class ServerSpec:
             place: dict[str, Any] = {
                 "command": self.command,
                 "args": redact_arguments(self.args),
-                "env": dict.fromkeys(self.env, REDACTED),
+                "env": {name: redact_value(value) for name, value in self.env.items()},
                 "cwd": self.cwd,
             }
         else:
-            place = {"url": redact_url(self.url), "headers": dict.fromkeys(self.headers, REDACTED)}
+            redacted = {name: redact_value(value) for name, value in self.headers.items()}
+            place = {"url": redact_url(self.url), "headers": redacted}
         return {
             "name": self.name,
             "title": self.title,

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 from gateway.model.redaction import redact_url
+from gateway.model.references import references
 from gateway.model.server import STDIO, ServerSpec
 from gateway.net.dialer import Dialer
 from gateway.upstream.contract import Upstream
 from gateway.upstream.detect import DetectingUpstream, Guess
 from gateway.upstream.http_sse import HttpSseUpstream
+from gateway.upstream.referenced import ReferencedUpstream, Resolve
 from gateway.upstream.relayed import Relay, RelayedUpstream
 from gateway.upstream.rest import RestUpstream
 from gateway.upstream.stdio import NoBridge, StdioUpstream
@@ -23,10 +25,12 @@ _PROGRAM_SECONDS = 35.0  # for a program to start and shake hands: some are inst
 _MAX_STREAMS = 1000  # of one server, that stay open, at one worker
 
 
-def over_http(dialer: Dialer, limits: WireLimits, relay: Relay, bridge: str | None = None) -> Connect:
+def over_http(
+    dialer: Dialer, limits: WireLimits, relay: Relay, bridge: str | None = None, resolve: Resolve = lambda spec: spec
+) -> Connect:
     """Connect to servers by HTTP, in whichever of its transports is named, or is found to be theirs.
 
-    `bridge` is the socket of the process that runs stdio servers.
+    `bridge` is the socket of the process that runs stdio servers; `resolve` puts the secrets in that servers refer to.
     """
 
     def connect(spec: ServerSpec) -> Upstream:
@@ -60,4 +64,8 @@ def over_http(dialer: Dialer, limits: WireLimits, relay: Relay, bridge: str | No
             guess = Guess(redact_url(url), StreamableHttpUpstream(spec.name, url, client, limits, streams))
         return DetectingUpstream(mcp, RelayedUpstream(spec.name, sse, relay), rest, guess)
 
-    return connect
+    def connect_with_secrets(spec: ServerSpec) -> Upstream:
+        has_references = next(references(spec), None) is not None
+        return ReferencedUpstream(spec, resolve, connect) if has_references else connect(spec)
+
+    return connect_with_secrets
