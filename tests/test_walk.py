@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 GRANTS = {
     "allow": [
-        {"servers": ["half"], "tools": ["shown*"], "prompts": ["shown*"], "resources": ["shown:*"]},
+        {"servers": ["half", "off"], "tools": ["shown*"], "prompts": ["shown*"], "resources": ["shown:*"]},
         {"servers": ["whole"]},
         {"servers": ["*"], "tools": ["nothing*"]},
     ],
@@ -41,7 +41,7 @@ GRANTS = {
 }
 HIDDEN, ABSENT = "hidden", "absent"
 
-TOOLS = ["half__{x}_zzz", "{x}_zzz", "{x}__zzz", "whole__{x}_zzz"]
+TOOLS = ["half__{x}_zzz", "off__{x}_zzz", "{x}_zzz", "{x}__zzz", "whole__{x}_zzz"]
 URIS = ["{x}://one", "{x}://item/5", "{x}://item/{{id}}", "mcp-gateway://half/{x}://one", "mcp-gateway://{x}/any://uri"]
 SPELLED = ["shown://a/../{x}", "shown://a/%2e%2e/{x}", "SHOWN:a/..%5C{x}", "shown://secret/{x}", "Shown://%73ecret/{x}"]
 SERVERS = [{"name": "{x}"}]
@@ -170,11 +170,15 @@ async def agent(open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatc
             resources=[{"uri": "any://uri", "name": "h"}],
             templates=[{"uriTemplate": "{+hidden}", "name": "h"}],
         )
+        servers["off"] = MemoryServer(tools=dict.fromkeys(["shown_abc", "hidden_zzz"], _fine))
+        servers["off"].prompts = [{"name": "hidden_zzz"}]
         servers["whole"] = MemoryServer()
-        for name in ("half", "hidden", "whole"):
+        for name in ("half", "hidden", "off", "whole"):
             spec = {"name": name, "url": f"http://{name}.test/mcp", "tags": [name]}
             status, _, stored = await admin.ask("POST", "/mcp/servers", value=spec)
             assert (status, stored["state"]) == (200, "ready")
+        assert (await admin.ask("POST", "/mcp/tools/call", value={"name": "hidden__zzz"}))[0] == 200  # a figure has it
+        await admin.ask("PATCH", "/mcp/servers/off", value={"enabled": False})
         _, _, key = await admin.ask("POST", "/keys", value={"name": "agent", "grants": GRANTS})
         for kind in ("servers", "tools", "resources", "prompts"):  # what is encoded for others is not for the agent
             for accept in ("application/json", "*/*"):
