@@ -581,13 +581,10 @@ class ServerBusy(UpstreamError):
     status = 429
     title = "Server busy"
 
-    def __init__(self, server: str, limit: int, *, of_session: bool = False) -> None:
-        has = (
-            f"This session has {limit} calls at server {server!r}"
-            if of_session
-            else f"Server {server!r} has {limit} calls"
-        )
-        share = "half of what it takes, " if of_session else ""
+    def __init__(self, server: str, limit: int, of: str = "") -> None:
+        """`of` is whose share it is: `session`, `key` or `master key`; empty for all of the server's."""
+        has = f"Your {of} has {limit} calls at server {server!r}" if of else f"Server {server!r} has {limit} calls"
+        share = "its part of " if of else ""
         super().__init__(
             server, f"{has} under way at this worker ({share}GATEWAY_MAX_SERVER_CALLS); try again.", retry_after=1
         )

@@ -28,7 +28,7 @@ from gateway.access.limits import EXPIRED, REPLACED, REVOKED, KeyEnd
 from gateway.errors import InvalidParams, KeyInQuery, StoreUnavailable, Unauthorized
 from gateway.model.api_keys import what_is_wrong
 from gateway.model.grants import NOTHING, Grants, read_grants
-from gateway.model.principals import ROLES, Principal
+from gateway.model.principals import MASTER, ROLES, Principal
 from gateway.protocol.headers import Headers
 from gateway.stores.postgres import Connection
 
@@ -74,7 +74,7 @@ class Authenticator:
     ) -> None:
         """`metrics_key` opens the figures and nothing else; `look` has keys read that were made a moment ago."""
         self._metrics = None if metrics_key is None else sha256(metrics_key.encode()).digest()
-        master = Principal("master", "master", role="admin")
+        master = Principal(MASTER, MASTER, role="admin")
         self._masters = {sha256(key.encode()).digest(): master for key in master_keys}
         self._principals = dict(self._masters)
         self._revoked: set[bytes] = set()

@@ -105,7 +105,11 @@ class Call:
                 answer = await self.session.call(server, request, self.events, can_ask=self.can_ask, guard=self.guard)
             else:
                 answer = await self.gateway.pool[server].call_shared(
-                    request, self.events, wants_progress=self.wants_progress, guard=self.guard
+                    request,
+                    self.events,
+                    wants_progress=self.wants_progress,
+                    guard=self.guard,
+                    key=self.principal.key,
                 )
         finally:
             self.reached.seconds = time.perf_counter() - began

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from gateway.errors import RoleNeeded
 from gateway.model.grants import Grants
 
+MASTER = "master"
+"""The id of the principal with the master key."""
 ROLES = ("admin", "operator", "user")
 """What a role may do is what those after it may, and more."""
 
@@ -26,6 +28,11 @@ class Principal:
     """What it sees and calls; None for all."""
     ends: float | None = None
     """When its key expires, in seconds since the epoch; infinite for never, None for the master key."""
+
+    @property
+    def key(self) -> str | None:
+        """The id of its key; None for the master key."""
+        return None if self.ends is None else self.id
 
 
 def has_role(principal: Principal, role: str) -> bool:

@@ -29,6 +29,7 @@ import orjson
 
 from gateway.deadlines import Guard
 from gateway.errors import RequestCancelled, SessionNotFound, TooManySubscriptions, UpstreamProtocolError
+from gateway.model.principals import MASTER
 from gateway.model.question_ids import Question, QuestionIds, UnknownQuestion
 from gateway.model.server import Server
 from gateway.model.session_ids import SessionId
@@ -74,6 +75,7 @@ class Session:
         self.id = id
         self.key = id.key
         self.owner = owner
+        self._key = None if owner[0] == MASTER else owner[0]
         self.server = server
         self.local = local
         self.upstream = UpstreamSessions(local, around.links, around.hints, around.next_id)
@@ -153,7 +155,7 @@ class Session:
             for attempt in (1, 2):
                 outward = _Outward(self, server.name, upstream, events, can_ask)
                 try:
-                    return await link.call(upstream.session, exchange, outward, outward.ask, guard)
+                    return await link.call(upstream.session, exchange, outward, outward.ask, guard, key=self._key)
                 except SessionExpired as error:
                     log.debug("session with %s expired: %s", server.name, error)
                     if attempt == 1:

@@ -104,6 +104,8 @@ class CallLimits:
     breaker_seconds: float = 30.0
 
 
+_RESERVE = 8  # the part of a server's share that the master key leaves to keys: one in so many
+
 OURSELVES = Hello(versions.LATEST_HANDSHAKE, {}, {"name": version.NAME, "version": version.VERSION}, shared=True)
 """What the gateway says of itself where it speaks for no single client."""
 
@@ -133,7 +135,9 @@ class ServerLink:
         self._background: set[asyncio.Task[None]] = set()
         self._calls = 0
         self._half = max(1, limits.max_calls // 2)
-        self._of_session: dict[str | int, int] = {}  # calls under way of one client's session each
+        self._reserve = limits.max_calls // _RESERVE
+        self._of: dict[str | int, int] = {}  # calls under way, by key; those of the master key by session
+        self._keyed = 0  # calls under way of others than the master key
         self._answered = 0
         self._uses = 0
         self._listening = 0
@@ -153,20 +157,23 @@ class ServerLink:
         ask: AskClient | None = None,
         guard: Guard | None = None,
         *,
+        key: str | None = None,
         is_probe: bool = False,
     ) -> Reply | Failure:
         """Carry one request over a session; what comes before its answer goes to `events`.
 
         Raises SessionExpired or UpstreamError. Without `ask` a server that asks is refused: no client can be asked.
-        `guard` is the task's own, if it has one. A probe passes beside the server's share and its breaker.
+        `guard` is the task's own, if it has one. `key` is the id of the key that asks, None for the master key. A probe
+        passes beside the server's share and its breaker.
         """
         if not is_probe:
             if self._calls >= self._half or self._breaker.failures:
-                self._check(session)
+                self._check(session, key)
             self._calls += 1
-            who = session.session_id or id(session)
-            if session is not self._session:
-                self._of_session[who] = self._of_session.get(who, 0) + 1
+            whose = key or (None if session is self._session else session.session_id or id(session))
+            if whose is not None:
+                self._of[whose] = self._of.get(whose, 0) + 1
+            self._keyed += key is not None
         answered = self._answered
         if guard is None:
             guard = Guard(self._alarms)
@@ -196,8 +203,9 @@ class ServerLink:
             guard.lift()
             if not is_probe:
                 self._calls -= 1
-                if (own := self._of_session.pop(who, 0)) > 1:
-                    self._of_session[who] = own - 1
+                self._keyed -= key is not None
+                if whose is not None and (own := self._of.pop(whose, 0)) > 1:
+                    self._of[whose] = own - 1
             if self._retired:
                 self._end_if_retired()
         self._answered += 1
@@ -225,6 +233,7 @@ class ServerLink:
         *,
         wants_progress: bool = False,
         guard: Guard | None = None,
+        key: str | None = None,
     ) -> Reply | Failure:
         """Carry one request over the session that all callers share. Raises UpstreamError."""
         reason = ""
@@ -232,10 +241,10 @@ class ServerLink:
             session, exchange = self._session, Exchange(request, next(self._ids), wants_progress=wants_progress)
             try:
                 if session is not None:
-                    return await self.call(session, exchange, events, None, guard)
+                    return await self.call(session, exchange, events, None, guard, key=key)
                 with _Held(self):  # what is retired meanwhile closes after the call
                     session = await self._opened()
-                    return await self.call(session, exchange, events, None, guard)
+                    return await self.call(session, exchange, events, None, guard, key=key)
             except SessionExpired as error:
                 reason = str(error)
                 if session is not None and self._session is session:
@@ -412,15 +421,19 @@ class ServerLink:
             self._shown_open = is_open
             self._show_breaker(self.spec.name, is_open=is_open)
 
-    def _check(self, session: UpstreamSession | None = None) -> None:
-        """Let one more call pass, within the server's share, of which one session gets half at most.
+    def _check(self, session: UpstreamSession | None = None, key: str | None = None) -> None:
+        """Let one more call pass, within the server's share.
 
-        Raises ServerBusy or UpstreamSuspended.
+        Of it one key gets half at most, and so does one session of the master key; all of the master key leave an
+        eighth to others. Raises ServerBusy or UpstreamSuspended.
         """
-        if self._calls >= self._limits.max_calls:
-            raise ServerBusy(self.spec.name, self._limits.max_calls)
-        if session is not None and self._of_session.get(session.session_id or id(session), 0) >= self._half:
-            raise ServerBusy(self.spec.name, self._half, of_session=True)
+        name, most = self.spec.name, self._limits.max_calls
+        if self._calls >= most:
+            raise ServerBusy(name, most)
+        if session is not None and self._of.get(key or session.session_id or id(session), 0) >= self._half:
+            raise ServerBusy(name, self._half, "session" if key is None else "key")
+        if session is not None and key is None and self._calls - self._keyed >= most - self._reserve:
+            raise ServerBusy(name, most - self._reserve, "master key")
         if (wait := self._breaker.wait(_now())) is not None:
             raise UpstreamSuspended(self.spec.name, self._breaker.failures, self._breaker.reason, wait)
 

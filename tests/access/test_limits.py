@@ -18,15 +18,16 @@ SSE = {"accept": "text/event-stream"}
 
 
 class Hanging:
-    """A tool that never answers, and counts who waits."""
+    """A tool that never answers, and says when so many wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 3) -> None:
         self.waiting = 0
+        self.count = count
         self.full = asyncio.Event()
 
     async def __call__(self, request: Request, emit: Emit) -> Any:
         self.waiting += 1
-        if self.waiting == 3:
+        if self.waiting == self.count:
             self.full.set()
         await asyncio.Event().wait()
 
@@ -146,10 +147,50 @@ async def test_one_session_has_half_of_a_servers_share(open_app: Open, servers: 
             await hang.full.wait()
         _, _, answer = await client.ask("POST", "/mcp", value=request("tools/call", name="bad__echo"), headers=greedy)
         assert answer["error"]["code"] == -32059
-        assert "This session has 3 calls" in answer["error"]["message"]
+        assert "Your session has 3 calls" in answer["error"]["message"]
         answered = await client.ask("POST", "/mcp", value=request("tools/call", name="bad__echo"), headers=other)
         assert answered[2]["result"]
         assert (await client.ask("POST", "/mcp/tools/call", value={"name": "bad__echo"}))[0] == 200
+        await end(calls)
+
+
+async def test_a_key_leaves_room_for_others_and_so_does_the_master_key(open_app: Open, servers: Servers) -> None:
+    hang = Hanging(4)
+    async with open_app(max_server_calls=8) as (app, client):
+        server = MemoryServer()
+        server.tools |= {"hang": hang}
+        await register(client, servers, bad=server)
+        keys = []
+        for name in ("greedy", "other"):
+            value = {"name": name, "grants": {"allow": [{"servers": ["bad"]}]}}
+            keys.append(Client(app, (await client.ask("POST", "/keys", value=value))[2]["key"]))
+        greedy, other = keys
+        first, second = await initialize(greedy, "/mcp"), await initialize(greedy, "/mcp")
+        body = request("tools/call", name="bad__hang")
+        calls = [
+            asyncio.create_task(greedy.ask("POST", "/mcp", value={**body, "id": number}, headers=session))
+            for number, session in enumerate((first, first, second))
+        ]
+        calls.append(asyncio.create_task(greedy.ask("POST", "/mcp/tools/call", value={"name": "bad__hang"})))
+        async with asyncio.timeout(10):
+            await hang.full.wait()
+        for _ in range(2):  # in a session of its own, or none
+            status, headers, problem = await greedy.ask("POST", "/mcp/tools/call", value={"name": "bad__echo"})
+            assert (status, headers["retry-after"]) == (429, "1")
+            assert "Your key has 4 calls" in problem["detail"]
+        assert (await other.ask("POST", "/mcp/tools/call", value={"name": "bad__echo"}))[0] == 200
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": "bad__echo"}))[0] == 200
+        await end(calls)
+        hang.full.clear()
+        hang.waiting, hang.count = 0, 7
+        calls = [
+            asyncio.create_task(client.ask("POST", "/mcp/tools/call", value={"name": "bad__hang"})) for _ in range(7)
+        ]
+        async with asyncio.timeout(10):
+            await hang.full.wait()
+        status, _, problem = await client.ask("POST", "/mcp/tools/call", value={"name": "bad__echo"})
+        assert (status, "Your master key has 7 calls" in problem["detail"]) == (429, True)
+        assert (await other.ask("POST", "/mcp/tools/call", value={"name": "bad__echo"}))[0] == 200
         await end(calls)
 
 
