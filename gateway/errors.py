@@ -362,6 +362,38 @@ class TooManyRequests(GatewayError):
         return {"retry-after": "1"}
 
 
+class LimitExceeded(TooManyRequests):
+    """A limit of calls is reached, of a key or of a server; `limit` names it.
+
+    Source of the headers: draft-ietf-httpapi-ratelimit-headers-10.
+    """
+
+    title = "Limit exceeded"
+
+    def __init__(self, subject: str, limit: str, limits: Mapping[str, Any], seconds: float) -> None:
+        """`subject` is `key:<id>` or `server:<name>`; `seconds` are those until it is worth another try."""
+        kind, _, name = subject.partition(":")
+        whose = "Your key" if kind == "key" else f"Server {name!r}"
+        self._limit, self._most = limit, limits[limit]
+        self._seconds = max(1, math.ceil(seconds))
+        what = {
+            "calls_per_second": f"take {self._most:g} calls a second",
+            "calls_per_day": f"take {self._most} calls a day (UTC)",
+            "concurrent": f"have {self._most} calls under way at once",
+        }[limit]
+        super().__init__(f"{whose} may {what}, and that is reached; try again in {self._seconds} s.")
+        self.facts = {"limit": limit, "retry_after": self._seconds}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        window = {"calls_per_second": ";w=1", "calls_per_day": ";w=86400"}.get(self._limit, "")
+        return {
+            "retry-after": str(self._seconds),
+            "ratelimit-policy": f'"{self._limit}";q={math.ceil(self._most)}{window}',
+            "ratelimit": f'"{self._limit}";r=0;t={self._seconds}',
+        }
+
+
 class SessionNotFound(GatewayError):
     """The session id is missing its signature, its owner or its life: all look alike."""
 

@@ -5,6 +5,7 @@ A frozen value made once, at the door of the process; nothing below reads the en
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -89,6 +90,16 @@ def _secrets(text: str) -> tuple[str, ...]:
     if not secrets or min(map(len, secrets)) < 32:
         raise ValueError("expected at least 32 characters (several, newest first, are separated by commas)")
     return secrets
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("expected a JSON object")  # of a text
+    return value
 
 
 def _folder(text: str) -> Path:
@@ -347,6 +358,12 @@ class Settings:
         read=_between(0.05, 300, float),
         doc="between looks at the registry when Redis says nothing",
         unit="seconds",
+    )
+    default_limits: Mapping[str, Any] | None = _setting(
+        None,
+        "GATEWAY_DEFAULT_LIMITS",
+        read=_object,
+        doc='limits of keys that have none, as JSON: `{"calls_per_second": 10, "concurrent": 8}`',
     )
     secrets_dir: Path = _setting(
         Path("/run/secrets"),

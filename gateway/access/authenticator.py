@@ -28,6 +28,7 @@ from gateway.access.limits import EXPIRED, REPLACED, REVOKED, KeyEnd
 from gateway.errors import InvalidParams, KeyInQuery, StoreUnavailable, Unauthorized
 from gateway.model.api_keys import what_is_wrong
 from gateway.model.grants import NOTHING, Grants, read_grants
+from gateway.model.limits import Limits, read_limits
 from gateway.model.principals import MASTER, ROLES, Principal
 from gateway.protocol.headers import Headers
 from gateway.stores.postgres import Connection
@@ -36,6 +37,7 @@ _AUTHORIZATION, _BEARER = b"authorization", b"Bearer "
 _UNKNOWN_KEY = "The key is not one of this gateway's. Check the Authorization header."
 _RECORD_SECONDS = 20.0
 _LOOK_SECONDS = 0.5
+_MAX_LIMITS = 1_000  # different ones that are kept once for all keys that have them
 _QUERY_KEYS = frozenset(
     {
         "key",
@@ -70,6 +72,7 @@ class Authenticator:
         *,
         table: KeyTable | None = None,
         look: Callable[[], Awaitable[object]] | None = None,
+        default_limits: Limits | None = None,
         changed: Changed = lambda id, principal, end: None,
     ) -> None:
         """`metrics_key` opens the figures and nothing else; `look` has keys read that were made a moment ago."""
@@ -80,6 +83,8 @@ class Authenticator:
         self._revoked: set[bytes] = set()
         self._digests: dict[str, tuple[bytes, ...]] = {}
         self._grants: WeakValueDictionary[str, Grants] = WeakValueDictionary()
+        self._limits: dict[str, Limits] = {}
+        self._default_limits = default_limits
         self._ending: list[tuple[float, str]] = []
         self._used: dict[str, float] = {}
         self._table = table
@@ -215,7 +220,7 @@ class Authenticator:
         role = row.role if row.role in ROLES else "user"
         grants = None if role != "user" else self._interned(row)
         ends = math.inf if row.expires_at is None else row.expires_at
-        principal = self._principals[digest] = Principal(row.id, row.name, role, grants, ends)
+        principal = self._principals[digest] = Principal(row.id, row.name, role, grants, self._limits_of(row), ends)
         self._digests[row.id] = (digest,)
         if not math.isinf(ends):
             heappush(self._ending, (ends, row.id))
@@ -225,6 +230,20 @@ class Authenticator:
             self._digests[row.id] = (digest, old)
         is_replaced = any(each not in self._digests[row.id] for each in before[:1])
         self._changed(row.id, principal, REPLACED if is_replaced else None)
+
+    def _limits_of(self, row: KeyRow) -> Limits | None:
+        if row.limits is None:
+            return self._default_limits
+        found = self._limits.get(row.limits)
+        if found is None:
+            try:
+                found = self._limits[row.limits] = read_limits(orjson.loads(row.limits)) or Limits()
+            except InvalidParams:  # of a newer version, say
+                log.warning("the limits of key %s can't be read here: it has the default ones", row.id)
+                return self._default_limits
+            if len(self._limits) > _MAX_LIMITS:
+                self._limits.clear()
+        return found
 
     def _interned(self, row: KeyRow) -> Grants:
         """Grants that many keys have in common are kept once."""

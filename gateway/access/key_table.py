@@ -17,6 +17,7 @@ import orjson
 from gateway.errors import KeyIsRevoked, KeyNameTaken, UnknownKey
 from gateway.model.api_keys import Key, KeySpec, new_id, new_key
 from gateway.model.grants import read_grants
+from gateway.model.limits import read_limits
 from gateway.stores.postgres import Connection, Postgres
 
 _TOLD_DAYS = 30  # for which a revoked key is told from an unknown one
@@ -37,6 +38,7 @@ class KeyRow:
     old_until: float | None
     expires_at: float | None
     is_revoked: bool
+    limits: str | None
 
 
 class KeyTable:
@@ -53,8 +55,8 @@ class KeyTable:
             revision = await _count(connection)
             await _check_name(connection, id, spec.name)
             cursor = await connection.execute(
-                "INSERT INTO keys (id, name, role, grants, owner, tags, expires_at, digest, revision) VALUES "
-                "(%(id)s, %(name)s, %(role)s, %(grants)s, %(owner)s, %(tags)s, %(expires_at)s, %(digest)s, "
+                "INSERT INTO keys (id, name, role, grants, limits, owner, tags, expires_at, digest, revision) VALUES "
+                "(%(id)s, %(name)s, %(role)s, %(grants)s, %(limits)s, %(owner)s, %(tags)s, %(expires_at)s, %(digest)s, "
                 "%(revision)s) RETURNING *",
                 _values(spec) | {"id": id, "digest": digest_of(text), "revision": revision},
             )
@@ -91,7 +93,8 @@ class KeyTable:
             if spec.name != stored.spec.name:
                 await _check_name(connection, id, spec.name)
             cursor = await connection.execute(
-                "UPDATE keys SET name = %(name)s, role = %(role)s, grants = %(grants)s, owner = %(owner)s, "
+                "UPDATE keys SET name = %(name)s, role = %(role)s, grants = %(grants)s, "
+                "limits = %(limits)s, owner = %(owner)s, "
                 "tags = %(tags)s, expires_at = %(expires_at)s, revision = %(revision)s WHERE id = %(id)s RETURNING *",
                 _values(spec) | {"id": id, "revision": revision},
             )
@@ -172,7 +175,7 @@ async def _rows(
     """Rows by id, as one JSON text: made value by value a hundred thousand of them would take seconds."""
     fields = (
         "id, name, role, convert_from(grants, 'UTF8'), encode(digest, 'hex'), encode(old_digest, 'hex'), "
-        "extract(epoch FROM old_until), extract(epoch FROM expires_at), revoked_at IS NOT NULL"
+        "extract(epoch FROM old_until), extract(epoch FROM expires_at), revoked_at IS NOT NULL, limits"
     )
     query = (
         f"SELECT coalesce(json_agg(json_build_array({fields})), '[]')::text AS rows "  # noqa: S608  # our own words
@@ -220,6 +223,7 @@ def _values(spec: KeySpec) -> dict[str, Any]:
         "name": spec.name,
         "role": spec.role,
         "grants": None if spec.grants is None else orjson.dumps(spec.grants.source),
+        "limits": None if spec.limits is None else orjson.dumps(spec.limits.public()).decode(),
         "owner": spec.owner,
         "tags": list(spec.tags),
         "expires_at": spec.expires_at,
@@ -228,5 +232,6 @@ def _values(spec: KeySpec) -> dict[str, Any]:
 
 def _key(row: Mapping[str, Any]) -> Key:
     grants = None if row["grants"] is None else read_grants(orjson.loads(row["grants"]))
-    spec = KeySpec(row["name"], row["role"], grants, row["owner"], tuple(row["tags"]), row["expires_at"])
+    limits = None if row["limits"] is None else read_limits(orjson.loads(row["limits"]))
+    spec = KeySpec(row["name"], row["role"], limits, grants, row["owner"], tuple(row["tags"]), row["expires_at"])
     return Key(row["id"], spec, row["created_at"], row["revoked_at"], row["last_used_at"], row["old_until"])

@@ -37,6 +37,11 @@ ReadOnly = Annotated[bool, typer.Option("--read-only", help="of what is allowed 
 Grants = Annotated[str | None, typer.Option(metavar="FILE", help="grants as JSON; - is standard input")]
 Owner = Annotated[str | None, typer.Option(help="whose it is")]
 Tag = Annotated[list[str] | None, typer.Option(help="a label; may be repeated")]
+Rate = Annotated[float | None, typer.Option(help="calls a second, over all replicas")]
+Burst = Annotated[int | None, typer.Option(help="calls at once after a pause")]
+Concurrent = Annotated[int | None, typer.Option(help="calls under way at once")]
+PerDay = Annotated[int | None, typer.Option("--per-day", help="calls a day (UTC)")]
+Unlimited = Annotated[bool, typer.Option("--unlimited", help="without limits of its own")]
 Expires = Annotated[str | None, typer.Option(metavar="TIME", help="30d, 12h, 2027-01-31T00:00:00Z, or never")]
 
 
@@ -52,12 +57,18 @@ def add_key(
     owner: Owner = None,
     tag: Tag = None,
     expires: Expires = None,
+    rate: Rate = None,
+    burst: Burst = None,
+    concurrent: Concurrent = None,
+    per_day: PerDay = None,
+    unlimited: Unlimited = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it: it is shown this once."""
     fields = _fields(None, role, allow, allow_tag, deny, read_only, grants, owner, tag, expires)
+    fields |= _limits(rate, burst, concurrent, per_day, unlimited=unlimited)
     with asking(url, key, as_json) as to:
         made = to.remote.ask("POST", "/keys", {"name": name, **fields})
         if to.as_json:
@@ -84,12 +95,18 @@ def update_key(
     owner: Owner = None,
     tag: Tag = None,
     expires: Expires = None,
+    rate: Rate = None,
+    burst: Burst = None,
+    concurrent: Concurrent = None,
+    per_day: PerDay = None,
+    unlimited: Unlimited = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a key; its grants are replaced as a whole. What it has open follows at once."""
     fields = _fields(name, role, allow, allow_tag, deny, read_only, grants, owner, tag, expires)
+    fields |= _limits(rate, burst, concurrent, per_day, unlimited=unlimited)
     if not fields:
         raise typer.BadParameter("there is nothing to change; say what, for example --allow SERVER")
     with asking(url, key, as_json) as to:
@@ -238,6 +255,19 @@ def _fields(
     elif expires is not None:
         fields["expires_at"] = expires
     return fields
+
+
+def _limits(
+    rate: float | None, burst: int | None, concurrent: int | None, per_day: int | None, *, unlimited: bool
+) -> dict[str, Any]:
+    """The limits that were given; they replace those of the key as a whole."""
+    given = {"calls_per_second": rate, "burst": burst, "concurrent": concurrent, "calls_per_day": per_day}
+    limits = {name: value for name, value in given.items() if value is not None}
+    if unlimited:
+        if limits:
+            raise typer.BadParameter("--unlimited has no limit beside it")
+        return {"limits": None}
+    return {"limits": limits} if limits else {}
 
 
 def _rule(text: str) -> dict[str, Any]:

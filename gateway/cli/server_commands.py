@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -37,6 +38,12 @@ Prefix = Annotated[str | None, typer.Option(help="instead of its name in public 
 Timeout = Annotated[float | None, typer.Option(help="seconds for a call")]
 Tag = Annotated[list[str] | None, typer.Option(help="a label; may be repeated")]
 Transport = Annotated[str | None, typer.Option("--transport", "-t", help="http, sse or rest; found out by itself")]
+LimitsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--limits", metavar="JSON", help='for all callers: {"calls_per_second": 10, "concurrent": 8}; {} for none'
+    ),
+]
 Trust = Annotated[
     bool | None,
     typer.Option(
@@ -123,6 +130,7 @@ def add_server(
     transport: Transport = None,
     validate_arguments: Validate = None,
     trust_annotations: Trust = None,
+    limits: LimitsOption = None,
     replace: Annotated[bool, typer.Option("--replace", help="replace a server that has this name")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="do not wait until it told what it offers")] = False,
     url: Url = None,
@@ -149,7 +157,18 @@ def add_server(
     else:
         spec |= {"url": place[0]}
     spec |= _fields(
-        env, cwd, title, description, header, prefix, timeout, tag, transport, validate_arguments, trust_annotations
+        env,
+        cwd,
+        title,
+        description,
+        header,
+        prefix,
+        timeout,
+        tag,
+        transport,
+        validate_arguments,
+        trust_annotations,
+        limits,
     )
     with asking(url, key, as_json) as to:
         stored = to.remote.ask("PUT", _path(name), spec) if replace else to.remote.ask("POST", "/mcp/servers", spec)
@@ -186,13 +205,25 @@ def update_server(
     transport: Transport = None,
     validate_arguments: Validate = None,
     trust_annotations: Trust = None,
+    limits: LimitsOption = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Change some fields of a server; those that are not named stay. Lists and headers are replaced as a whole."""
     changes = _fields(
-        env, cwd, title, description, header, prefix, timeout, tag, transport, validate_arguments, trust_annotations
+        env,
+        cwd,
+        title,
+        description,
+        header,
+        prefix,
+        timeout,
+        tag,
+        transport,
+        validate_arguments,
+        trust_annotations,
+        limits,
     )
     changes |= {} if server_url is None else {"url": server_url}
     changes |= {} if command is None else {"command": command}
@@ -293,6 +324,7 @@ def _fields(
     transport: str | None,
     validate_arguments: bool | None,
     trust_annotations: bool | None,
+    limits: str | None,
 ) -> dict[str, Any]:
     """The fields of a registration that were given."""
     given = {
@@ -307,8 +339,19 @@ def _fields(
         "transport_type": transport,
         "validate_arguments": validate_arguments,
         "trust_annotations": trust_annotations,
+        "limits": None if limits is None else _object(limits),
     }
     return {field: value for field, value in given.items() if value is not None}
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{text!r} is not a JSON object", param_hint="--limits")
+    return value
 
 
 def _header(text: str) -> tuple[str, str]:

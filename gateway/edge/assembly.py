@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_table import KeyTable
 from gateway.access.limits import Admission, KeyEnd
+from gateway.access.rates import Rates
 from gateway.access.references import References
-from gateway.errors import SettingsError
+from gateway.errors import InvalidParams, SettingsError
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
 from gateway.methods.services import Gateway
@@ -23,6 +24,7 @@ from gateway.model.address_policy import Allowed
 from gateway.model.catalogue import Catalogue
 from gateway.model.cursors import Cursors
 from gateway.model.keyring import Keyring
+from gateway.model.limits import read_limits
 from gateway.model.principals import Principal
 from gateway.model.question_ids import QuestionIds
 from gateway.model.session_ids import SessionIds
@@ -74,6 +76,10 @@ async def open_gateway(
         raise SettingsError("DATABASE_URL: not set; `mcp-gateway serve` runs a database of its own without it.")
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL: not set; `mcp-gateway serve` runs a Redis of its own without it.")
+    try:
+        default_limits = read_limits(settings.default_limits, "GATEWAY_DEFAULT_LIMITS")
+    except InvalidParams as error:
+        raise SettingsError(f"GATEWAY_DEFAULT_LIMITS: {error.detail}") from None
     worker = worker or str(os.getpid())
     metrics = Metrics(settings.replica_name, by_tool=settings.metrics_tools)
     postgres = Postgres(settings.database_url)
@@ -135,8 +141,14 @@ async def open_gateway(
             sessions.principal_changed(id, principal)
 
         authenticator = Authenticator(
-            settings.master_keys, settings.metrics_key, table=keys, look=sync.look_for_caller, changed=key_changed
+            settings.master_keys,
+            settings.metrics_key,
+            table=keys,
+            look=sync.look_for_caller,
+            default_limits=default_limits,
+            changed=key_changed,
         )
+        rates = Rates(redis, own_name)
         ended = EndedSessions(postgres, lambda: sessions.keys(), lambda key: sessions.drop(key))
         sessions = Sessions(
             ids=SessionIds(keyring, settings.session_seconds),
@@ -184,6 +196,7 @@ async def open_gateway(
             asyncio.create_task(keep("discovery", discovery.run)),
             asyncio.create_task(keep("sessions", sessions.run)),
             asyncio.create_task(keep("keys", authenticator.run)),
+            asyncio.create_task(keep("limits", rates.run)),
             asyncio.create_task(keep("ended sessions", ended.run)),
             asyncio.create_task(keep("heartbeat", lambda: redis.keep_beating(*relay.holders))),
             asyncio.create_task(keep("event log", event_log.write)),
@@ -214,6 +227,7 @@ async def open_gateway(
                 inbox=inbox,
                 authenticator=authenticator,
                 keys=keys,
+                rates=rates,
                 admission=admission,
                 metrics=metrics,
                 call_log=call_log,

@@ -27,6 +27,16 @@ _PROBLEM: Json = {
         "retry_after": {"type": "integer", "description": "seconds"},
     },
 }
+_LIMITS: Json = {
+    "type": ["object", "null"],
+    "properties": {
+        "calls_per_second": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1_000_000},
+        "burst": {"type": ["integer", "null"], "minimum": 1, "maximum": 1_000_000},
+        "concurrent": {"type": ["integer", "null"], "minimum": 1, "maximum": 100_000},
+        "calls_per_day": {"type": ["integer", "null"], "minimum": 1, "maximum": 1_000_000_000},
+    },
+    "additionalProperties": False,
+}
 _SPEC: Json = {
     "type": "object",
     "properties": {
@@ -44,6 +54,7 @@ _SPEC: Json = {
         "timeout_seconds": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 86400},
         "validate_arguments": {"type": "boolean"},
         "trust_annotations": {"type": "boolean"},
+        "limits": _LIMITS,
         "tags": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "maxItems": 64},
         "metadata": {"type": "object"},
     },
@@ -85,6 +96,7 @@ _KEY_SPEC: Json = {
             "properties": {"allow": _RULES, "deny": _RULES},
             "additionalProperties": False,
         },
+        "limits": _LIMITS,
         "owner": {"type": ["string", "null"], "maxLength": 256},
         "tags": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "maxItems": 64},
         "expires_at": {"type": ["string", "null"], "format": "date-time"},

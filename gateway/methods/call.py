@@ -22,11 +22,13 @@ from jsonrpcserver.request import Request as LibraryRequest
 from oslash.either import Left
 
 from gateway.access.limits import key_ended
+from gateway.access.rates import Rates
 from gateway.deadlines import Guard
 from gateway.errors import (
     ClientLeft,
     GatewayError,
     InvalidParams,
+    LimitExceeded,
     MethodNotFound,
     NeedsSession,
     RoleNeeded,
@@ -34,6 +36,7 @@ from gateway.errors import (
     UpstreamFailure,
 )
 from gateway.methods.services import Gateway
+from gateway.model.limits import COUNTED, Limits
 from gateway.model.principals import Principal, has_role
 from gateway.model.server import Server
 from gateway.model.view import View
@@ -99,6 +102,12 @@ class Call:
             raise InvalidParams("'_meta' must be an object.", "_meta")
         request = Request(self.request.id, self.request.method, params)
         self.reached.server = server.name
+        if (limits := server.spec.limits) is not None and self.request.method in COUNTED:
+            async with _Limited(self.gateway.rates, f"server:{server.name}", limits):
+                return await self._forward(server, request)
+        return await self._forward(server, request)
+
+    async def _forward(self, server: Server, request: Request) -> Reply:
         began = time.perf_counter()
         try:
             if self.session is not None:
@@ -167,7 +176,12 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
             error, label = InvalidParams(f"Invalid params: {wrong}."), str(InvalidParams.code)
         else:
             asked = LibraryRequest(name, params if type(params) is dict else dict(params), request.id)
-            result = await carry_out(asked, call, method.function)
+            limits = call.principal.limits
+            if limits is None or name not in COUNTED:
+                result = await carry_out(asked, call, method.function)
+            else:
+                async with _Limited(call.gateway.rates, f"key:{call.principal.id}", limits):
+                    result = await carry_out(asked, call, method.function)
             if isinstance(result, Left):
                 error, label = _failed(result)
             else:
@@ -182,6 +196,9 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
                     label = "tool_error"
         outcome = Outcome(request.id, reply, error, call.reached)
         body = present(outcome)
+    except LimitExceeded as refused:
+        outcome = Outcome(request.id, None, refused, call.reached)
+        body, label = present(outcome), str(refused.code)
     except (asyncio.CancelledError, ClientLeft):
         if (ended := key_ended(call.guard)) is not None:
             outcome, label = Outcome(request.id, None, ended, call.reached), str(ended.code)
@@ -208,6 +225,23 @@ def _failed(result: Any) -> tuple[GatewayError, str]:
         error = GatewayError(MASKED)
     code = error.upstream_code if isinstance(error, UpstreamFailure) else error.code
     return error, str(code) if code in _CODES else "other_error"
+
+
+class _Limited:
+    """A call that counts: it enters what its subject may have, and leaves it. Raises LimitExceeded."""
+
+    __slots__ = ("_limits", "_rates", "_subject")
+
+    def __init__(self, rates: Rates, subject: str, limits: Limits) -> None:
+        self._rates = rates
+        self._subject = subject
+        self._limits = limits
+
+    async def __aenter__(self) -> None:
+        await self._rates.enter(self._subject, self._limits)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._rates.leave(self._subject)
 
 
 def needs(role: str, what: str) -> Callable[[Handler], Handler]:

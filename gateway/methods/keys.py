@@ -16,6 +16,7 @@ from gateway.model.grants import NOTHING, Globs, Grants, Rule, read_grants
 from gateway.model.kinds import KINDS
 from gateway.model.principals import ROLES
 from gateway.model.view import View
+from gateway.stores.redis import RedisUnavailable
 
 _ADMIN = needs("admin", "manage keys")
 _MAX_PAGE = 1000
@@ -116,14 +117,21 @@ async def key_access(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 
 async def whoami(call: Call, /, **params: Any) -> Mapping[str, Any]:
     """Show who the caller is, and what they may do."""
-    principal = call.principal
-    if principal.ends is None:
-        return {"id": principal.id, "name": principal.name, "role": principal.role, "grants": None}
+    principal, limits = call.principal, call.principal.limits
+    grants = None if principal.grants is None else principal.grants.source
+    document = {"id": principal.id, "name": principal.name, "role": principal.role, "grants": grants}
     try:
-        return shown(await call.gateway.keys.get(principal.id))
-    except (StoreUnavailable, UnknownKey):  # what memory has is enough to tell
-        grants = None if principal.grants is None else principal.grants.source
-        return {"id": principal.id, "name": principal.name, "role": principal.role, "grants": grants}
+        if principal.key is not None:
+            document = shown(await call.gateway.keys.get(principal.id))
+    except (StoreUnavailable, UnknownKey):
+        pass  # what memory has is enough to tell
+    document["limits"] = None if limits is None else limits.public()
+    if limits is not None:
+        try:
+            document["left"] = await call.gateway.rates.left(f"key:{principal.id}", limits)
+        except RedisUnavailable:
+            document["left"] = None
+    return document
 
 
 def shown(key: Key) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_table import KeyTable
 from gateway.access.limits import Admission
+from gateway.access.rates import Rates
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
 from gateway.model.cursors import Cursors
@@ -50,6 +51,7 @@ class Gateway:
     inbox: Inbox
     authenticator: Authenticator
     keys: KeyTable
+    rates: Rates
     admission: Admission
     metrics: Metrics
     call_log: CallLog

@@ -16,6 +16,7 @@ from typing import Any
 
 from gateway.errors import InvalidParams
 from gateway.model.grants import Grants, read_grants
+from gateway.model.limits import Limits, read_limits
 from gateway.model.principals import ROLES
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -33,6 +34,7 @@ class KeySpec:
 
     name: str
     role: str = "user"
+    limits: Limits | None = None
     grants: Grants | None = None
     """As they were given; None on other roles than `user`, which see everything."""
     owner: str | None = None
@@ -59,6 +61,7 @@ class Key:
             "name": spec.name,
             "role": spec.role,
             "grants": None if spec.grants is None else spec.grants.source,
+            "limits": None if spec.limits is None else spec.limits.public(),
             "owner": spec.owner,
             "tags": list(spec.tags),
             "created_at": self.created_at,
@@ -215,6 +218,7 @@ _READERS: Mapping[str, Any] = {
     "name": _text(_MAX_NAME),
     "role": _role,
     "grants": _grants,
+    "limits": read_limits,
     "owner": _text(_MAX_OWNER, optional=True),
     "tags": _tags,
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.errors import RoleNeeded
 from gateway.model.grants import Grants
+from gateway.model.limits import Limits
 
 MASTER = "master"
 """The id of the principal with the master key."""
@@ -26,6 +27,8 @@ class Principal:
     role: str = "user"
     grants: Grants | None = None
     """What it sees and calls; None for all."""
+    limits: Limits | None = None
+    """How much it may call; None for no limit."""
     ends: float | None = None
     """When its key expires, in seconds since the epoch; infinite for never, None for the master key."""
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from gateway.model.limits import Limits
 from gateway.model.redaction import redact_arguments, redact_url, redact_value
 
 STDIO = "stdio"
@@ -41,6 +42,8 @@ class ServerSpec:
     validate_arguments: bool = False
     trust_annotations: bool = True
     """Whether what it says of its tools (`readOnlyHint` and so on) is believed where grants ask for it."""
+    limits: Limits | None = None
+    """How much it is called, over all callers and workers."""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sealed_away: bool = False
@@ -84,6 +87,7 @@ class ServerSpec:
             "timeout_seconds": self.timeout_seconds,
             "validate_arguments": self.validate_arguments,
             "trust_annotations": self.trust_annotations,
+            "limits": None if self.limits is None else self.limits.public(),
             "tags": list(self.tags),
             "metadata": self.metadata,
         }

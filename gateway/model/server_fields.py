@@ -15,6 +15,7 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 
 from gateway.errors import InvalidParams
+from gateway.model.limits import read_limits
 from gateway.model.redaction import REDACTED, redact_arguments, redact_url
 from gateway.model.server import STDIO, ServerSpec, origin
 
@@ -336,6 +337,7 @@ _READERS: Mapping[str, Any] = {
     "timeout_seconds": _read_timeout,
     "validate_arguments": _read_flag,
     "trust_annotations": _read_flag,
+    "limits": read_limits,
     "tags": _read_tags,
     "metadata": _read_metadata,
 }

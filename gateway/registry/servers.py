@@ -15,9 +15,10 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import ServerSealed, UnknownServer
+from gateway.errors import InvalidParams, ServerSealed, UnknownServer
 from gateway.model import names
 from gateway.model.keyring import Keyring, SealBroken
+from gateway.model.limits import Limits, read_limits
 from gateway.model.server import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, ServerSpec
 from gateway.registry.stored_names import NotAllowed, assign_names
 from gateway.stores.postgres import Connection, Postgres
@@ -348,6 +349,7 @@ class ServerTable:
         except SealBroken:
             values |= {"headers": {}, "env": {}, "sealed_away": True}
         known = {name: value for name, value in values.items() if name in _SPEC_FIELDS}
+        known["limits"] = _limits(known.get("limits"))
         return ServerSpec(**known | {name: tuple(known.get(name, ())) for name in ("tags", "args")})
 
     def _readable(self, row: Mapping[str, Any]) -> Server | None:
@@ -378,6 +380,13 @@ class ServerTable:
             offers=NO_OFFERS if row["offers"] is None else Offers.from_bytes(row["offers"]),
             names=orjson.loads(row["names"]),
         )
+
+
+def _limits(value: Any) -> Limits | None:
+    try:
+        return read_limits(value)
+    except InvalidParams:
+        return None  # of a newer version, say
 
 
 def steady(reason: str) -> str:

@@ -87,6 +87,21 @@ def test_grants_are_previewed_before_they_are_given(run: Run, stack: Running, tm
     assert "is not JSON" in run("keys", "update", "preview", "--grants", str(grants), code=2).stderr
 
 
+def test_a_key_has_limits(run: Run, stack: Running) -> None:
+    key = made(run, "slow", "--allow", "keystub", "--rate", "0.01", "--burst", "1", "--per-day", "100")
+    me = json.loads(run("whoami", "--json", key=key).stdout)
+    assert me["limits"] == {"calls_per_second": 0.01, "burst": 1, "calls_per_day": 100}
+    results = [
+        CliRunner().invoke(
+            cli, ["tools", "call", "stub.sum", "values=[1]", "--key", key], env={"GATEWAY_URL": stack.url}
+        )
+        for _ in range(8)
+    ]
+    assert "may take 0.01 calls a second" in results[-1].stderr
+    run("keys", "update", "slow", "--unlimited")
+    assert json.loads(run("keys", "show", "slow", "--json").stdout)["limits"] is None
+
+
 def test_a_secret_is_replaced(run: Run, stack: Running) -> None:
     key = made(run, "rotating", "--allow", "keystub")
     new = run("keys", "rotate", "rotating", "--overlap", "0").stdout.strip()
