@@ -112,7 +112,7 @@ def main() -> int:
         bench = Bench(ways, options.rounds, options.seconds)
         direct, hop = ways.direct(), ways.hop()
         mcp, rest = ways.gateway("gateway")
-        main_ways = [direct, hop, mcp, rest]
+        main_ways = [direct, hop, mcp, ways.with_key(mcp, "gateway, a key, /mcp"), rest]
         for path in options.beside:
             main_ways += ways.gateway(path.name, checkout=path.absolute())
         if options.quick:
@@ -126,7 +126,7 @@ def main() -> int:
 
 
 def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]) -> Result:
-    mcp = main_ways[2]
+    mcp, keyed = main_ways[2:4]
     main_ways.append(ways.gateway("gateway on h11", settings={"GATEWAY_HTTP1": "h11"})[0])
     bare = [ways.bare("constant", "bare, a constant"), ways.bare("hop", "bare, a hop")]
     for server in ("uvicorn", "granian"):
@@ -149,7 +149,7 @@ def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]
     grown = bench.measure([(few, CALL), (many, CALL), (full, CALL), (known, CALL)])
     idle = measure_idle(ways.gateway("gateway, idle")[0], _STREAMS)
     result = Result(bench.rows, idle)
-    result.judge(at_32, late, grown, memory=bench.memory_grows(mcp))
+    result.judge(at_32, late, grown, memory=bench.memory_grows(mcp), keyed=keyed.name)
     result.judge_growth(
         callable_seconds=growth.seconds_to_be_callable(ways),
         start_seconds=growth.seconds_to_start(ways, 1000),

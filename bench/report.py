@@ -58,11 +58,14 @@ class Result:
     def failed(self) -> int:
         return int(any(row.failed for row in self._rows))
 
-    def judge(self, at_32: list[Row], late: list[Row], growth: list[Row], *, memory: tuple[int, int]) -> None:
-        """Set the goals beside what was reached."""
+    def judge(
+        self, at_32: list[Row], late: list[Row], growth: list[Row], *, memory: tuple[int, int], keyed: str
+    ) -> None:
+        """Set the goals beside what was reached; `keyed` is the way with a key that has grants and limits."""
         rows = {row.way: row for row in at_32}
         ours, hop, bare = rows["gateway, /mcp"], rows["nginx hop"], rows["bare, a hop"]
         self._goal("gateway_to_hop", ours.ratio(hop), at_least=0.30)
+        self._goal("calls_with_a_key_to_master", rows[keyed].ratio(ours), at_least=0.95)
         self._goal("cpu_added_to_bare_hop", ours.ratio(bare, "cpu_us") - 1, at_most=40 / 42)
         p99 = {row.way: row.middle("p99") for row in late}
         added = max(p99["nginx hop"] - p99["direct"], 1.0)

@@ -170,6 +170,21 @@ class Ways:
             Way(f"{name}, REST", port, pids, "/mcp/tools/call", key, "bench__"),
         ]
 
+    def with_key(self, way: Way, name: str) -> Way:
+        """The same gateway, asked with a key that has grants and limits which are never reached."""
+        grants = {
+            "allow": [{"servers": ["bench"], "tools": ["*"]}, {"tags": ["public"]}],
+            "deny": [{"tools": ["delete_*"]}],
+        }
+        limits = {"calls_per_second": 1_000_000, "concurrent": 10_000, "calls_per_day": 1_000_000_000}
+        made = {"name": name, "grants": grants, "limits": limits}
+        _, key = ask(way.port, "/keys", made, {"authorization": f"Bearer {KEY}"})
+        headers = {"authorization": f"Bearer {key['key']}"}
+        hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": _HELLO}
+        opened = post(way.port, "/mcp", hello, headers | _BOTH)
+        session = headers | {"mcp-session-id": opened["mcp-session-id"], "mcp-protocol-version": _VERSION}
+        return Way(name, way.port, way.pids, "/mcp", session, way.prefix)
+
     def restart(self, way: Way) -> float:
         """End a gateway, start it again, and wait until it is ready: the seconds that the start took."""
         command, environment = self._started[way.port]
@@ -215,11 +230,16 @@ def _arguments(server: str, port: int) -> list[str]:
 
 def post(port: int, path: str, value: object, headers: dict[str, str]) -> dict[str, str]:
     """Send a POST; the headers of its answer, in lower case."""
+    return ask(port, path, value, headers)[0]
+
+
+def ask(port: int, path: str, value: object, headers: dict[str, str]) -> tuple[dict[str, str], Any]:
+    """Send a POST; the headers of its answer, in lower case, and its JSON."""
     url = f"http://127.0.0.1:{port}{path}"
     request = urllib.request.Request(url, json.dumps(value).encode(), {"content-type": "application/json", **headers})
     with urllib.request.urlopen(request, timeout=30) as answer:
-        answer.read()
-        return {name.lower(): value for name, value in answer.headers.items()}
+        body = answer.read()
+        return {name.lower(): value for name, value in answer.headers.items()}, json.loads(body) if body else None
 
 
 def wait_for(port: int, path: str) -> None:
