@@ -13,7 +13,7 @@ from typing import Any
 from gateway.edge import openapi
 from gateway.edge.routes import BELOW_KEYS, BELOW_SERVERS, PATHS, Door, Route
 from gateway.errors import GatewayError
-from gateway.methods import all_servers, keys, servers
+from gateway.methods import all_servers, audit, keys, servers
 from gateway.methods.table import METHODS
 from gateway.observability.metrics import Metrics
 from gateway.settings import Settings
@@ -83,7 +83,10 @@ def methods() -> str:
         needed = METHODS["rest"][name].needs
         return spelled, "" if needed is None else needed[0], said(inspect.getdoc(handler))
 
-    rows = [row(name, handler) for name, handler in {**all_servers.METHODS, **servers.METHODS, **keys.METHODS}.items()]
+    rows = [
+        row(name, handler)
+        for name, handler in {**all_servers.METHODS, **servers.METHODS, **keys.METHODS, **audit.METHODS}.items()
+    ]
     return table(rows, ("method", "role", "what"), "36 10 54")
 
 

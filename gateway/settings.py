@@ -359,6 +359,21 @@ class Settings:
         doc="between looks at the registry when Redis says nothing",
         unit="seconds",
     )
+    audit: str = _setting(
+        "calls",
+        "GATEWAY_AUDIT",
+        read=_one_of("calls", "changes", "off"),
+        doc="what has a row in the audit: `calls` and changes, `changes`, or `off`",
+    )
+    audit_days: int = _setting(
+        30, "GATEWAY_AUDIT_DAYS", read=_between(1, 3650), doc="for which rows of the audit are kept", unit="days"
+    )
+    audit_arguments: str = _setting(
+        "off",
+        "GATEWAY_AUDIT_ARGUMENTS",
+        read=_one_of("off", "masked", "full"),
+        doc="whether a call's arguments are kept in the audit: `off` (a MAC of them only), `masked` or in `full`",
+    )
     default_limits: Mapping[str, Any] | None = _setting(
         None,
         "GATEWAY_DEFAULT_LIMITS",

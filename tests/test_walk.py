@@ -79,6 +79,7 @@ ASKED: dict[str, list[dict[str, Any]]] = {
     "mcp.keys.rotate": [SOME_ID],
     "mcp.keys.access": [SOME_ID],
     "mcp.whoami": [{}],
+    "mcp.audit.list": [{name: "{x}"} for name in ("server", "principal", "key_id", "request_id")],
 }
 """What each method is asked; `{x}` stands for what is hidden or absent."""
 
@@ -139,6 +140,7 @@ PLAIN: dict[str, list[tuple[str, str, Any]]] = {
         ("POST", "", {"name": "{x}"}),
         ("DELETE", "?owner={x}", None),
     ],
+    "/audit": [(method, f"?{name}={{x}}", None) for method in ("GET", "HEAD") for name in ("server", "principal")],
     "/whoami": [("GET", "", None), ("HEAD", "", None)],
     "/openapi.json": [("GET", "", None), ("HEAD", "", None)],
     "/readyz": [("GET", "", None), ("HEAD", "", None)],

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from gateway.access.audit import Log
 from gateway.errors import KeyIsRevoked, KeyNameTaken, UnknownKey
 from gateway.model.api_keys import Key, KeySpec, new_id, new_key
 from gateway.model.grants import read_grants
@@ -42,12 +43,12 @@ class KeyRow:
 
 
 class KeyTable:
-    """The keys, and the revision that counts their changes."""
+    """The keys, and the revision that counts their changes; a `log` writes the audit's row of a change."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    async def create(self, spec: KeySpec) -> tuple[Key, str]:
+    async def create(self, spec: KeySpec, log: Log | None = None) -> tuple[Key, str]:
         """Store a new key; return it, and its text, which nobody can get again. Raises KeyNameTaken."""
         id = new_id()
         text = new_key(id)
@@ -62,7 +63,10 @@ class KeyTable:
             )
             row = await cursor.fetchone()
             assert row is not None, "it was written a moment ago"  # noqa: S101
-            return _key(row), text
+            key = _key(row)
+            if log is not None:
+                await log(connection, None, key.public())
+            return key, text
 
     async def get(self, id: str) -> Key:
         """One key. Raises UnknownKey."""
@@ -84,7 +88,7 @@ class KeyTable:
             )
             return [_key(row) async for row in cursor]
 
-    async def update(self, id: str, change: Callable[[KeySpec], KeySpec]) -> Key:
+    async def update(self, id: str, change: Callable[[KeySpec], KeySpec], log: Log | None = None) -> Key:
         """Change a key that is not revoked. Raises UnknownKey, KeyIsRevoked or KeyNameTaken."""
         async with self._postgres.transaction() as connection:
             revision = await _count(connection)
@@ -100,14 +104,17 @@ class KeyTable:
             )
             row = await cursor.fetchone()
             assert row is not None, "it was read a moment ago"  # noqa: S101
-            return _key(row)
+            key = _key(row)
+            if log is not None:
+                await log(connection, stored.public(), key.public())
+            return key
 
-    async def rotate(self, id: str, overlap_seconds: int) -> tuple[Key, str]:
+    async def rotate(self, id: str, overlap_seconds: int, log: Log | None = None) -> tuple[Key, str]:
         """Give a key a new secret; the one before is taken for so long. Raises UnknownKey or KeyIsRevoked."""
         text = new_key(id)
         async with self._postgres.transaction() as connection:
             revision = await _count(connection)
-            await _live(connection, id)
+            stored = await _live(connection, id)
             until = datetime.now(UTC) + timedelta(seconds=overlap_seconds) if overlap_seconds else None
             cursor = await connection.execute(
                 "UPDATE keys SET old_digest = CASE WHEN %(until)s::timestamptz IS NULL THEN NULL ELSE digest END, "
@@ -116,21 +123,27 @@ class KeyTable:
             )
             row = await cursor.fetchone()
             assert row is not None, "it was read a moment ago"  # noqa: S101
-            return _key(row), text
+            key = _key(row)
+            if log is not None:
+                await log(connection, stored.public(), key.public())
+            return key, text
 
-    async def revoke(self, *, id: str | None = None, owner: str | None = None) -> list[Key]:
+    async def revoke(self, *, id: str | None = None, owner: str | None = None, log: Log | None = None) -> list[Key]:
         """End one key, or all of an owner; those that are revoked already stay as they are. Raises UnknownKey."""
         async with self._postgres.transaction() as connection:
             revision = await _count(connection)
             cursor = await connection.execute(
                 "UPDATE keys SET revoked_at = coalesce(revoked_at, now()), "
                 "revision = CASE WHEN revoked_at IS NULL THEN %(revision)s ELSE revision END "
-                "WHERE id = %(id)s OR owner = %(owner)s RETURNING *",
+                "WHERE id = %(id)s OR owner = %(owner)s RETURNING *, revision = %(revision)s AS is_new",
                 {"id": id, "owner": owner, "revision": revision},
             )
-            found = [_key(row) async for row in cursor]
+            rows = await cursor.fetchall()
+            found = [_key(row) for row in rows]
             if not found and id is not None:
                 raise UnknownKey(id)
+            for key in (_key(row) for row in rows if row["is_new"] and log is not None):
+                await log(connection, key.public() | {"revoked_at": None}, key.public())  # type: ignore[misc]
             return found
 
     async def record_use(self, used: Mapping[str, float]) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from gateway.access.audit import Audit
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_table import KeyTable
 from gateway.access.limits import Admission, KeyEnd
@@ -133,6 +134,15 @@ async def open_gateway(
         )
         links = Links(pool, sync)
         keys = KeyTable(postgres)
+        audit = Audit(
+            postgres,
+            keyring,
+            settings.replica_name,
+            which=settings.audit,
+            days=settings.audit_days,
+            arguments=settings.audit_arguments,
+            dropped=metrics.audit_dropped.inc,
+        )
         admission = Admission(settings.max_in_flight, settings.max_streams)
 
         def key_changed(id: str, principal: Principal | None, end: KeyEnd | None) -> None:
@@ -197,6 +207,7 @@ async def open_gateway(
             asyncio.create_task(keep("sessions", sessions.run)),
             asyncio.create_task(keep("keys", authenticator.run)),
             asyncio.create_task(keep("limits", rates.run)),
+            asyncio.create_task(keep("audit", audit.run)),
             asyncio.create_task(keep("ended sessions", ended.run)),
             asyncio.create_task(keep("heartbeat", lambda: redis.keep_beating(*relay.holders))),
             asyncio.create_task(keep("event log", event_log.write)),
@@ -228,6 +239,7 @@ async def open_gateway(
                 authenticator=authenticator,
                 keys=keys,
                 rates=rates,
+                audit=audit,
                 admission=admission,
                 metrics=metrics,
                 call_log=call_log,

@@ -34,6 +34,8 @@ def readiness(gateway: Gateway) -> dict[str, Any]:
         degraded.append("Redis does not answer; changes arrive by polling")
     if gateway.event_log.trouble:
         degraded.append(f"Redis refuses to record streams, which can't be resumed: {gateway.event_log.trouble}")
+    if gateway.audit.trouble:
+        degraded.append(gateway.audit.trouble)
     lag = gateway.sync.lag
     if lag is not None and lag > max(5.0, 3 * gateway.settings.poll_seconds) and not degraded:
         degraded.append(f"the registry was last read {lag:.0f} s ago")

@@ -139,6 +139,7 @@ async def _carry_out(
         can_ask=True,
         events=_Events(gateway, session),
         request_id=http.request_id,
+        address=http.path,
     )
     outcome, payload = await invoke(METHODS["aggregate"], call)
     if message.method == "initialize" and outcome.reply is not None:  # the session's stream came first

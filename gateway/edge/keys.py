@@ -1,4 +1,4 @@
-"""The REST face of keys: `/keys`, `/keys/{id}`, what a key sees, and `/whoami`. JSON-RPC bodies work here, too."""
+"""The REST face of keys (`/keys`, `/keys/{id}`, what a key sees, `/whoami`) and of the audit."""
 
 from __future__ import annotations
 
@@ -50,6 +50,13 @@ async def access(gateway: Gateway, http: Http, principal: Principal, id: str) ->
     """What a key sees; POST `{"grants": …}` shows what it would see with these."""
     fields = await _optional(gateway, http) if http.method == "POST" else {}
     await manage(gateway, http, principal, "mcp.keys.access", _with_id(fields, id))
+
+
+async def audit(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """Who called and changed what, newest first, by filters; a user's key gets its own rows."""
+    http.accepts()
+    known = ("kind", "principal", "key_id", "server", "tool", "outcome", "request_id", "since", "until")
+    await manage(gateway, http, principal, "mcp.audit.list", _query(http, (*known, "limit", "cursor")))
 
 
 async def whoami(gateway: Gateway, http: Http, principal: Principal) -> None:

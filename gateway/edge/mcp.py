@@ -82,6 +82,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
             response,
             how is not Accepts.JSON,
             request_id=http.request_id,
+            address=http.path,
             guard=http.guard,
         )
         if isinstance(message, Batch):
@@ -131,7 +132,7 @@ async def _initialize(
 ) -> None:
     """Carry out `initialize` and open the session that it asks for."""
     view = gateway.sync.catalogue.view(principal.grants)
-    call = Call(gateway, principal, view, message, server=address.server, request_id=http.request_id)
+    call = Call(gateway, principal, view, message, server=address.server, request_id=http.request_id, address=http.path)
     outcome, payload = await invoke(METHODS[address.table], call)
     headers: RawHeaders = []
     if outcome.reply is not None:

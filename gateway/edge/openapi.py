@@ -114,6 +114,19 @@ _KEY: Json = {
     "required": [*_WHO["required"], "owner", "tags", "created_at", "expires_at", "revoked_at", "last_used_at"],
 }
 _NEW_KEY: Json = {**_KEY, "required": [*_KEY["required"], "key"]}
+_WORD: Json = {"type": "string", "maxLength": 200}
+_AUDIT_QUERY: Json = {
+    "kind": {"enum": ["call", "change"]},
+    **dict.fromkeys(("principal", "key_id", "server", "tool", "outcome", "request_id"), _WORD),
+    **{key: {"type": "string", "format": "date-time"} for key in ("since", "until")},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "cursor": _WORD,
+}
+_ROWS: Json = {
+    "type": "object",
+    "required": ["rows", "next_cursor"],
+    "properties": {"rows": {"type": "array", "items": {"type": "object"}}},
+}
 _RPC: Json = {
     "type": "object",
     "required": ["jsonrpc", "method"],
@@ -190,6 +203,16 @@ def document(base_url: str) -> Json:
             },
             "/rpc": {"post": _operation("JSON-RPC 2.0: every method", _RPC, {}, 429, no_answer=True)},
             **_keys(),
+            "/audit": {
+                "get": {
+                    **_operation(
+                        "Who called and changed what, newest first", None, _ROWS, 422, method="mcp.audit.list"
+                    ),
+                    "parameters": [
+                        {"name": name, "in": "query", "schema": schema} for name, schema in _AUDIT_QUERY.items()
+                    ],
+                }
+            },
             "/whoami": {"get": _operation("The caller's own key", None, _WHO, method="mcp.whoami")},
             "/v1/mcp/registry.json": {"get": _operation("The registry document", None, _listed("servers"))},
             "/v0.1/servers": {"get": _operation("The registry's servers", None, _listed("servers"))},

@@ -189,4 +189,4 @@ def _tool_params(fields: dict[str, Any]) -> dict[str, Any]:
 def _call(gateway: Gateway, http: Http, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:
     request = Request(_ID, method, params)
     view = gateway.sync.catalogue.view(principal.grants)
-    return Call(gateway, principal, view, request, request_id=http.request_id, guard=http.guard)
+    return Call(gateway, principal, view, request, request_id=http.request_id, address=http.path, guard=http.guard)

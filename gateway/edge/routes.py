@@ -54,6 +54,7 @@ PATHS: dict[str, Route] = {
     "/v0.1/servers": _REGISTRY,
     "/keys": Route(keys.keys, ("GET", "HEAD", "POST", "DELETE")),
     "/whoami": Route(keys.whoami, _GET),
+    "/audit": Route(keys.audit, _GET),
     "/openapi.json": Route(openapi.serve, _GET),
     "/healthz": Route(health.healthz, _GET, door=Door.OPEN),
     "/readyz": Route(health.readyz, _GET, door=Door.READY),

@@ -34,6 +34,7 @@ async def take(gateway: Gateway, http: Http, principal: Principal, table: str, v
         request,
         events=response,
         request_id=http.request_id,
+        address=http.path,
         guard=http.guard,
     )
     if isinstance(message, Batch):

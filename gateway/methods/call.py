@@ -25,15 +25,25 @@ from gateway.access.limits import key_ended
 from gateway.access.rates import Rates
 from gateway.deadlines import Guard
 from gateway.errors import (
+    AmbiguousName,
     ClientLeft,
+    Forbidden,
     GatewayError,
     InvalidParams,
     LimitExceeded,
     MethodNotFound,
     NeedsSession,
+    OutcomeUnknown,
+    RequestCancelled,
     RoleNeeded,
+    ServerBusy,
+    TooManyRequests,
+    Unauthorized,
     UnknownName,
     UpstreamFailure,
+    UpstreamSuspended,
+    UpstreamTimeout,
+    UpstreamUnreachable,
 )
 from gateway.methods.services import Gateway
 from gateway.model.limits import COUNTED, Limits
@@ -49,6 +59,16 @@ from gateway.upstream.contract import NO_EVENTS, Events
 MASKED = "Internal error; the gateway's log has the cause."
 _CODES = frozenset({-32700, -32600, -32601, -32602, -32603, *range(-32099, -32000)})
 """The codes that figures are labelled with: an upstream may answer with any number."""
+
+_MAX_NAMED = 256  # characters of a name in the audit
+_OUTCOMES: tuple[tuple[type[GatewayError] | tuple[type[GatewayError], ...], str], ...] = (
+    ((TooManyRequests, ServerBusy), "limited"),
+    ((Unauthorized, Forbidden), "refused"),
+    ((UnknownName, AmbiguousName), "unknown"),
+    (UpstreamTimeout, "timeout"),
+    ((UpstreamUnreachable, UpstreamSuspended, OutcomeUnknown), "unreachable"),
+    (RequestCancelled, "cancelled"),
+)
 
 Found = TypeVar("Found")
 Handler = Callable[..., Awaitable[Any]]
@@ -79,6 +99,8 @@ class Call:
     request_id: str = ""
     guard: Guard | None = None
     """What may end the task that carries the call out; None where nobody else has one."""
+    address: str = ""
+    """The path that it came in by."""
     reached: Reached = field(default_factory=Reached)
 
     async def find(self, look: Callable[[View], Found]) -> Found:
@@ -203,12 +225,45 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
         if (ended := key_ended(call.guard)) is not None:
             outcome, label = Outcome(request.id, None, ended, call.reached), str(ended.code)
             body = present(outcome)
-            call.gateway.call_log.write(call, label, time.perf_counter() - began, len(body))
+            _record(call, label, ended, began, len(body))
             return outcome, body
-        call.gateway.call_log.write(call, "cancelled", time.perf_counter() - began, 0)
+        _record(call, "cancelled", None, began, 0)
         raise
-    call.gateway.call_log.write(call, label, time.perf_counter() - began, len(body))
+    _record(call, label, outcome.error, began, len(body))
     return outcome, body
+
+
+def _record(call: Call, label: str, error: GatewayError | None, began: float, size: int) -> None:
+    """Count and log a call that is over, and have the audit take it."""
+    seconds = time.perf_counter() - began
+    gateway, request, reached = call.gateway, call.request, call.reached
+    gateway.call_log.write(call, label, seconds, size)
+    if gateway.audit.has_calls and request.method in COUNTED:
+        params, name = request.params, reached.tool
+        if name is None:
+            named = params.get("name", params.get("uri"))
+            name = named[:_MAX_NAMED] if isinstance(named, str) else None
+        gateway.audit.call(
+            call.principal,
+            request.method,
+            call.request_id,
+            call.address,
+            reached.server or reached.named or call.server,
+            name,
+            label if error is None else _outcome_of(error),
+            seconds,
+            reached.seconds,
+            size,
+            params.get("arguments"),
+        )
+
+
+def _outcome_of(error: GatewayError) -> str:
+    """An error in the audit's words."""
+    for kinds, word in _OUTCOMES:
+        if isinstance(error, kinds):
+            return word
+    return "error"
 
 
 def _refused(method: Method, principal: Principal) -> RoleNeeded | None:

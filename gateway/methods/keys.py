@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.access.audit import Log
 from gateway.errors import InvalidParams, StoreUnavailable, UnknownKey
 from gateway.methods.call import Call, Handler, needs
 from gateway.model.api_keys import Key, is_id, read_key_fields, read_overlap
@@ -28,7 +29,7 @@ async def create_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Make a key. The answer alone has its text."""
     table = call.gateway.keys
     fields.pop("_meta", None)
-    key, text = await table.create(read_key_fields(fields, datetime.now(UTC)).new())
+    key, text = await table.create(read_key_fields(fields, datetime.now(UTC)).new(), _log(call))
     await call.gateway.sync.announce()
     return shown(key) | {"key": text}
 
@@ -74,7 +75,7 @@ async def update_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     id = _id(fields)
     del fields["id"]
     changes = read_key_fields(fields, datetime.now(UTC))
-    key = await table.update(id, changes.changed)
+    key = await table.update(id, changes.changed, _log(call, id))
     await call.gateway.sync.announce()
     return shown(key)
 
@@ -88,9 +89,9 @@ async def revoke_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     if owner is not None:
         if fields or not isinstance(owner, str) or not owner:
             raise InvalidParams("Send an 'id', or an 'owner', a text: one of the two.", "owner")
-        keys = await table.revoke(owner=owner)
+        keys = await table.revoke(owner=owner, log=_log(call))
     else:
-        keys = await table.revoke(id=_only_id(fields))
+        keys = await table.revoke(id=_only_id(fields), log=_log(call))
     await call.gateway.sync.announce()
     return {"keys": [shown(key) for key in keys]} if owner is not None else shown(keys[0])
 
@@ -100,7 +101,7 @@ async def rotate_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Give a key a new secret; the old one is taken for `overlap_seconds` more (3600)."""
     table = call.gateway.keys
     overlap = read_overlap(fields.pop("overlap_seconds", 3600))
-    key, text = await table.rotate(_only_id(fields), overlap)
+    key, text = await table.rotate(_only_id(fields), overlap, _log(call))
     await call.gateway.sync.announce()
     return shown(key) | {"key": text}
 
@@ -176,6 +177,11 @@ def _unmatched(view: View, rules: Sequence[Rule]) -> list[str]:
                 if not any(map(alone.match, texts)):
                     found[f"{field}: {text}"] = None
     return list(found)
+
+
+def _log(call: Call, id: str = "") -> Log:
+    """What writes the audit's row of a change of a key."""
+    return call.gateway.audit.of_change(call.principal, call.request.method, call.request_id, f"key:{id}")
 
 
 def _effective(key: Key, grants: Grants | None) -> Grants | None:

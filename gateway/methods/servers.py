@@ -89,7 +89,8 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
         change = _without_programs(change)
     change = _trusted(call, change)
     await _vet(call, fields)
-    claim = await call.gateway.servers.put(name, change, CLAIM_SECONDS)
+    log = call.gateway.audit.of_change(call.principal, call.request.method, call.request_id, f"server:{name}")
+    claim = await call.gateway.servers.put(name, change, CLAIM_SECONDS, log)
     if claim is None:
         return (await _current(call, name)).public()
     call.gateway.sync.hint_others()
@@ -142,7 +143,8 @@ def _without_programs(change: Change) -> Change:
 async def remove_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Forget a server."""
     name = _only_name(fields)
-    await call.gateway.servers.remove(name)
+    log = call.gateway.audit.of_change(call.principal, call.request.method, call.request_id, f"server:{name}")
+    await call.gateway.servers.remove(name, log)
     await call.gateway.sync.announce()
     return {"name": name, "server_id": name, "removed": True}
 

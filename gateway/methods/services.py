@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from gateway.access.audit import Audit
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_table import KeyTable
 from gateway.access.limits import Admission
@@ -52,6 +53,7 @@ class Gateway:
     authenticator: Authenticator
     keys: KeyTable
     rates: Rates
+    audit: Audit
     admission: Admission
     metrics: Metrics
     call_log: CallLog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.methods import all_servers, keys, one_server, servers
+from gateway.methods import all_servers, audit, keys, one_server, servers
 from gateway.methods.call import Handler, Table, table_of
 
 
@@ -13,18 +13,23 @@ def _both_spellings(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
 
 
 _SERVERS, _KEYS = _both_spellings(servers.METHODS), _both_spellings(keys.METHODS)
+_AUDIT = _both_spellings(audit.METHODS)
 
 METHODS: Mapping[str, Table] = {
     "aggregate": table_of(all_servers.METHODS),
     "server": table_of(one_server.METHODS),
-    "rpc": table_of(all_servers.OUTSIDE_MCP | _SERVERS | _KEYS),
+    "rpc": table_of(all_servers.OUTSIDE_MCP | _SERVERS | _KEYS | _AUDIT),
     "servers": table_of(_SERVERS),
     "keys": table_of(_KEYS),
     "tools/call": table_of({"tools/call": all_servers.tools_call}),
     "resources/read": table_of({"resources/read": all_servers.resources_read}),
     "prompts/get": table_of({"prompts/get": all_servers.prompts_get}),
     "rest": table_of(
-        all_servers.METHODS | servers.METHODS | keys.METHODS | {"mcp.servers.replace": servers.replace_server}
+        all_servers.METHODS
+        | servers.METHODS
+        | keys.METHODS
+        | audit.METHODS
+        | {"mcp.servers.replace": servers.replace_server}
     ),
 }
 """Every method, by the kind of address that serves it; `rest` is what the REST faces invoke."""

@@ -65,6 +65,10 @@ class Keyring:
         """Append key id and MAC to `text`."""
         return text + self._current + self._mac(self._current, purpose, text)
 
+    def mac(self, purpose: str, text: bytes) -> bytes:
+        """The MAC of a text alone, by the newest secret."""
+        return self._mac(self._current, purpose, text)
+
     def verify(self, purpose: str, signed: bytes) -> bytes:
         """Return the text that `sign` signed. Raises SealBroken."""
         text, key_id, mac = signed[: -_MAC - _KEY_ID], signed[-_MAC - _KEY_ID : -_MAC], signed[-_MAC:]

@@ -82,6 +82,12 @@ class Metrics:
             ("replica",),
             registry=self._registry,
         ).labels(replica)
+        self.audit_dropped = Counter(
+            "gateway_audit_dropped",
+            "Rows of calls that the audit lost, since the database did not take them.",
+            ("replica",),
+            registry=self._registry,
+        ).labels(replica)
         self._in_flight = self._gauge("gateway_in_flight", "Requests being answered now.", "livesum")
         self.streams = self._gauge("gateway_streams", "Event streams open now.", "livesum")
         self.servers = self._gauge("gateway_servers", "Registered servers.", "livemax")

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from gateway.access.audit import Log
 from gateway.errors import InvalidParams, ServerSealed, UnknownServer
 from gateway.model import names
 from gateway.model.keyring import Keyring, SealBroken
@@ -124,10 +125,11 @@ class ServerTable:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    async def put(self, name: str, change: Change, claim_seconds: float) -> Claim | None:
+    async def put(self, name: str, change: Change, claim_seconds: float, log: Log | None = None) -> Claim | None:
         """Store what `change` makes of the stored specification; None if that is the same.
 
-        `change` gets None where there is none, and may refuse by raising. The server is claimed by the caller.
+        `change` gets None where there is none, and may refuse by raising. The server is claimed by the caller. `log`
+        writes the audit's row.
         """
         async with self._postgres.transaction() as connection:
             revision = await _bump(connection)
@@ -143,16 +145,21 @@ class ServerTable:
             await (_insert(connection, values) if stored is None else _update(connection, stored, spec, values))
             cursor = await connection.execute("SELECT claim, failures FROM servers WHERE name = %s", (name,))
             claimed = await cursor.fetchone()
+            if log is not None:
+                await log(connection, None if stored is None else stored.public(), spec.public())
             assert claimed is not None, "it was written a moment ago"  # noqa: S101
             return Claim(spec, claimed["claim"], claimed["failures"])
 
-    async def remove(self, name: str) -> None:
-        """Forget a server and its names. Raises UnknownServer."""
+    async def remove(self, name: str, log: Log | None = None) -> None:
+        """Forget a server and its names; `log` writes the audit's row. Raises UnknownServer."""
         async with self._postgres.transaction() as connection:
             await _bump(connection)
-            cursor = await connection.execute("DELETE FROM servers WHERE name = %s", (name,))
-            if not cursor.rowcount:
+            cursor = await connection.execute("DELETE FROM servers WHERE name = %s RETURNING *", (name,))
+            row = await cursor.fetchone()
+            if row is None:
                 raise UnknownServer(name)
+            if log is not None:
+                await log(connection, self._spec(row).public(), None)
 
     async def seal_anew(self) -> tuple[int, list[str]]:
         """Seal with the newest secret what others sealed; how many servers, and which can't be opened.

@@ -127,3 +127,16 @@ def test_what_is_wrong_is_said(run: Run, stack: Running, words: tuple[str, ...],
     done = CliRunner().invoke(cli, words, env=known)
     assert done.exit_code in (1, 2)
     assert said in " ".join(done.output.replace("│", " ").split())
+
+
+def test_the_audit_is_shown_and_exported(run: Run, stack: Running) -> None:
+    key = made(run, "audited", "--allow", "keystub")
+    eventually(lambda: "stub.sum" in run("tools", "list", "--json", key=key).stdout)
+    run("tools", "call", "stub.sum", "values=[1]", key=key)
+    eventually(lambda: "stub.sum ok" in run("audit", "tail", "--no-follow", "--principal", "audited").stdout)
+    assert "mcp.keys.create key:" in run("audit", "tail", "--no-follow", "--kind", "change").stdout
+    lines = run("audit", "export", "--principal", "audited", "--since", "1h").stdout.splitlines()
+    assert [json.loads(line)["tool"] for line in lines] == ["stub.sum"]
+    table = run("audit", "export", "--format", "csv", "--principal", "audited", key=key).stdout.splitlines()
+    assert (len(table), table[0].split(",")[:3]) == (2, ["at", "kind", "principal"])
+    assert "with its zone" in run("audit", "export", "--since", "x", code=1).stderr

@@ -17,7 +17,7 @@ OPERATIONS = [
     ("GET", "/mcp/servers/{name}"), ("DELETE", "/mcp/servers/{name}"), ("POST", "/mcp/servers/{name}/refresh"),
     ("GET", "/mcp/servers"), ("GET", "/mcp/tools"), ("GET", "/mcp/resources"), ("GET", "/mcp/prompts"),
     ("POST", "/mcp/tools/call"), ("POST", "/mcp/resources/read"), ("POST", "/mcp/prompts/get"), ("POST", "/rpc"),
-    ("GET", "/v1/mcp/registry.json"), ("GET", "/v0.1/servers"), ("GET", "/whoami"),
+    ("GET", "/v1/mcp/registry.json"), ("GET", "/v0.1/servers"), ("GET", "/whoami"), ("GET", "/audit"),
     ("GET", "/keys"), ("POST", "/keys"), ("DELETE", "/keys"), ("GET", "/keys/{id}"), ("PATCH", "/keys/{id}"),
     ("DELETE", "/keys/{id}"), ("POST", "/keys/{id}/rotate"), ("GET", "/keys/{id}/access"),
     ("POST", "/keys/{id}/access"),

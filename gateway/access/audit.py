@@ -1,0 +1,274 @@
+"""The audit: a row in Postgres for every call and every change.
+
+A call's row waits in memory and is written with others, twice a second: a call never waits for it, and the end of a
+process by force loses those of the last moment. What does not fit while Postgres is away is dropped and counted. A
+change's row is written in the change's own transaction: there is none without the other.
+
+Rows stand in a partition per day, which any worker makes, a day ahead, and drops after GATEWAY_AUDIT_DAYS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from gateway.errors import StoreUnavailable
+from gateway.model.keyring import Keyring
+from gateway.model.masking import masked
+from gateway.model.principals import Principal
+from gateway.stores.postgres import Connection, Postgres
+
+Log = Callable[[Connection, Mapping[str, Any] | None, Mapping[str, Any] | None], Awaitable[None]]
+"""Writes the row of a change, with what was before and after, in the transaction of the change."""
+
+_MAX_WAITING = 50_000
+_AT_ONCE = 2_000
+_FLUSH_SECONDS = 0.5
+_TEND_SECONDS = 3600.0
+_TEND_LOCK = 0x61756469
+_DROPPED_SECONDS = 60.0  # for which drops are shown
+_MAX_ARGUMENTS = 16 << 10  # bytes of one call's that are kept
+_PURPOSE = "audit arguments"
+_COLUMNS = (
+    "kind", "at", "number", "principal", "key_id", "method", "request_id", "replica", "address", "server", "tool",
+    "outcome", "ms", "upstream_ms", "bytes", "arguments_hmac", "arguments", "target", "before", "after",
+)  # fmt: skip
+_OF_CALLS = frozenset({"address", "server", "tool", "outcome", "ms", "upstream_ms", "bytes", "arguments_hmac"})
+_OF_CHANGES = frozenset({"target", "before", "after"})
+_INSERT = (
+    "INSERT INTO audit (at, kind, principal, key_id, method, request_id, replica, address, server, tool, outcome, ms, "
+    "upstream_ms, bytes, arguments_hmac, arguments) SELECT to_timestamp((r->>0)::float8), 'call', r->>1, r->>2, r->>3, "
+    "r->>4, r->>5, r->>6, r->>7, r->>8, r->>9, (r->>10)::real, (r->>11)::real, (r->>12)::bigint, r->>13, r->>14 "
+    "FROM json_array_elements(%s::json) AS r"
+)
+
+log = logging.getLogger("gateway.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows are asked for; None for any."""
+
+    kind: str | None = None
+    principal: str | None = None
+    key_id: str | None = None
+    server: str | None = None
+    tool: str | None = None
+    outcome: str | None = None
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Audit:
+    """Takes rows, writes them, and finds them again."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        keyring: Keyring,
+        replica: str,
+        *,
+        which: str = "calls",
+        days: int = 30,
+        arguments: str = "off",
+        dropped: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """`which` is `calls` (and changes), `changes` or `off`; `arguments` are kept `masked`, in `full` or not."""
+        self.has_calls = which == "calls"
+        self._has_changes = which != "off"
+        self._postgres = postgres
+        self._keyring = keyring
+        self._replica = replica
+        self._days = days
+        self._arguments = arguments
+        self._on_drop = dropped
+        self._waiting: list[tuple[Any, ...]] = []
+        self._dropped = 0
+        self._dropped_at = float("-inf")
+        self._made: set[date] = set()
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        principal: Principal,
+        method: str,
+        request_id: str,
+        address: str,
+        server: str | None,
+        tool: str | None,
+        outcome: str,
+        seconds: float,
+        upstream: float | None,
+        size: int,
+        arguments: Any,
+    ) -> None:
+        """Take one call; of its arguments a MAC is kept, and themselves only where they are asked for."""
+        if len(self._waiting) >= _MAX_WAITING:
+            self._drop(1)
+            return
+        given = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS) if arguments else b""
+        mac = self._keyring.mac(_PURPOSE, given).hex() if given else None
+        kept = None if not given or self._arguments == "off" else self._kept(given)
+        waited = None if upstream is None else round(upstream * 1e3, 2)
+        self._waiting.append(
+            (
+                time.time(), principal.name, principal.id, method, request_id, self._replica, address, server, tool,
+                outcome, round((seconds - (upstream or 0)) * 1e3, 2), waited, size, mac, kept,
+            )
+        )  # fmt: skip
+
+    def _kept(self, given: bytes) -> str:
+        """Arguments as they are kept: cut, and in `masked` without what may be a secret."""
+        if len(given) > _MAX_ARGUMENTS:
+            return f'"{len(given)} bytes, more than are kept"'
+        return given.decode() if self._arguments == "full" else orjson.dumps(masked(orjson.loads(given))).decode()
+
+    def _drop(self, count: int) -> None:
+        if time.monotonic() - self._dropped_at > _DROPPED_SECONDS:
+            log.warning("rows of calls are dropped: the database does not take them fast enough")
+        self._dropped += count
+        self._dropped_at = time.monotonic()
+        self._on_drop(count)
+
+    @property
+    def trouble(self) -> str | None:
+        """What is missing of the audit, if something was dropped a short time ago."""
+        if time.monotonic() - self._dropped_at > _DROPPED_SECONDS:
+            return None
+        return f"the audit lost {self._dropped} rows of calls since the start: the database does not take them"
+
+    # --- changes --------------------------------------------------------------------------------------------------
+
+    def of_change(self, principal: Principal, method: str, request_id: str, target: str) -> Log:
+        """What writes the row of a change; `target` is `server:NAME` or `key:ID`, the latter may be yet to be made."""
+
+        async def write(
+            connection: Connection, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+        ) -> None:
+            if not self._has_changes:
+                return
+            shown = [None if each is None else orjson.dumps(each).decode() for each in (before, after)]
+            named = target if not target.endswith(":") else f"{target}{(after or before or {}).get('id')}"
+            await self._make_partitions(connection)
+            await connection.execute(
+                "INSERT INTO audit (at, kind, principal, key_id, method, request_id, replica, target, before, after) "
+                "VALUES (now(), 'change', %s, %s, %s, %s, %s, %s, %s, %s)",
+                (principal.name, principal.id, method, request_id, self._replica, named, *shown),
+            )
+
+        return write
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def page(
+        self, wanted: Filter, after: tuple[datetime, int] | None, limit: int
+    ) -> list[tuple[tuple[datetime, int], dict[str, Any]]]:
+        """Rows, newest first, those older than one, each with its place. Raises StoreUnavailable."""
+        where, values = ["true"], list[Any]()
+        for name in ("kind", "principal", "key_id", "server", "tool", "outcome", "request_id"):
+            if (value := getattr(wanted, name)) is not None:
+                where.append(f"{name} = %s")
+                values.append(value)
+        for name, sign in (("since", ">="), ("until", "<")):
+            if (value := getattr(wanted, name)) is not None:
+                where.append(f"at {sign} %s")
+                values.append(value)
+        if after is not None:
+            where.append("at <= %s AND (at, number) < (%s, %s)")
+            values += [after[0], *after]
+        query = (
+            f"SELECT {', '.join(_COLUMNS)} FROM audit WHERE {' AND '.join(where)} "  # noqa: S608  # our own words
+            "ORDER BY at DESC, number DESC LIMIT %s"
+        )
+        async with self._postgres.transaction() as connection:
+            rows = await (await connection.execute(query.encode(), (*values, limit))).fetchall()
+        return [((row["at"], row["number"]), _shown(row)) for row in rows]
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write what waits, and tend the partitions, until cancelled; then write the rest."""
+        due = 0.0
+        try:
+            while True:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + _TEND_SECONDS
+                    await self._tend()
+                await asyncio.sleep(_FLUSH_SECONDS)
+                await self.flush()
+        finally:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what waits; what the database does not take waits on."""
+        refused = False
+        while self._waiting:
+            rows = self._waiting[:_AT_ONCE]
+            try:
+                async with self._postgres.transaction() as connection:
+                    await self._make_partitions(connection, rows)
+                    await connection.execute(_INSERT, (orjson.dumps(rows).decode(),))
+            except StoreUnavailable:
+                self._made.clear()
+                return
+            except Exception:
+                self._made.clear()  # a transaction that made them may not have come to its end
+                refused = not refused
+                if refused:
+                    continue
+                log.exception("rows of calls can't be written")  # which must not stand in the way of others
+                self._drop(len(rows))
+            del self._waiting[: len(rows)]
+
+    async def _make_partitions(self, connection: Connection, rows: Sequence[tuple[Any, ...]] = ()) -> None:
+        """Have the partitions that rows of now, or these, go into."""
+        today = datetime.now(UTC).date()
+        days = {today, today + timedelta(days=1), *(datetime.fromtimestamp(row[0], UTC).date() for row in rows)}
+        if days <= self._made:
+            return
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_TEND_LOCK,))
+        for day in sorted(days - self._made):
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS audit_{day:%Y%m%d} PARTITION OF audit "
+                f"FOR VALUES FROM ('{day}T00:00Z') TO ('{day + timedelta(days=1)}T00:00Z')".encode()
+            )
+        self._made |= days
+
+    async def _tend(self) -> None:
+        """Make the partitions of today and tomorrow, and drop those that are too old."""
+        self._made.clear()
+        oldest = f"audit_{datetime.now(UTC).date() - timedelta(days=self._days):%Y%m%d}"
+        try:
+            async with self._postgres.transaction() as connection:
+                await self._make_partitions(connection)
+                cursor = await connection.execute(
+                    "SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+                    "WHERE i.inhparent = 'audit'::regclass"
+                )
+                for row in await cursor.fetchall():
+                    if row["name"] < oldest:
+                        await connection.execute(f"DROP TABLE {row['name']}".encode())
+        except StoreUnavailable:
+            log.warning("the audit's partitions could not be tended; they are tried again")
+            self._made.clear()
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON."""
+    hidden = {"number", *(_OF_CHANGES if row["kind"] == "call" else _OF_CALLS)}
+    found = {name: row[name] for name in _COLUMNS if name not in hidden}
+    for name in ("before", "after", "arguments"):
+        if found.get(name) is not None:
+            found[name] = orjson.loads(found[name])
+    if found.get("arguments", ...) is None or row["kind"] != "call":
+        found.pop("arguments", None)
+    return found
