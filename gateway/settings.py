@@ -372,7 +372,7 @@ class Settings:
         "off",
         "GATEWAY_AUDIT_ARGUMENTS",
         read=_one_of("off", "masked", "full"),
-        doc="whether a call's arguments are kept in the audit: `off` (a MAC of them only), `masked` or in `full`",
+        doc="whether a call's arguments are kept in the audit: `off` (a digest of them only), `masked` or in `full`",
     )
     default_limits: Mapping[str, Any] | None = _setting(
         None,

@@ -1,6 +1,6 @@
 """The audit: a row in Postgres for every call and every change.
 
-A call's row waits in memory and is written with others, twice a second: a call never waits for it, and the end of a
+A call's row waits in memory and is written with others, every 0.7 s: a call never waits for it, and the end of a
 process by force loses those of the last moment. What does not fit while Postgres is away is dropped and counted. A
 change's row is written in the change's own transaction: there is none without the other.
 
@@ -30,7 +30,7 @@ Log = Callable[[Connection, Mapping[str, Any] | None, Mapping[str, Any] | None],
 
 _MAX_WAITING = 50_000
 _AT_ONCE = 2_000
-_FLUSH_SECONDS = 0.5
+_FLUSH_SECONDS = 0.7
 _TEND_SECONDS = 3600.0
 _TEND_LOCK = 0x61756469
 _DROPPED_SECONDS = 60.0  # for which drops are shown
@@ -38,15 +38,15 @@ _MAX_ARGUMENTS = 16 << 10  # bytes of one call's that are kept
 _PURPOSE = "audit arguments"
 _COLUMNS = (
     "kind", "at", "number", "principal", "key_id", "method", "request_id", "replica", "address", "server", "tool",
-    "outcome", "ms", "upstream_ms", "bytes", "arguments_hmac", "arguments", "target", "before", "after",
+    "outcome", "ms", "upstream_ms", "bytes", "arguments_digest", "arguments", "target", "before", "after",
 )  # fmt: skip
-_OF_CALLS = frozenset({"address", "server", "tool", "outcome", "ms", "upstream_ms", "bytes", "arguments_hmac"})
+_OF_CALLS = frozenset({"address", "server", "tool", "outcome", "ms", "upstream_ms", "bytes", "arguments_digest"})
 _OF_CHANGES = frozenset({"target", "before", "after"})
 _INSERT = (
     "INSERT INTO audit (at, kind, principal, key_id, method, request_id, replica, address, server, tool, outcome, ms, "
-    "upstream_ms, bytes, arguments_hmac, arguments) SELECT to_timestamp((r->>0)::float8), 'call', r->>1, r->>2, r->>3, "
-    "r->>4, r->>5, r->>6, r->>7, r->>8, r->>9, (r->>10)::real, (r->>11)::real, (r->>12)::bigint, r->>13, r->>14 "
-    "FROM json_array_elements(%s::json) AS r"
+    "upstream_ms, bytes, arguments_digest, arguments) SELECT to_timestamp((r->>0)::float8), 'call', r->>1, r->>2, "
+    "r->>3, r->>4, r->>5, r->>6, r->>7, r->>8, r->>9, round((r->>10)::numeric * 1000, 2), "
+    "round((r->>11)::numeric * 1000, 2), (r->>12)::bigint, r->>13, r->>14 FROM json_array_elements(%s::json) AS r"
 )
 
 log = logging.getLogger("gateway.audit")
@@ -111,18 +111,20 @@ class Audit:
         size: int,
         arguments: Any,
     ) -> None:
-        """Take one call; of its arguments a MAC is kept, and themselves only where they are asked for."""
+        """Take one call; of its arguments a digest is kept, and themselves only where they are asked for."""
         if len(self._waiting) >= _MAX_WAITING:
             self._drop(1)
             return
-        given = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS) if arguments else b""
-        mac = self._keyring.mac(_PURPOSE, given).hex() if given else None
-        kept = None if not given or self._arguments == "off" else self._kept(given)
-        waited = None if upstream is None else round(upstream * 1e3, 2)
+        digest = kept = None
+        if arguments:
+            given = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+            digest = self._keyring.digest(_PURPOSE, given)
+            if self._arguments != "off":
+                kept = self._kept(given)
         self._waiting.append(
             (
                 time.time(), principal.name, principal.id, method, request_id, self._replica, address, server, tool,
-                outcome, round((seconds - (upstream or 0)) * 1e3, 2), waited, size, mac, kept,
+                outcome, seconds - (upstream or 0), upstream, size, digest, kept,
             )
         )  # fmt: skip
 
@@ -209,10 +211,10 @@ class Audit:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits; what the database does not take waits on."""
-        refused = False
-        while self._waiting:
-            rows = self._waiting[:_AT_ONCE]
+        """Write what waits now; what comes meanwhile, and what the database does not take, waits for the next time."""
+        refused, left = False, len(self._waiting)
+        while left > 0:
+            rows = self._waiting[: min(left, _AT_ONCE)]
             try:
                 async with self._postgres.transaction() as connection:
                     await self._make_partitions(connection, rows)
@@ -228,6 +230,7 @@ class Audit:
                 log.exception("rows of calls can't be written")  # which must not stand in the way of others
                 self._drop(len(rows))
             del self._waiting[: len(rows)]
+            left -= len(rows)
 
     async def _make_partitions(self, connection: Connection, rows: Sequence[tuple[Any, ...]] = ()) -> None:
         """Have the partitions that rows of now, or these, go into."""

@@ -22,7 +22,7 @@ _AGAIN_SECONDS = 1.0
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 _FIELDS = (
     "at", "kind", "principal", "key_id", "method", "address", "server", "tool", "outcome", "ms", "upstream_ms",
-    "bytes", "request_id", "replica", "arguments_hmac", "arguments", "target", "before", "after",
+    "bytes", "request_id", "replica", "arguments_digest", "arguments", "target", "before", "after",
 )  # fmt: skip
 
 Kind = Annotated[str | None, typer.Option(help="call or change")]

@@ -65,9 +65,9 @@ class Keyring:
         """Append key id and MAC to `text`."""
         return text + self._current + self._mac(self._current, purpose, text)
 
-    def mac(self, purpose: str, text: bytes) -> bytes:
-        """The MAC of a text alone, by the newest secret."""
-        return self._mac(self._current, purpose, text)
+    def digest(self, purpose: str, text: bytes) -> str:
+        """A digest that only who has the newest secret can make: BLAKE2b with a key (RFC 7693), in hexadecimal."""
+        return hashlib.blake2b(text, digest_size=_MAC, key=self._key(self._current, purpose)).hexdigest()
 
     def verify(self, purpose: str, signed: bytes) -> bytes:
         """Return the text that `sign` signed. Raises SealBroken."""

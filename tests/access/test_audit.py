@@ -61,7 +61,7 @@ async def test_each_call_has_a_row_in_every_protocol(client: Client, registered:
         assert "arguments" not in each
     assert found[0]["request_id"] == headers["x-request-id"]
     assert await rows(client, f"?request_id={headers['x-request-id']}") == found[:1]
-    assert found[-1]["arguments_hmac"] != found[0]["arguments_hmac"] is None
+    assert found[-1]["arguments_digest"] != found[0]["arguments_digest"] is None
 
 
 async def test_what_came_of_a_call(client: Client, registered: MemoryServer) -> None:

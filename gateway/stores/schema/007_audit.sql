@@ -17,7 +17,7 @@ CREATE TABLE audit (
     ms             real,
     upstream_ms    real,
     bytes          bigint,
-    arguments_hmac text,
+    arguments_digest text,
     arguments      text,
     target         text,
     before         text,
