@@ -212,10 +212,12 @@ class Authenticator:
 
     def _take(self, row: KeyRow) -> None:
         """Take in a key as it is now."""
+        former = self._principals.get(self._digests.get(row.id, (b"",))[0])
         before, digest = self._forget(row.id), bytes.fromhex(row.digest)
         if row.is_revoked:
             self._revoked.update((*before, digest))
-            self._changed(row.id, None, REVOKED)
+            if former is not None:
+                self._changed(row.id, None, REVOKED)
             return
         role = row.role if row.role in ROLES else "user"
         grants = None if role != "user" else self._interned(row)
@@ -229,7 +231,8 @@ class Authenticator:
             self._principals[old] = replace(principal, ends=min(row.old_until, ends))
             self._digests[row.id] = (digest, old)
         is_replaced = any(each not in self._digests[row.id] for each in before[:1])
-        self._changed(row.id, principal, REPLACED if is_replaced else None)
+        if former is not None and (is_replaced or former != principal):
+            self._changed(row.id, principal, REPLACED if is_replaced else None)
 
     def _limits_of(self, row: KeyRow) -> Limits | None:
         if row.limits is None:

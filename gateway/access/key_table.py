@@ -76,16 +76,16 @@ class KeyTable:
             raise UnknownKey(id)
         return _key(row)
 
-    async def page(self, after: tuple[str, str] | None, limit: int, owner: str | None, role: str | None) -> list[Key]:
-        """Keys by name, those after one; of an owner, of a role."""
-        name, id = after or ("", "")
+    async def page(self, after: tuple[str, str] | None, limit: int, **only: str | None) -> list[Key]:
+        """Keys by name, those after one; `only` those of a `name`, an `owner`, a `role`."""
+        where, values = ["(name, id) > (%s, %s)"], [*(after or ("", ""))]
+        for field in ("name", "owner", "role"):
+            if (value := only.get(field)) is not None:
+                where.append(f"{field} = %s")
+                values.append(value)
+        query = f"SELECT * FROM keys WHERE {' AND '.join(where)} ORDER BY name, id LIMIT %s"  # noqa: S608  # our words
         async with self._postgres.transaction() as connection:
-            cursor = await connection.execute(
-                "SELECT * FROM keys WHERE (name, id) > (%(name)s, %(id)s) "
-                "AND (%(owner)s::text IS NULL OR owner = %(owner)s) AND (%(role)s::text IS NULL OR role = %(role)s) "
-                "ORDER BY name, id LIMIT %(limit)s",
-                {"name": name, "id": id, "owner": owner, "role": role, "limit": limit},
-            )
+            cursor = await connection.execute(query.encode(), (*values, limit))
             return [_key(row) async for row in cursor]
 
     async def update(self, id: str, change: Callable[[KeySpec], KeySpec], log: Log | None = None) -> Key:

@@ -307,11 +307,11 @@ def _all(remote: Remote, **asked: str | None) -> list[dict[str, Any]]:
 
 def _id(remote: Remote, named: str) -> str:
     """The id of a key that is named by its id or its name. Raises Refused."""
-    alike = [each for each in _all(remote) if named in (each["id"], each["name"])]
-    live = [each for each in alike if each["id"] == named] or [each for each in alike if _is_live(each)] or alike
+    alike = _all(remote, name=named)
+    live = [each for each in alike if _is_live(each)] or alike
+    if not live and _ID.fullmatch(named):
+        return quote(named, safe="")
     if not live:
-        if _ID.fullmatch(named):
-            return quote(named, safe="")
         raise Refused(f"There is no key {named!r}. `keys list` shows what there is.", Exit.FAILED)
     if len(live) > 1:
         ids = ", ".join(each["id"] for each in live)

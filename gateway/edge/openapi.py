@@ -228,6 +228,7 @@ def _keys() -> Json:
     id: Json = {"name": "id", "in": "path", "required": True, "schema": _KEY_ID}
     owner: Json = {"name": "owner", "in": "query", "schema": {"type": "string", "maxLength": 256}}
     asked: list[Json] = [
+        {**owner, "name": "name"},
         owner,
         {"name": "role", "in": "query", "schema": {"enum": list(ROLES)}},
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},

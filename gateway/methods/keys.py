@@ -39,20 +39,22 @@ async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
     """Show keys without their secrets, by name, a page at a time."""
     table, cursors = call.gateway.keys, call.gateway.cursors
     for name in params:
-        if name not in ("owner", "role", "limit", "cursor", "_meta"):
-            raise InvalidParams(
-                f"There is no parameter {name[:64]!r}; keys take owner, role, limit, cursor.", name[:64]
-            )
-    owner, role, limit = params.get("owner"), params.get("role"), params.get("limit", _MAX_PAGE)
-    if not isinstance(owner, str | None):
-        raise InvalidParams("'owner' must be a text.", "owner")
+        if name not in ("name", "owner", "role", "limit", "cursor", "_meta"):
+            known = "name, owner, role, limit, cursor"
+            raise InvalidParams(f"There is no parameter {name[:64]!r}; keys take {known}.", name[:64])
+    role, limit = params.get("role"), params.get("limit", _MAX_PAGE)
+    for field in ("name", "owner"):
+        if not isinstance(text := params.get(field), str | None) or "\0" in (text or ""):
+            raise InvalidParams(f"{field!r} must be a text.", field)
     if role is not None and role not in ROLES:
         raise InvalidParams(f"'role' must be one of {', '.join(ROLES)}.", "role")
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_PAGE:
         raise InvalidParams(f"'limit' must be a number from 1 to {_MAX_PAGE}.", "limit")
     after = cursors.read(params.get("cursor"))
     name, _, id = (after or "").rpartition("\0")
-    keys = await table.page((name, id) if after else None, limit + 1, owner, role)
+    keys = await table.page(
+        (name, id) if after else None, limit + 1, name=params.get("name"), owner=params.get("owner"), role=role
+    )
     page = keys[:limit]
     more = len(keys) > limit
     return {

@@ -94,8 +94,10 @@ async def completion_complete(call: Call, /, ref: Any = None, **params: Any) -> 
         case {"type": "ref/prompt", "name": str(name)}:
             await _check_name(call, part, "prompts", name)
         case {"type": "ref/resource", "uri": str(uri)}:
-            if not part.sees("templates", uri) and local_uri(part, uri) is None:
+            local = uri if part.sees("templates", uri) else local_uri(part, uri)
+            if local is None:
                 raise UnknownResource(uri)
+            return await call.forward(server, {**call.request.params, "ref": {**ref, "uri": local}})
         case _:
             raise InvalidParams("'ref' must be a ref/prompt with a name or a ref/resource with a uri.", "ref")
     return await call.forward(server, call.request.params)

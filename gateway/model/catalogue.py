@@ -19,8 +19,8 @@ from gateway.model.view import View
 
 _MAX_ENCODED = 64
 _MAX_ENCODED_BYTES = 32 << 20
-_MAX_VIEWS = 256
-_MAX_VIEWED = 1_000_000  # items in all views together
+_MAX_VIEWS = 2_000
+_MAX_VIEWED = 300_000  # items in all views together, of which each takes some hundred bytes
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ class Catalogue:
     _encoded: dict[Hashable, bytes] = field(default_factory=dict, compare=False, repr=False)
     _parts: dict[str, Part] = field(default_factory=dict, compare=False, repr=False)
     _views: OrderedDict[str, View] = field(default_factory=OrderedDict, compare=False, repr=False)
-    _former: dict[str, tuple[Grants, Mapping[str, Part]]] = field(default_factory=dict, compare=False, repr=False)
+    _former: dict[str, Mapping[str, Part]] = field(default_factory=dict, compare=False, repr=False)
     """What views of the catalogue before were made of, by the digest of their grants."""
+    _viewed: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
+    """How many items the views hold."""
 
     def apply(self, revision: int, changed: Iterable[Server], names: frozenset[str]) -> Catalogue:
         """The next snapshot: `changed` put in, and only `names` kept."""
@@ -43,23 +45,17 @@ class Catalogue:
         servers |= {server.name: server for server in changed}
         ordered = sorted(servers.values(), key=lambda server: (server.created_at, server.name))
         parts = {name: part for name, part in self._parts.items() if servers.get(name) is part.server}
-        former = {digest: (view.grants, view.parts) for digest, view in self._views.items() if view.grants is not None}
+        former = {digest: view.parts for digest, view in self._views.items()}
         return Catalogue(
             revision, {server.name: server for server in ordered}, self.strict, _parts=parts, _former=former
         )
 
     def build(self) -> Iterator[None]:
-        """Make the tables, in steps of a few milliseconds; what is not made yet is made at its first use.
-
-        The views of the catalogue before are made, too: their callers come again.
-        """
+        """Make the tables of the whole, in steps of a few milliseconds; what is not made is made at its first use."""
         for server in self.servers.values():
             if server.is_enabled and server.name not in self._parts:
                 yield from make_part(server, self._keep, strict=self.strict)
         yield from self.whole.build()
-        for grants, _ in list(self._former.values()):
-            yield from self.view(grants).build()
-        self._former.clear()
 
     def _keep(self, part: Part) -> None:
         self._parts[part.server.name] = part
@@ -84,12 +80,10 @@ class Catalogue:
             return self.whole
         found = self._views.get(grants.digest)
         if found is None:
-            _, parts = self._former.get(grants.digest, (grants, {}))
-            found = self._views[grants.digest] = View(self, grants, parts)
-            while len(self._views) > 1 and (
-                len(self._views) > _MAX_VIEWS or sum(view.size for view in self._views.values()) > _MAX_VIEWED
-            ):
-                self._views.popitem(last=False)
+            found = self._views[grants.digest] = View(self, grants, self._former.pop(grants.digest, {}))
+            self._viewed[0] += found.size
+            while len(self._views) > 1 and (len(self._views) > _MAX_VIEWS or self._viewed[0] > _MAX_VIEWED):
+                self._viewed[0] -= self._views.popitem(last=False)[1].size
         else:
             self._views.move_to_end(grants.digest)
         return found

@@ -55,12 +55,6 @@ class View:
 
     def build(self) -> Iterator[None]:
         """Make the tables, in steps of a few milliseconds."""
-        parts: dict[str, Part] = {}
-        for server in self.catalogue.servers.values():
-            if (part := self._part(server)) is not None:
-                parts[server.name] = part
-            yield
-        self.__dict__.setdefault("parts", parts)
         for table in (lambda: self.public, lambda: self._items, lambda: self._bare, lambda: self._patterns):
             table()
             yield
@@ -69,7 +63,9 @@ class View:
     def parts(self) -> Mapping[str, Part]:
         """What is seen of each server, oldest first, also of disabled ones."""
         found = ((server.name, self._part(server)) for server in self.catalogue.servers.values())
-        return {name: part for name, part in found if part is not None}
+        parts = {name: part for name, part in found if part is not None}
+        self._former = {}
+        return parts
 
     def _part(self, server: Server) -> Part | None:
         former = self._former.get(server.name)
@@ -79,7 +75,7 @@ class View:
             return self.catalogue.part(server) if server.is_enabled else Part(server)
         return self.catalogue.part(server).narrowed(self.grants)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """How many items it holds of its own."""
         return sum(len(items) for part in self.parts.values() if part.grants for items in part.items.values())

@@ -344,11 +344,9 @@ class Sessions:
             link.let_go()
 
     def reconcile(self, catalogue: Catalogue) -> None:
-        """Servers changed: stop listening to those that are gone or others now, and tell which lists changed."""
+        """Servers changed: what clients listen to may, and their lists."""
         before, self._catalogue = self._catalogue, catalogue
         streams = [session.get_stream for session in self._known.values() if session.get_stream is not None]
-        for stream in streams:
-            stream.forget_others(catalogue.view(stream.grants))
         if streams:
             self._spawn(self._tell_changes(before, catalogue, streams))
 
@@ -377,7 +375,10 @@ class Sessions:
             log.warning("a session of a key that is no longer taken could not be ended: %s", error)
 
     async def _tell_changes(self, before: Catalogue, after: Catalogue, streams: list[GetStream]) -> None:
-        """Tell streams which lists changed: found out once for all that see the same, and told a few at a time."""
+        """Tell streams which lists changed: found out once for all that see the same, and told a few at a time.
+
+        They stop listening to servers that are gone, or are others now.
+        """
         found: dict[tuple[object, str | None], list[str]] = {}
         for number, stream in enumerate(streams):
             view = after.view(stream.grants)
@@ -385,6 +386,7 @@ class Sessions:
             if seen not in found:
                 found[seen] = view.changes_since(before.view(stream.grants), stream.server)
                 await asyncio.sleep(0)
+            stream.forget_others(view)
             for kind in found[seen]:
                 stream.catalogue_changed(f"notifications/{kind}/list_changed")
             if number % _TOLD_AT_ONCE == _TOLD_AT_ONCE - 1:

@@ -288,6 +288,7 @@ async def test_lists_of_keys_have_pages(client: Client) -> None:
         seen += [each["name"] for each in page["keys"]]
         cursor = page["next_cursor"]
     assert seen == [f"k{number}" for number in range(5)]
+    assert [each["name"] for each in (await client.ask("GET", "/keys?name=k3"))[2]["keys"]] == ["k3"]
     assert (await client.ask("GET", "/keys?cursor=x"))[0] == 422
     assert (await client.ask("GET", "/keys?limit=0"))[0] == 422
 
