@@ -288,11 +288,12 @@ class Rates:
         now = time.monotonic()
         counts: dict[str, int] = {}
         for name, state in self._subjects.items():
-            if state.places > state.under_way and state.kept_until <= now:
-                state.places = state.under_way
-            if state.limits.concurrent is not None or state.places:
-                state.places = state.places if state.limits.concurrent is not None else 0
+            if state.limits.concurrent is not None:
+                if state.kept_until <= now or state.places < state.under_way:  # more went on while Redis was away
+                    state.places = state.under_way
                 counts[name] = state.places
+            elif state.places:
+                counts[name] = state.places = 0
 
         async def write(store: Any) -> None:
             async with store.pipeline(transaction=False) as pipe:
