@@ -46,7 +46,8 @@ _INSERT = (
     "INSERT INTO audit (at, kind, principal, key_id, method, request_id, replica, address, server, tool, outcome, ms, "
     "upstream_ms, bytes, arguments_digest, arguments) SELECT to_timestamp((r->>0)::float8), 'call', r->>1, r->>2, "
     "r->>3, r->>4, r->>5, r->>6, r->>7, r->>8, r->>9, round((r->>10)::numeric * 1000, 2), "
-    "round((r->>11)::numeric * 1000, 2), (r->>12)::bigint, r->>13, r->>14 FROM json_array_elements(%s::json) AS r"
+    "round((r->>11)::numeric * 1000, 2), (r->>12)::bigint, r->>13, r->>14 "
+    "FROM json_array_elements(convert_from(%b, 'UTF8')::json) AS r"
 )
 
 log = logging.getLogger("gateway.audit")
@@ -218,7 +219,7 @@ class Audit:
             try:
                 async with self._postgres.transaction() as connection:
                     await self._make_partitions(connection, rows)
-                    await connection.execute(_INSERT, (orjson.dumps(rows).decode(),))
+                    await connection.execute(_INSERT, (orjson.dumps(rows),))
             except StoreUnavailable:
                 self._made.clear()
                 return
@@ -235,7 +236,12 @@ class Audit:
     async def _make_partitions(self, connection: Connection, rows: Sequence[tuple[Any, ...]] = ()) -> None:
         """Have the partitions that rows of now, or these, go into."""
         today = datetime.now(UTC).date()
-        days = {today, today + timedelta(days=1), *(datetime.fromtimestamp(row[0], UTC).date() for row in rows)}
+        days = {today, today + timedelta(days=1)}
+        if rows:  # in the order of their times; what waited for long may be of other days
+            day, last = (datetime.fromtimestamp(row[0], UTC).date() for row in (rows[0], rows[-1]))
+            while day <= last and len(days) <= self._days + 2:
+                days.add(day)
+                day += timedelta(days=1)
         if days <= self._made:
             return
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_TEND_LOCK,))
