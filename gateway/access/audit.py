@@ -29,7 +29,10 @@ Log = Callable[[Connection, Mapping[str, Any] | None, Mapping[str, Any] | None],
 """Writes the row of a change, with what was before and after, in the transaction of the change."""
 
 _MAX_WAITING = 50_000
+_MAX_BYTES = 32 << 20  # of arguments
 _AT_ONCE = 2_000
+_BATCH_BYTES = 2 << 20
+_CLOSE_SECONDS = 3.0
 _FLUSH_SECONDS = 0.7
 _TEND_SECONDS = 3600.0
 _TEND_LOCK = 0x61756469
@@ -92,6 +95,9 @@ class Audit:
         self._arguments = arguments
         self._on_drop = dropped
         self._waiting: list[tuple[Any, ...]] = []
+        self._bytes = 0
+        """Of arguments that wait."""
+        self._reading = asyncio.Semaphore(1)
         self._dropped = 0
         self._dropped_at = float("-inf")
         self._made: set[date] = set()
@@ -113,7 +119,7 @@ class Audit:
         arguments: Any,
     ) -> None:
         """Take one call; of its arguments a digest is kept, and themselves only where they are asked for."""
-        if len(self._waiting) >= _MAX_WAITING:
+        if len(self._waiting) >= _MAX_WAITING or self._bytes > _MAX_BYTES:
             self._drop(1)
             return
         digest = kept = None
@@ -122,10 +128,11 @@ class Audit:
             digest = self._keyring.digest(_PURPOSE, given)
             if self._arguments != "off":
                 kept = self._kept(given)
+                self._bytes += len(kept)
         self._waiting.append(
             (
-                time.time(), principal.name, principal.id, method, request_id, self._replica, address, server, tool,
-                outcome, seconds - (upstream or 0), upstream, size, digest, kept,
+                time.time(), principal.name, principal.id, method, request_id, self._replica, _storable(address),
+                server, _storable(tool), outcome, seconds - (upstream or 0), upstream, size, digest, kept,
             )
         )  # fmt: skip
 
@@ -192,30 +199,27 @@ class Audit:
             f"SELECT {', '.join(_COLUMNS)} FROM audit WHERE {' AND '.join(where)} "  # noqa: S608  # our own words
             "ORDER BY at DESC, number DESC LIMIT %s"
         )
-        async with self._postgres.transaction() as connection:
+        async with self._reading, self._postgres.transaction() as connection:  # callers leave connections to others
             rows = await (await connection.execute(query.encode(), (*values, limit))).fetchall()
         return [((row["at"], row["number"]), _shown(row)) for row in rows]
 
     # --- writing --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Write what waits, and tend the partitions, until cancelled; then write the rest."""
+        """Write what waits, and tend the partitions, until cancelled."""
         due = 0.0
-        try:
-            while True:
-                if time.monotonic() >= due:
-                    due = time.monotonic() + _TEND_SECONDS
-                    await self._tend()
-                await asyncio.sleep(_FLUSH_SECONDS)
-                await self.flush()
-        finally:
+        while True:
+            if time.monotonic() >= due:
+                due = time.monotonic() + _TEND_SECONDS
+                await self._tend()
+            await asyncio.sleep(_FLUSH_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
         """Write what waits now; what comes meanwhile, and what the database does not take, waits for the next time."""
-        refused, left = False, len(self._waiting)
+        left, most, is_again = len(self._waiting), _AT_ONCE, False
         while left > 0:
-            rows = self._waiting[: min(left, _AT_ONCE)]
+            rows = self._batch(min(left, most))
             try:
                 async with self._postgres.transaction() as connection:
                     await self._make_partitions(connection, rows)
@@ -225,13 +229,36 @@ class Audit:
                 return
             except Exception:
                 self._made.clear()  # a transaction that made them may not have come to its end
-                refused = not refused
-                if refused:
+                if len(rows) > 1 or not is_again:
+                    is_again = len(rows) == 1
+                    most = max(1, len(rows) // 2)  # until the row that is refused stands alone
                     continue
-                log.exception("rows of calls can't be written")  # which must not stand in the way of others
-                self._drop(len(rows))
+                log.exception("the row of a call can't be written")
+                self._drop(1)
             del self._waiting[: len(rows)]
+            self._bytes -= sum(len(row[-1] or "") for row in rows)
             left -= len(rows)
+
+    def _batch(self, most: int) -> list[tuple[Any, ...]]:
+        """The rows to write together, of so many bytes of arguments at most."""
+        rows = self._waiting[:most]
+        if self._bytes > _BATCH_BYTES:
+            size = 0
+            for number, row in enumerate(rows):
+                size += len(row[-1] or "")
+                if size > _BATCH_BYTES:
+                    return rows[: number + 1]
+        return rows
+
+    async def close(self) -> None:
+        """Write the rest, after everything else has come to its end."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.flush()
+        except TimeoutError:
+            pass
+        if self._waiting:
+            self._drop(len(self._waiting))
 
     async def _make_partitions(self, connection: Connection, rows: Sequence[tuple[Any, ...]] = ()) -> None:
         """Have the partitions that rows of now, or these, go into."""
@@ -269,6 +296,11 @@ class Audit:
         except StoreUnavailable:
             log.warning("the audit's partitions could not be tended; they are tried again")
             self._made.clear()
+
+
+def _storable(text: str | None) -> str | None:
+    """A text of a caller's without what Postgres takes no text with."""
+    return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -212,7 +212,9 @@ class Authenticator:
 
     def _take(self, row: KeyRow) -> None:
         """Take in a key as it is now."""
-        former = self._principals.get(self._digests.get(row.id, (b"",))[0])
+        now, known = time.time(), self._digests.get(row.id, ())
+        former = self._principals.get(known[0]) if known else None
+        taken = [each for each in known if (self._principals[each].ends or 0) > now]
         before, digest = self._forget(row.id), bytes.fromhex(row.digest)
         if row.is_revoked:
             self._revoked.update((*before, digest))
@@ -229,8 +231,9 @@ class Authenticator:
         if row.old_digest is not None and row.old_until is not None:
             old = bytes.fromhex(row.old_digest)
             self._principals[old] = replace(principal, ends=min(row.old_until, ends))
+            heappush(self._ending, (min(row.old_until, ends), row.id))
             self._digests[row.id] = (digest, old)
-        is_replaced = any(each not in self._digests[row.id] for each in before[:1])
+        is_replaced = any(each not in self._digests[row.id] for each in taken)
         if former is not None and (is_replaced or former != principal):
             self._changed(row.id, principal, REPLACED if is_replaced else None)
 
@@ -268,8 +271,8 @@ class Authenticator:
         try:
             while True:
                 await asyncio.sleep(_LOOK_SECONDS)
-                for id in self._expired(time.time()):
-                    self._changed(id, None, EXPIRED)
+                for id, principal, end in self._ended(time.time()):
+                    self._changed(id, principal, end)
                 if self._revision < 0:
                     await self._load_again()
                 if time.monotonic() >= due:
@@ -278,13 +281,15 @@ class Authenticator:
         finally:
             await self._record_use()
 
-    def _expired(self, now: float) -> Iterable[str]:
+    def _ended(self, now: float) -> Iterable[tuple[str, Principal | None, KeyEnd]]:
+        """The keys that have expired, and those whose old secret is not taken any more."""
         while self._ending and self._ending[0][0] <= now:
             ends, id = heappop(self._ending)
-            digests = self._digests.get(id, ())
-            principal = self._principals.get(digests[0]) if digests else None
-            if principal is not None and principal.ends == ends:
-                yield id
+            principals = [self._principals[each] for each in self._digests.get(id, ())]
+            if principals and principals[0].ends == ends:
+                yield id, None, EXPIRED
+            elif any(each.ends == ends for each in principals[1:]):
+                yield id, principals[0], REPLACED
 
     async def _load_again(self) -> None:
         try:

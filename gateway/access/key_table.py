@@ -6,6 +6,7 @@ reads what changed since its own. Knows SQL and digests; a key's text is never s
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,7 @@ class KeyTable:
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
+        self._reading = asyncio.Semaphore(1)  # for what callers ask: they leave connections to others
 
     async def create(self, spec: KeySpec, log: Log | None = None) -> tuple[Key, str]:
         """Store a new key; return it, and its text, which nobody can get again. Raises KeyNameTaken."""
@@ -70,7 +72,7 @@ class KeyTable:
 
     async def get(self, id: str) -> Key:
         """One key. Raises UnknownKey."""
-        async with self._postgres.transaction() as connection:
+        async with self._reading, self._postgres.transaction() as connection:
             row = await (await connection.execute("SELECT * FROM keys WHERE id = %s", (id,))).fetchone()
         if row is None:
             raise UnknownKey(id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,42 +39,49 @@ class Admission:
         self._max_in_flight = max_in_flight
         self._max_streams = max_streams
         self._requests: dict[str, set[Guard]] = {}
-        self._streams: dict[str, set[Guard]] = {}
+        self._reads: dict[str, set[Guard]] = {}
+        self._streams: Counter[str] = Counter()
 
-    def enter(self, who: str, guard: Guard) -> None:
-        """Count one more request of a principal, by its id; `leave` ends it. Raises TooManyRequests."""
-        requests = self._requests.get(who)
+    def enter(self, who: str, guard: Guard, *, reads: bool = False) -> None:
+        """Count one more request of a principal, by its id; `leave` ends it. Raises TooManyRequests.
+
+        What only `reads` may be a stream, which is bound by itself, and stay open.
+        """
+        held, most = self._requests, self._max_in_flight
+        if reads:
+            held, most = self._reads, most + self._max_streams
+        requests = held.get(who)
         if requests is None:
-            requests = self._requests[who] = set()
-        elif len(requests) >= self._max_in_flight:
-            raise _too_many(self._max_in_flight, "requests in flight")
+            requests = held[who] = set()
+        elif len(requests) >= most:
+            raise _too_many(most, "requests in flight")
         requests.add(guard)
 
-    def leave(self, who: str, guard: Guard) -> None:
+    def leave(self, who: str, guard: Guard, *, reads: bool = False) -> None:
         """One request of a principal is over."""
-        requests = self._requests[who]
+        held = self._reads if reads else self._requests
+        requests = held[who]
         requests.discard(guard)
         if not requests:
-            del self._requests[who]
+            del held[who]
 
     @contextmanager
-    def stream(self, principal: Principal, guard: Guard) -> Iterator[None]:
+    def stream(self, principal: Principal) -> Iterator[None]:
         """Hold a place among the principal's streams. Raises TooManyRequests."""
         who = principal.id
-        streams = self._streams.setdefault(who, set())
-        if len(streams) >= self._max_streams:
+        if self._streams[who] >= self._max_streams:
             raise _too_many(self._max_streams, "streams")
-        streams.add(guard)
+        self._streams[who] += 1
         try:
             yield
         finally:
-            streams.discard(guard)
-            if not streams:
-                self._streams.pop(who, None)
+            self._streams[who] -= 1
+            if not self._streams[who]:
+                del self._streams[who]
 
     def end(self, who: str, reason: KeyEnd) -> None:
         """Cut all that a principal has under way."""
-        for guard in [*self._requests.get(who, ()), *self._streams.get(who, ())]:
+        for guard in [*self._requests.get(who, ()), *self._reads.get(who, ())]:
             guard.cut(reason)
 
 

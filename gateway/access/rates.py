@@ -27,6 +27,7 @@ from gateway.tasks import end
 
 _BEAT_SECONDS = 2.0
 _DEAD_SECONDS = 10
+_RARE_SECONDS = 1.0
 _IDLE_SECONDS = 60.0  # after which a subject is forgotten here
 _KEPT_SECONDS = 1.0  # for which a place is kept after a call
 
@@ -38,6 +39,7 @@ local day, left = tonumber(ARGV[4]), tonumber(ARGV[5])
 local full = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
 local count = wanted
 if rate > 0 then
+  full = math.min(full, now + most / rate)
   count = math.min(count, math.floor(most - (full - now) * rate + 0.000001))
   if count < 1 then return {0, math.ceil((full - now - (most - 1) / rate) * 1000), 'calls_per_second'} end
 end
@@ -94,6 +96,7 @@ class _Subject:
         "day",
         "free",
         "full_at",
+        "is_rare",
         "kept_until",
         "leased_at",
         "leasing",
@@ -109,6 +112,8 @@ class _Subject:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.is_rare = True
+        """Whether it calls so rarely that its next call is not taken before it comes."""
         self.calls = 0
         """Calls that were taken from Redis and not made yet."""
         self.waiting = 0
@@ -148,7 +153,7 @@ class Rates:
         if state is None:
             state = self._subjects[subject] = _Subject(limits)
         elif state.limits != limits:
-            state.limits, state.refused_until = limits, 0.0
+            state.limits, state.refused_until, state.calls = limits, 0.0, 0
         state.used_at = time.monotonic()
         if limits.concurrent is not None:
             await self._take_place(subject, state, limits.concurrent)
@@ -161,7 +166,7 @@ class Rates:
                 else:
                     await self._wait_for_call(subject, state)
                 state.spent += 1
-                if state.calls == 0 and state.leasing is None:
+                if state.calls == 0 and state.leasing is None and not state.is_rare:
                     self._lease(subject, state)
         except BaseException:
             self.leave(subject)
@@ -226,6 +231,7 @@ class Rates:
         limits, now = state.limits, time.monotonic()
         pace = state.spent / max(now - state.leased_at, 0.001) * 0.1
         wanted = max(1, min(limits.lease, max(state.waiting, math.ceil(pace))))
+        state.is_rare = now - state.leased_at > _RARE_SECONDS
         state.leased_at, state.spent = now, 0
         try:
             count, wait, refused = await self._taken(subject, limits, wanted)
@@ -233,6 +239,8 @@ class Rates:
             count, wait, refused = self._taken_alone(state, limits)
         finally:
             state.leasing = None
+        if state.limits is not limits:
+            return  # they were changed meanwhile
         if count:
             state.calls += count
         else:
@@ -312,7 +320,8 @@ class Rates:
 
 
 def _is_idle(state: _Subject, now: float) -> bool:
-    is_used = state.under_way or state.places or state.waiting or state.leasing is not None
+    has_todays = state.calls > 0 and state.limits.calls_per_day is not None
+    is_used = state.under_way or state.places or state.waiting or state.leasing is not None or has_todays
     return not is_used and max(state.used_at + _IDLE_SECONDS, state.refused_until) < now
 
 

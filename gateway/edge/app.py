@@ -190,9 +190,8 @@ class Application:
         if route.methods is not None and http.method not in route.methods:
             raise MethodNotAllowed(http.method, route.methods)
         admission, who, metrics = gateway.admission, principal.id, gateway.metrics
-        is_bound = http.method not in ("GET", "HEAD")  # streams stay open, and are bound by themselves
-        if is_bound:
-            admission.enter(who, http.guard)
+        reads = http.method in ("GET", "HEAD")
+        admission.enter(who, http.guard, reads=reads)
         metrics.in_flight += 1
         try:
             await route.handler(gateway, http, principal, *params)
@@ -202,8 +201,7 @@ class Application:
             raise
         finally:
             metrics.in_flight -= 1
-            if is_bound:
-                admission.leave(who, http.guard)
+            admission.leave(who, http.guard, reads=reads)
 
     async def _serve_without_key(self, http: Http, route: Route | None) -> Gateway | None:
         """Serve an address that needs no key, and open the gateway for one that does: then it is returned.

@@ -251,6 +251,7 @@ async def open_gateway(
             await sync.close()
             await sessions.close()
             await pool.close()
+            await audit.close()
     finally:
         if redis is not None:
             await redis.close()

@@ -44,7 +44,7 @@ async def serve_stream(gateway: Gateway, http: Http, principal: Principal) -> No
     endpoint = f"{base}/messages?session_id={session.id.text}"
     http.protocol = Protocol.JSON_RPC  # what the stream carries
     try:
-        with gateway.admission.stream(principal, http.guard), gateway.metrics.streams.track_inprogress():
+        with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
             await stream(http, lambda: _frames(gateway, principal, session, endpoint))
     finally:
         try:
@@ -69,7 +69,7 @@ async def _frames(
             await waiting.put(None)
 
     async def heard() -> None:
-        own_stream = await gateway.sessions.listen(session, principal)
+        own_stream = await gateway.sessions.listen(session, gateway.authenticator.current(principal) or principal)
         try:
             while not own_stream.closed:
                 payload = await own_stream.next(gateway.settings.keepalive_seconds)

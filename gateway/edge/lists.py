@@ -81,7 +81,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
             if shown.content(before) != shown.content(view):
                 yield shown.event(view)
 
-    with gateway.admission.stream(principal, http.guard), gateway.metrics.streams.track_inprogress():
+    with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
         await stream(http, frames)
 
 

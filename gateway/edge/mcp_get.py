@@ -37,7 +37,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, session: Ses
             return _resumed(gateway, session, found)
         return _own(gateway, principal, session, found)
 
-    with gateway.admission.stream(principal, http.guard), gateway.metrics.streams.track_inprogress():
+    with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
         await stream(http, frames)
 
 
@@ -87,7 +87,7 @@ async def _own(
     recording = gateway.event_log.begin(session.key, principal=principal.id, own=True)
     own_stream: GetStream | None = None
     try:
-        own_stream = await gateway.sessions.listen(session, principal)
+        own_stream = await gateway.sessions.listen(session, gateway.authenticator.current(principal) or principal)
         if session.version in versions.HAS_PRIMING:
             yield encode_event(b"", id=recording.first, retry=RETRY_MS)
         yield KEEP_ALIVE  # so that the client sees the stream open

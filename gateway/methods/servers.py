@@ -22,7 +22,7 @@ from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
 from gateway.model.principals import require_role
 from gateway.model.references import check_references, references
-from gateway.model.server import STDIO, Server, ServerSpec, origin
+from gateway.model.server import STDIO, Server, ServerSpec
 from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
 from gateway.model.view import View
 from gateway.net.resolver import NotResolved
@@ -106,7 +106,8 @@ def _trusted(call: Call, change: Change) -> Change:
 
     def checked(stored: ServerSpec | None) -> ServerSpec:
         spec = change(stored)
-        if stored is not None and _secrets(stored) == _secrets(spec):
+        is_started = stored is not None and spec.enabled and not stored.enabled
+        if stored is not None and _secrets(stored) == _secrets(spec) and not is_started:
             return spec
         check_references(spec, str(call.gateway.settings.secrets_dir))
         if spec.transport_type == STDIO:
@@ -120,7 +121,7 @@ def _trusted(call: Call, change: Change) -> Change:
 
 def _secrets(spec: ServerSpec) -> tuple[object, ...]:
     """What says where secrets go, and which."""
-    return spec.transport_type, origin(spec.url), spec.command, spec.args, spec.cwd, spec.headers, spec.env
+    return spec.transport_type, spec.url, spec.command, spec.args, spec.cwd, spec.headers, spec.env
 
 
 def _without_programs(change: Change) -> Change:

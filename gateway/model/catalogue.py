@@ -20,7 +20,7 @@ from gateway.model.view import View
 _MAX_ENCODED = 64
 _MAX_ENCODED_BYTES = 32 << 20
 _MAX_VIEWS = 2_000
-_MAX_VIEWED = 300_000  # items in all views together, of which each takes some hundred bytes
+_MAX_VIEWED = 500_000  # items in all views together, of which each takes some hundred bytes
 
 
 @dataclass(frozen=True)

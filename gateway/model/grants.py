@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import InvalidParams
-from gateway.model.normal_uri import normal_uri
+from gateway.model.normal_uri import normal_spelling, spellings
 
 MAX_RULES = 256  # of each list
 _MAX_VALUES = 256  # of one field
@@ -39,9 +39,11 @@ class Globs:
 
     __slots__ = ("_pattern", "texts")
 
-    def __init__(self, texts: tuple[str, ...]) -> None:
+    def __init__(self, texts: tuple[str, ...], *, of_uris: bool = False) -> None:
+        """Those `of_uris` match in their normal spelling, too."""
         self.texts = texts
-        self._pattern = re.compile("|".join(map(_pattern, texts)), re.DOTALL)
+        every = dict.fromkeys([*texts, *map(normal_spelling, texts)] if of_uris else texts)
+        self._pattern = re.compile("|".join(map(_pattern, every)), re.DOTALL)
 
     def match(self, text: str) -> bool:
         return self._pattern.fullmatch(text) is not None
@@ -117,13 +119,15 @@ class ServerGrants:
     def sees(self, kind: str, text: str, item: Mapping[str, Any] | None = None) -> bool:
         """Tell whether something may be seen: a name or a URI of one of the catalogue's kinds, as its server has it."""
         kind, hints = _KIND_OF[kind], believed(item if self.trusts else None)
+        judged: tuple[str, ...] = (text,)
+        read = judged
         if kind == "resources":
-            normal = normal_uri(text)
-            if normal is None:
+            found = spellings(text)
+            if found is None:
                 return False
-            text = normal
-        return any(rule.takes(kind, text, hints) for rule in self.allow) and not any(
-            rule.takes(kind, text, hints) for rule in self.deny
+            judged, read = found.judged, found.read
+        return any(rule.takes(kind, each, hints) for rule in self.allow for each in judged) and not any(
+            rule.takes(kind, each, hints) for rule in self.deny for each in read
         )
 
 
@@ -213,7 +217,7 @@ def _globs(value: Any, at: str) -> Globs:
     for each in value:
         if not isinstance(each, str) or not 1 <= len(each) <= _MAX_TEXT:
             raise InvalidParams(f"'{at}' must hold texts of 1 to {_MAX_TEXT} characters.", at)
-    return Globs(tuple(dict.fromkeys(value)))
+    return Globs(tuple(dict.fromkeys(value)), of_uris=at.endswith(".resources"))
 
 
 def _hints(value: Any, at: str) -> dict[str, bool]:

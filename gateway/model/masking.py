@@ -12,7 +12,7 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_TEXT = re.compile(
     r"(?i:bearer|basic) [\w.~+/=-]{8,}"  # a header's value
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"  # a JSON web token
+    r"|(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"  # a JSON web token
     r"|\b(?:sk|pk|rk|ghp|gho|ghs|ghu|glpat|xox[abprs]|mgw|npm|AKIA)[-_A-Za-z0-9]{12,}"  # keys of well-known services
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*PRIVATE KEY-----)?"
     r"|\b(?:\d[ -]?){13,19}\b"  # a card's number

@@ -77,8 +77,8 @@ class View:
 
     @cached_property
     def size(self) -> int:
-        """How many items it holds of its own."""
-        return sum(len(items) for part in self.parts.values() if part.grants for items in part.items.values())
+        """How many items its tables hold."""
+        return sum(len(items) for part in self.parts.values() for items in part.items.values())
 
     @cached_property
     def _enabled(self) -> list[Part]:

@@ -230,6 +230,28 @@ async def test_calls_go_on_while_the_database_is_away_and_what_does_not_fit_is_c
     assert 'gateway_audit_dropped_total{replica="test"} 2.0' in gateway.metrics.exposition().decode()
 
 
+async def test_a_name_that_no_text_can_hold_loses_no_row(client: Client, registered: MemoryServer) -> None:
+    for name in ("demo__echo", "a\0b", "demo__echo"):
+        await client.ask("POST", "/mcp/tools/call", value={"name": name})
+    assert [each["outcome"] for each in await rows(client, "?kind=call")] == ["ok", "unknown", "ok"]
+
+
+async def test_a_row_that_is_refused_takes_no_other_with_it(client: Client, registered: MemoryServer) -> None:
+    for _ in range(5):
+        await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})
+    audit = inside(client).audit
+    audit._waiting[2] = (*audit._waiting[2][:8], "no\0text", *audit._waiting[2][9:])
+    assert len(await rows(client, "?kind=call")) == 4
+
+
+async def test_what_waits_at_the_end_is_written(open_app: Open, servers: Servers) -> None:
+    async with open_app() as (_, client):
+        for _ in range(3):
+            await client.ask("POST", "/mcp/tools/call", value={"name": "x"})
+    async with open_app() as (_, client):
+        assert len(await rows(client, "?kind=call")) == 3
+
+
 async def test_old_partitions_go_and_new_ones_come(client: Client, registered: MemoryServer) -> None:
     audit, postgres = inside(client).audit, inside(client).postgres
 

@@ -237,6 +237,17 @@ async def test_an_old_secret_ends_with_its_overlap(client: Client, monkeypatch: 
     assert (await at(client, new).ask("GET", "/whoami"))[0] == 200
 
 
+@pytest.mark.parametrize("how", ["replaced twice", "the overlap ends"])
+async def test_what_an_old_secret_opened_ends_with_it(client: Client, registered: MemoryServer, how: str) -> None:
+    key, agent = await made(client, grants=EVERYTHING)
+    async with agent.open("GET", "/mcp/tools", headers=STREAM) as listed:
+        await listed.event()
+        for overlap in (600, 600) if how == "replaced twice" else (1,):
+            await client.ask("POST", f"/keys/{key['id']}/rotate", value={"overlap_seconds": overlap})
+        *_, last = await listed.events()
+        assert "secret of this key was replaced" in json.loads(last.data)["detail"]
+
+
 async def test_other_grants_reach_lists_and_streams_that_are_open(
     workers: tuple[Client, Client], demo: MemoryServer
 ) -> None:

@@ -79,11 +79,37 @@ async def test_a_burst_passes_at_once_and_no_more(workers: Workers) -> None:
     assert passed[:18] == [True] * 18  # a call that the other worker took and did not make is lost to this one
 
 
+async def test_limits_that_change_while_calls_are_taken_are_no_fault(workers: Workers) -> None:
+    async with workers(1) as [rates]:
+        day, second = Limits(calls_per_day=1), Limits(calls_per_second=0.1)
+        assert await passes(rates, day)
+        waiting = asyncio.create_task(passes(rates, day))
+        await asyncio.sleep(0)
+        assert await passes(rates, second)
+        await waiting
+        assert not all([await passes(rates, second) for _ in range(4)])
+        fast = Limits(calls_per_second=10_000)
+        await passes(rates, fast)
+        await asyncio.sleep(0.1)  # what was spent is made up for at the new pace
+        assert all([await passes(rates, fast) for _ in range(50)])
+        assert not all([await passes(rates, second) for _ in range(4)])  # none that was taken before is left
+
+
+async def test_calls_that_are_rare_cost_a_day_no_more_than_they_are(workers: Workers) -> None:
+    limits = Limits(calls_per_day=100)
+    async with workers(1) as [rates]:
+        for number in range(5):
+            rates._subjects.clear()  # as after a long pause
+            assert await passes(rates, limits)
+            assert await rates.left("key:k", limits) == {"calls_today": 99 - number}
+
+
 async def test_a_call_below_its_limit_waits_for_no_round_trip(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with workers(1) as [rates]:
         limits = Limits(calls_per_second=1000)
+        assert await passes(rates, limits)
         assert await passes(rates, limits)
         state = rates._subjects["key:k"]
         await until(lambda: state.calls > 0)

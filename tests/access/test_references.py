@@ -152,6 +152,10 @@ async def test_references_are_an_administrators_to_write(client: Client, servers
     assert (await client.ask("POST", "/mcp/servers", value=value))[0] == 200
     status, _, stored = await operator.ask("PATCH", "/mcp/servers/demo", value={"title": "Demo"})
     assert (status, stored["headers"]) == (200, value["headers"])
+    elsewhere = {"url": "http://demo.test/other", "headers": value["headers"]}
+    assert (await operator.ask("PATCH", "/mcp/servers/demo", value=elsewhere))[0] == 403
+    assert (await operator.ask("PATCH", "/mcp/servers/demo", value={"enabled": False}))[0] == 200
+    assert (await operator.ask("PATCH", "/mcp/servers/demo", value={"enabled": True}))[0] == 403
     status, _, stored = await operator.ask("PATCH", "/mcp/servers/demo", value={"url": "http://thief.test/"})
     assert (status, stored["headers"]) == (200, {})
     again = {"url": "http://thief.test/", "headers": value["headers"]}
@@ -167,6 +171,7 @@ async def test_programs_are_an_administrators_to_register(open_app: Open, server
         assert (await client.ask("PUT", "/mcp/servers/program", value=value))[0] == 200
         assert (await operator.ask("PATCH", "/mcp/servers/program", value={"enabled": False}))[0] == 200
         assert (await operator.ask("PATCH", "/mcp/servers/program", value={"args": ["x"]}))[0] == 403
+        assert (await operator.ask("PATCH", "/mcp/servers/program", value={"enabled": True}))[0] == 403
 
 
 async def test_looking_again_costs_a_call_nothing(tmp_path: Path) -> None:

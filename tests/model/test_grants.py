@@ -93,6 +93,37 @@ def test_what_grants_give(grants: Any, kind: str, text: str, item: Any, expected
     assert sees(grants, kind, text, tags=("public",), **item) is expected
 
 
+@pytest.mark.parametrize(
+    ("deny", "uri"),
+    [
+        ("x://h/secret*", "x://h/%%37%33ecret/a"),
+        ("x://h/secret*", "x://h/%73ecret/a"),
+        ("x://h/secret*", "x://h/%2573ecret/a"),
+        ("x://h/secret*", "x://h//secret/a"),
+        ("x://h/secret*", "X://h/secret/a"),
+        ("x://h/secret*", "x://h\\secret"),
+        ("file:///srv/private/*", "file:///srv/private%2Fk"),
+        ("file:///srv/private/*", "file:///srv%2Fprivate/k"),
+        ("file:///srv/private/*", "file://localhost/srv/private/k"),
+        ("file:///srv/private/*", "file:///srv//private/k"),
+        ("memo://Private/*", "memo://Private/notes"),
+        ("x://h/a%2fb", "x://h/a%2fb"),
+        ("x://h/%7Eroot/*", "x://h/~root/a"),
+        ("x://h/é*", "x://h/%C3%A9a"),
+        ("memo://{User}/x", "memo://{User}/x"),
+    ],
+)
+def test_a_deny_of_uris_is_passed_by_no_other_spelling(deny: str, uri: str) -> None:
+    grants = {"allow": [{"servers": ["*"]}], "deny": [{"resources": [deny]}]}
+    assert not sees(grants, "resources", uri)
+    assert sees(grants, "resources", "x://h/elsewhere")
+
+
+def test_what_takes_long_to_read_is_refused() -> None:
+    assert normal_uri("x://h/" + "%25" * 3_000) is None
+    assert normal_uri("x://h/" + "a" * 8_000) is not None
+
+
 def test_annotations_that_are_not_trusted_are_as_good_as_none() -> None:
     found = read_grants({"allow": [READ_ONLY]}).of_server("docs", (), trusts=False)
     assert not found.sees("tools", "x", READ_ONLY)
@@ -143,6 +174,9 @@ def test_bad_grants_are_refused_by_the_place(grants: Any, names: str) -> None:
     [
         ("file:///a/b", "file:///a/b"),
         ("FILE://HOST/A/%7eb%2f", "file://host/A/~b%2F"),
+        ("Custom://Host/A", "custom://Host/A"),
+        ("a://b/%zz", None),
+        ("a://b/é", "a://b/%C3%A9"),
         ("db:Row", "db:Row"),
         ("no scheme", "no scheme"),
         ("a://b/./c", None),
