@@ -39,7 +39,10 @@ local day, left = tonumber(ARGV[4]), tonumber(ARGV[5])
 local full = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
 local count = wanted
 if rate > 0 then
-  full = math.min(full, now + most / rate)
+  if full > now + most / rate then
+    full = now + most / rate
+    redis.call('SET', KEYS[1], string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000) + 1000)
+  end
   count = math.min(count, math.floor(most - (full - now) * rate + 0.000001))
   if count < 1 then return {0, math.ceil((full - now - (most - 1) / rate) * 1000), 'calls_per_second'} end
 end
