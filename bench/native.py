@@ -22,7 +22,7 @@ def built(name: str) -> Path:
     program = _BUILT / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
     if not program.exists():
         _BUILT.mkdir(parents=True, exist_ok=True)
-        made = program.with_suffix(".new")
+        made = program.with_suffix(".{os.getpid()}.new")
         subprocess.run([*_compiler(), "-std=gnu11", "-O2", "-o", made, source], check=True)
         made.rename(program)
     return program
