@@ -6,6 +6,7 @@ With the system's C compiler where there is one, else with the one that PyPI's `
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ def built(name: str) -> Path:
     program = _BUILT / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
     if not program.exists():
         _BUILT.mkdir(parents=True, exist_ok=True)
-        made = program.with_suffix(".{os.getpid()}.new")
+        made = program.with_suffix(f".{os.getpid()}.new")
         subprocess.run([*_compiler(), "-std=gnu11", "-O2", "-o", made, source], check=True)
         made.rename(program)
     return program
