@@ -98,6 +98,7 @@ class Audit:
         self._bytes = 0
         """Of arguments that wait."""
         self._reading = asyncio.Semaphore(1)
+        self._flushing = asyncio.Lock()
         self._dropped = 0
         self._dropped_at = float("-inf")
         self._made: set[date] = set()
@@ -124,7 +125,10 @@ class Audit:
             return
         digest = kept = None
         if arguments:
-            given = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+            try:
+                given = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+            except TypeError:  # nested more deeply than orjson writes, which bodies above 4 MiB can be
+                given = b"null"
             digest = self._keyring.digest(_PURPOSE, given)
             if self._arguments != "off":
                 kept = self._kept(given)
@@ -217,6 +221,10 @@ class Audit:
 
     async def flush(self) -> None:
         """Write what waits now; what comes meanwhile, and what the database does not take, waits for the next time."""
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         left, most, is_again = len(self._waiting), _AT_ONCE, False
         while left > 0:
             rows = self._batch(min(left, most))

@@ -47,6 +47,8 @@ class References:
             path = Path(os.path.realpath(reference.name))
             if not path.is_relative_to(os.path.realpath(self._folder)):
                 return None, f"the file {reference.name}, which it refers to, leads out of {self._folder}"
+            if not path.is_file():  # a pipe would hold the loop
+                return None, why
             with path.open("rb") as file:
                 data = file.read(_MAX_BYTES + 1)
             return _fit(data.decode().rstrip("\r\n") if len(data) <= _MAX_BYTES else None), why

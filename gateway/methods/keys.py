@@ -21,6 +21,7 @@ from gateway.stores.redis import RedisUnavailable
 
 _ADMIN = needs("admin", "manage keys")
 _MAX_PAGE = 1000
+_MAX_COMPARED = 1_000_000  # names with grants, in search of those that match nothing
 _WARN_SECONDS = 14 * 86_400
 
 
@@ -89,7 +90,7 @@ async def revoke_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     fields.pop("_meta", None)
     owner = fields.pop("owner", None)
     if owner is not None:
-        if fields or not isinstance(owner, str) or not owner:
+        if fields or not isinstance(owner, str) or not owner or "\0" in owner:
             raise InvalidParams("Send an 'id', or an 'owner', a text: one of the two.", "owner")
         keys = await table.revoke(owner=owner, log=_log(call))
     else:
@@ -171,11 +172,15 @@ def _unmatched(view: View, rules: Sequence[Rule]) -> list[str]:
         there[kind] = [item[KINDS[kind].identity] for each in servers for item in getattr(each.offers, kind)]
     there["resources"] += [item["uriTemplate"] for each in servers for item in each.offers.templates]
     found: dict[str, None] = {}
+    left = _MAX_COMPARED
     for rule in rules:
         for field, texts in there.items():
             globs: Globs | None = getattr(rule, field)
             for text in () if globs is None else globs.texts:
-                alone = Globs((text,))
+                alone = Globs((text,), of_uris=field == "resources")
+                left -= len(texts)
+                if left < 0:
+                    return list(found)  # it holds the loop: what was found so far says enough
                 if not any(map(alone.match, texts)):
                     found[f"{field}: {text}"] = None
     return list(found)

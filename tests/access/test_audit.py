@@ -236,6 +236,31 @@ async def test_a_name_that_no_text_can_hold_loses_no_row(client: Client, registe
     assert [each["outcome"] for each in await rows(client, "?kind=call")] == ["ok", "unknown", "ok"]
 
 
+@pytest.mark.parametrize("how", ["off", "masked", "full"])
+async def test_arguments_that_are_hard_to_write_fail_no_call(open_app: Open, servers: Servers, how: str) -> None:
+    servers["demo"] = MemoryServer()
+    async with open_app(audit_arguments=how) as (_, client):
+        await client.ask("POST", "/mcp/servers", value={"name": "demo", "url": "http://demo.test/mcp"})
+        taken = 0
+        for depth in (10, 60, 95, 120, 250, 600):
+            arguments = '{"a":' * depth + str(2**64 - 1) + "}" * depth
+            body = f'{{"name": "demo__echo", "arguments": {arguments}}}'.encode()
+            headers = {"content-type": "application/json"}
+            status, _, answer = await client.ask("POST", "/mcp/tools/call", body=body, headers=headers)
+            assert status in (200, 400), answer
+            taken += status == 200
+        assert taken >= 3
+        assert [each["outcome"] for each in await rows(client, "?kind=call")] == ["ok"] * taken
+
+
+async def test_rows_are_written_once_however_many_write(client: Client, registered: MemoryServer) -> None:
+    for _ in range(20):
+        await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})
+    audit = inside(client).audit
+    await asyncio.gather(*(audit.flush() for _ in range(5)))
+    assert len(await rows(client, "?kind=call")) == 20
+
+
 async def test_a_row_that_is_refused_takes_no_other_with_it(client: Client, registered: MemoryServer) -> None:
     for _ in range(5):
         await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})

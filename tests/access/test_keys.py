@@ -287,6 +287,7 @@ async def test_a_leavers_keys_end_together(client: Client) -> None:
     _, _, left = await client.ask("GET", "/keys?owner=bob")
     assert [each["revoked_at"] for each in left["keys"]] == [None]
     assert (await client.ask("DELETE", "/keys"))[0] == 400
+    assert (await client.ask("DELETE", "/keys?owner=%00"))[0] == 422
 
 
 async def test_lists_of_keys_have_pages(client: Client) -> None:

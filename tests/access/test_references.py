@@ -1,6 +1,7 @@
 """Secrets by reference: who may write them, what is read, what a server gets; nothing of it is stored or shown."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -65,7 +66,9 @@ def test_what_is_read(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "lines", "large", "binary", "out", "folder", "unset", "control"])
+@pytest.mark.parametrize(
+    "how", ["missing", "empty", "lines", "large", "binary", "out", "folder", "pipe", "unset", "control"]
+)
 def test_what_can_not_be_read_is_said_without_what_it_holds(tmp_path: Path, how: str) -> None:
     folder = tmp_path / "secrets"
     folder.mkdir()
@@ -84,6 +87,8 @@ def test_what_can_not_be_read_is_said_without_what_it_holds(tmp_path: Path, how:
             file.symlink_to(tmp_path / "other")
         case "folder":
             file.mkdir()
+        case "pipe":
+            os.mkfifo(file)
     value = f"${{file:{folder}/{name}}}" if how not in ("unset", "control") else "${env:GATEWAY_VALUE_A}"
     environment = {"GATEWAY_VALUE_A": f"{SECRET}\r\nX: y"} if how == "control" else {}
     with pytest.raises(UpstreamUnreachable) as refusal:
