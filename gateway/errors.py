@@ -269,11 +269,17 @@ class ServerDisabled(GatewayError):
         super().__init__(f'Server {name!r} is disabled; PATCH it with {{"enabled": true}}.', server=name)
 
 
-class ServerSealed(GatewayError):
-    """The server's secrets were stored with a GATEWAY_SECRET that this gateway does not have."""
+class HeldBack(GatewayError):
+    """It is kept from being used until an administrator acts."""
 
     code = -32060
     status = 409
+    title = "Held back"
+
+
+class ServerSealed(HeldBack):
+    """The server's secrets were stored with a GATEWAY_SECRET that this gateway does not have."""
+
     title = "Server sealed"
 
     def __init__(self, name: str) -> None:
@@ -281,6 +287,33 @@ class ServerSealed(GatewayError):
             f"The headers of server {name!r} were stored with another GATEWAY_SECRET: add that secret to "
             "GATEWAY_SECRET, or DELETE the server and register it again.",
             server=name,
+        )
+
+
+class ToolChanged(HeldBack):
+    """The server changed the tool since it was approved, and its lock is enforced."""
+
+    title = "Tool changed"
+
+    def __init__(self, tool: str, server: str) -> None:
+        super().__init__(
+            f"Server {server!r} changed the tool {tool[:_SHOWN]!r} since it was approved: it is not called until an "
+            f"operator has seen the change (GET /mcp/servers/{server}/changes) and approves it.",
+            server=server,
+            tool=tool[:_SHOWN],
+        )
+
+
+class ChangedSince(Conflict):
+    """What is to be approved is not what is offered any more."""
+
+    title = "Changed since"
+
+    def __init__(self, server: str) -> None:
+        super().__init__(
+            f"Server {server!r} changed what it offers since: see GET /mcp/servers/{server}/changes again, and approve "
+            "with the digest that stands there.",
+            server=server,
         )
 
 

@@ -71,6 +71,9 @@ ASKED: dict[str, list[dict[str, Any]]] = {
     "mcp.servers.update": SERVERS,
     "mcp.servers.remove": SERVERS,
     "mcp.servers.refresh": SERVERS,
+    "mcp.servers.changes": SERVERS,
+    "mcp.servers.approve": SERVERS,
+    "mcp.servers.digests": SERVERS,
     "mcp.keys.create": [{"name": "{x}"}],
     "mcp.keys.list": [{}],
     "mcp.keys.get": [SOME_ID],
@@ -110,6 +113,9 @@ ONE_SERVER: dict[str, list[tuple[str, str, Any]]] = {
         ("DELETE", "/mcp/servers/{x}/mcp", None),
     ],
     "refresh": [("POST", "/mcp/servers/{x}/refresh", None)],
+    "changes": [(method, "/mcp/servers/{x}/changes", None) for method in ("GET", "HEAD")],
+    "approve": [("POST", "/mcp/servers/{x}/approve", {"tools": ["{x}_zzz"]})],
+    "digests": [(method, "/mcp/servers/{x}/digests", None) for method in ("GET", "HEAD")],
 }
 ONE_KEY: dict[str, list[tuple[str, str, Any]]] = {
     "": [(method, "/keys/{x}000000", {}) for method in ("GET", "HEAD", "PATCH", "DELETE")],

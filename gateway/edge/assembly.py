@@ -197,6 +197,7 @@ async def open_gateway(
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
         sync.on_swap(lambda catalogue: metrics.revision.set(catalogue.revision))
         sync.on_swap(lambda catalogue: metrics.servers.set(len(catalogue.servers)))
+        sync.on_swap(lambda catalogue: metrics.changed_tools.set(_changed_tools(catalogue)))
         sync.on_read(lambda: _show(metrics, postgres, hints, sessions))
         await authenticator.load()
         await sync.catch_up()
@@ -268,6 +269,11 @@ async def _keyring(settings: Settings, postgres: Postgres) -> Keyring:
 async def _close_on_drain(draining: asyncio.Event, sessions: Sessions) -> None:
     await draining.wait()
     sessions.close_streams()
+
+
+def _changed_tools(catalogue: Catalogue) -> int:
+    """How many tools are not as they were approved."""
+    return sum(len(server.judged.changes) for server in catalogue.servers.values() if server.is_enabled)
 
 
 def _show(metrics: Metrics, postgres: Postgres, hints: Hints, sessions: Sessions) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl
 
 from gateway.edge.request import Http
-from gateway.edge.rest import as_object, manage, read_body, read_fields
+from gateway.edge.rest import as_object, manage, optional_fields, query_fields, read_body, read_fields
 from gateway.errors import BadQuery, InvalidParams
 from gateway.methods.services import Gateway
 from gateway.model.principals import Principal
@@ -23,7 +22,7 @@ async def keys(gateway: Gateway, http: Http, principal: Principal) -> None:
             await manage(gateway, http, principal, "mcp.keys.create", fields, 201)
         return
     http.accepts()
-    query = _query(http, ("owner",) if http.method == "DELETE" else ("name", "owner", "role", "limit", "cursor"))
+    query = query_fields(http, ("owner",) if http.method == "DELETE" else ("name", "owner", "role", "limit", "cursor"))
     if http.method == "DELETE":
         if "owner" not in query:
             raise BadQuery("Say whose keys are to end: DELETE /keys?owner=NAME, or DELETE /keys/{id} for one.", "owner")
@@ -43,12 +42,12 @@ async def key(gateway: Gateway, http: Http, principal: Principal, id: str) -> No
 
 async def rotate(gateway: Gateway, http: Http, principal: Principal, id: str) -> None:
     """Give a key a new secret: `{"overlap_seconds": 3600}`, or no body."""
-    await manage(gateway, http, principal, "mcp.keys.rotate", _with_id(await _optional(gateway, http), id))
+    await manage(gateway, http, principal, "mcp.keys.rotate", _with_id(await optional_fields(gateway, http), id))
 
 
 async def access(gateway: Gateway, http: Http, principal: Principal, id: str) -> None:
     """What a key sees; POST `{"grants": …}` shows what it would see with these."""
-    fields = await _optional(gateway, http) if http.method == "POST" else {}
+    fields = await optional_fields(gateway, http) if http.method == "POST" else {}
     await manage(gateway, http, principal, "mcp.keys.access", _with_id(fields, id))
 
 
@@ -56,7 +55,7 @@ async def audit(gateway: Gateway, http: Http, principal: Principal) -> None:
     """Who called and changed what, newest first, by filters; a user's key gets its own rows."""
     http.accepts()
     known = ("kind", "principal", "key_id", "server", "tool", "outcome", "request_id", "since", "until")
-    await manage(gateway, http, principal, "mcp.audit.list", _query(http, (*known, "limit", "cursor")))
+    await manage(gateway, http, principal, "mcp.audit.list", query_fields(http, (*known, "limit", "cursor")))
 
 
 async def whoami(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -69,20 +68,3 @@ def _with_id(fields: dict[str, Any], id: str) -> dict[str, Any]:
     if fields.pop("id", id) != id:
         raise InvalidParams("The id in the body is not the one in the address.", "id")
     return {**fields, "id": id}
-
-
-async def _optional(gateway: Gateway, http: Http) -> dict[str, Any]:
-    """The fields of a body that need not be there."""
-    http.accepts()
-    body = await read_body(gateway, http)
-    return as_object(parse(body)) if body.strip() else {}
-
-
-def _query(http: Http, known: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in parse_qsl(http.query.decode("latin-1"), keep_blank_values=True):
-        if name not in known:
-            raise BadQuery(f"There is no parameter {name[:64]!r}; this address takes {', '.join(known)}.", name[:64])
-        is_number = name == "limit" and value.isascii() and value.isdigit() and len(value) < 9
-        found[name] = int(value) if is_number else value
-    return found

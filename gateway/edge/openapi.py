@@ -10,6 +10,7 @@ from gateway.edge.response import send_json
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
 from gateway.model.principals import ROLES, Principal
+from gateway.model.tool_lock import LOCKS
 
 Json = dict[str, Any]
 
@@ -55,6 +56,7 @@ _SPEC: Json = {
         "validate_arguments": {"type": "boolean"},
         "trust_annotations": {"type": "boolean"},
         "limits": _LIMITS,
+        "lock": {"enum": [*LOCKS, None]},
         "tags": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "maxItems": 64},
         "metadata": {"type": "object"},
     },
@@ -114,6 +116,11 @@ _KEY: Json = {
     "required": [*_WHO["required"], "owner", "tags", "created_at", "expires_at", "revoked_at", "last_used_at"],
 }
 _NEW_KEY: Json = {**_KEY, "required": [*_KEY["required"], "key"]}
+_CHANGES: Json = {
+    "type": "object",
+    "required": ["server", "lock", "digest", "changes", "flags", "total", "next_cursor"],
+    "properties": {key: {"type": "array", "items": {"type": "object"}} for key in ("changes", "flags")},
+}
 _WORD: Json = {"type": "string", "maxLength": 200}
 _AUDIT_QUERY: Json = {
     "kind": {"enum": ["call", "change"]},
@@ -189,6 +196,7 @@ def document(base_url: str) -> Json:
                     "Ask a server what it offers", None, _SERVER, 404, 409, method="mcp.servers.refresh"
                 ),
             },
+            **_tool_lock(name),
             "/mcp/tools": {"get": _list("tools")},
             "/mcp/resources": {"get": _list("resources")},
             "/mcp/prompts": {"get": _list("prompts")},
@@ -220,6 +228,35 @@ def document(base_url: str) -> Json:
             "/readyz": {"get": _operation("May this worker get requests", None, _RESULT, open_to_all=True)},
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _tool_lock(name: Json) -> Json:
+    """The addresses of the tool lock."""
+    asked: list[Json] = [
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
+        {"name": "cursor", "in": "query", "schema": {"type": "string"}},
+    ]
+    chosen: Json = {
+        "type": "object",
+        "properties": {"tools": {"type": "array", "items": {"type": "string"}}, "digest": {"type": "string"}},
+        "additionalProperties": False,
+    }
+    see, approve, digests = (f"mcp.servers.{each}" for each in ("changes", "approve", "digests"))
+    return {
+        "/mcp/servers/{name}/changes": {
+            "parameters": [name],
+            "get": _operation("What it changed since it was approved", None, _CHANGES, 404, 422, method=see)
+            | {"parameters": asked},
+        },
+        "/mcp/servers/{name}/approve": {
+            "parameters": [name],
+            "post": _operation("Approve what it changed", chosen, _CHANGES, 404, 409, method=approve),
+        },
+        "/mcp/servers/{name}/digests": {
+            "parameters": [name],
+            "get": _operation("Digests of its tools, as a lock file has them", None, _RESULT, 404, method=digests),
+        },
     }
 
 

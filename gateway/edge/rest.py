@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
 from gateway.edge import lists, rpc
 from gateway.edge.request import Accepts, Http
 from gateway.edge.response import Response, problem, send_bytes, send_problem
-from gateway.errors import InvalidParams
+from gateway.errors import BadQuery, InvalidParams
 from gateway.methods.call import Call, Outcome, Present, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
@@ -59,6 +60,27 @@ async def server(gateway: Gateway, http: Http, principal: Principal, name: str) 
 async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """Ask the server now what it offers (otherwise every minute)."""
     await manage(gateway, http, principal, "mcp.servers.refresh", {"name": name})
+
+
+async def changes(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
+    """What the server changed since it was approved."""
+    http.accepts()
+    query = query_fields(http, ("limit", "cursor"))
+    await manage(gateway, http, principal, "mcp.servers.changes", {"name": name, **query})
+
+
+async def approve(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
+    """Approve what the server changed: `{"tools": […], "digest": "…"}`, or all of it without a body."""
+    fields = await optional_fields(gateway, http)
+    if fields.pop("name", name) != name:
+        raise InvalidParams("The name in the body is not the one in the address.", "name")
+    await manage(gateway, http, principal, "mcp.servers.approve", {**fields, "name": name})
+
+
+async def digests(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
+    """The digests of the tools that the server offers, as a lock file keeps them."""
+    http.accepts()
+    await manage(gateway, http, principal, "mcp.servers.digests", {"name": name})
 
 
 async def manage(
@@ -166,6 +188,24 @@ async def read_fields(gateway: Gateway, http: Http, principal: Principal, table:
 
 async def read_body(gateway: Gateway, http: Http) -> bytes:
     return await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
+
+
+async def optional_fields(gateway: Gateway, http: Http) -> dict[str, Any]:
+    """The fields of a body that need not be there."""
+    http.accepts()
+    body = await read_body(gateway, http)
+    return as_object(parse(body)) if body.strip() else {}
+
+
+def query_fields(http: Http, known: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters in the URL. Raises BadQuery for one that the address does not take."""
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(http.query.decode("latin-1"), keep_blank_values=True):
+        if name not in known:
+            raise BadQuery(f"There is no parameter {name[:64]!r}; this address takes {', '.join(known)}.", name[:64])
+        is_number = name == "limit" and value.isascii() and value.isdigit() and len(value) < 9
+        found[name] = int(value) if is_number else value
+    return found
 
 
 def as_object(value: Any) -> dict[str, Any]:

@@ -70,6 +70,9 @@ BELOW_SERVERS: dict[str, Route] = {
     "": Route(rest.server, ("GET", "HEAD", "PUT", "PATCH", "DELETE")),
     "mcp": _MCP,
     "refresh": Route(rest.refresh, _POST),
+    "changes": Route(rest.changes, _GET),
+    "approve": Route(rest.approve, _POST),
+    "digests": Route(rest.digests, _GET),
 }
 """What stands below `/mcp/servers/{name}`."""
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway import version
-from gateway.errors import InvalidParams
+from gateway.errors import InvalidParams, ToolChanged
 from gateway.methods.call import Call, Handler
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
@@ -121,6 +121,8 @@ async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) 
     if target is None:
         target = await call.find(lambda view: view.tool(name))
     call.reached.named, call.reached.tool = target.server.name, target.local
+    if target.is_held:
+        raise ToolChanged(name, target.server.name)
     if target.server.spec.validate_arguments and (refused := check_arguments(call, target)) is not None:
         return refused
     params = {**call.request.params, "name": target.local}

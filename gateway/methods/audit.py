@@ -10,6 +10,7 @@ from typing import Any
 from gateway.access.audit import Filter
 from gateway.errors import InvalidParams
 from gateway.methods.call import Call, Handler
+from gateway.model.listing import read_limit
 from gateway.model.principals import has_role
 
 _MAX_PAGE = 1000
@@ -31,9 +32,7 @@ async def list_audit(call: Call, /, **params: Any) -> Mapping[str, Any]:
         if wanted.key_id not in (None, call.principal.id) or wanted.principal not in (None, call.principal.name):
             return {"rows": [], "next_cursor": None}
         wanted = replace(wanted, key_id=call.principal.id)
-    limit = params.get("limit", 100)
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_PAGE:
-        raise InvalidParams(f"'limit' must be a number from 1 to {_MAX_PAGE}.", "limit")
+    limit = read_limit(params.get("limit", 100), _MAX_PAGE)
     cursors = call.gateway.cursors
     after = _place(cursors.read(params.get("cursor")))
     rows = await call.gateway.audit.page(wanted, after, limit + 1)

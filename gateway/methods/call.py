@@ -29,6 +29,7 @@ from gateway.errors import (
     ClientLeft,
     Forbidden,
     GatewayError,
+    HeldBack,
     InvalidParams,
     LimitExceeded,
     MethodNotFound,
@@ -63,7 +64,7 @@ _CODES = frozenset({-32700, -32600, -32601, -32602, -32603, *range(-32099, -3200
 _MAX_NAMED = 256  # characters of a name in the audit
 _OUTCOMES: tuple[tuple[type[GatewayError] | tuple[type[GatewayError], ...], str], ...] = (
     ((TooManyRequests, ServerBusy), "limited"),
-    ((Unauthorized, Forbidden), "refused"),
+    ((Unauthorized, Forbidden, HeldBack), "refused"),
     ((UnknownName, AmbiguousName), "unknown"),
     (UpstreamTimeout, "timeout"),
     ((UpstreamUnreachable, UpstreamSuspended, OutcomeUnknown), "unreachable"),

@@ -15,6 +15,7 @@ from gateway.methods.call import Call, Handler, needs
 from gateway.model.api_keys import Key, is_id, read_key_fields, read_overlap
 from gateway.model.grants import NOTHING, Globs, Grants, Rule, read_grants
 from gateway.model.kinds import KINDS
+from gateway.model.listing import read_limit
 from gateway.model.principals import ROLES
 from gateway.model.view import View
 from gateway.stores.redis import RedisUnavailable
@@ -43,14 +44,12 @@ async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
         if name not in ("name", "owner", "role", "limit", "cursor", "_meta"):
             known = "name, owner, role, limit, cursor"
             raise InvalidParams(f"There is no parameter {name[:64]!r}; keys take {known}.", name[:64])
-    role, limit = params.get("role"), params.get("limit", _MAX_PAGE)
+    role, limit = params.get("role"), read_limit(params.get("limit", _MAX_PAGE), _MAX_PAGE)
     for field in ("name", "owner"):
         if not isinstance(text := params.get(field), str | None) or "\0" in (text or ""):
             raise InvalidParams(f"{field!r} must be a text.", field)
     if role is not None and role not in ROLES:
         raise InvalidParams(f"'role' must be one of {', '.join(ROLES)}.", "role")
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_PAGE:
-        raise InvalidParams(f"'limit' must be a number from 1 to {_MAX_PAGE}.", "limit")
     after = cursors.read(params.get("cursor"))
     name, _, id = (after or "").rpartition("\0")
     keys = await table.page(
@@ -169,7 +168,7 @@ def _unmatched(view: View, rules: Sequence[Rule]) -> list[str]:
     tags = [tag for server in servers for tag in server.spec.tags]
     there = {"servers": names, "tags": tags, "toolsets": list[str]()}
     for kind in ("tools", "prompts", "resources"):
-        there[kind] = [item[KINDS[kind].identity] for each in servers for item in getattr(each.offers, kind)]
+        there[kind] = [item[KINDS[kind].identity] for each in servers for item in each.listed(kind)]
     there["resources"] += [item["uriTemplate"] for each in servers for item in each.offers.templates]
     found: dict[str, None] = {}
     left = _MAX_COMPARED

@@ -1,7 +1,8 @@
 """MCP at one server's address, `/mcp/servers/{name}/mcp`: transparent. Its own names, lists, cursors and capabilities.
 
-The stored lists answer only when the server does not, and for callers who may not see all of the server: they get what
-their view holds of it, under the server's own names, and nothing that a server says of itself as a whole.
+The stored lists answer only when the server does not, and where not all of the server may be seen, by its grants or its
+lock: callers then get what their view holds of it, under the server's own names, and nothing that a server says of
+itself as a whole.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from gateway.errors import (
     InvalidParams,
     OutcomeUnknown,
+    ToolChanged,
     UnknownPrompt,
     UnknownResource,
     UnknownTool,
@@ -53,14 +55,14 @@ async def initialize(
         "capabilities": versions.forwardable(known.capabilities),
         "serverInfo": known.server_info or {"name": server.name, "version": "unknown"},
     }
-    if known.instructions is None or part.grants is not None:  # they speak of everything that it has
+    if known.instructions is None or not part.is_whole:  # they speak of everything that it has
         return result
     return result | {"instructions": known.instructions}
 
 
 async def _check_name(call: Call, part: Part, kind: str, name: object) -> None:
     """Let a tool or prompt pass that the caller may use. Raises UnknownTool, UnknownPrompt or UpstreamError."""
-    if part.locals is None:
+    if kind not in part.locals:
         await check_listed(call, part.server, kind, name)
     elif not (isinstance(name, str) and name in part.locals[kind]):
         error = _UNKNOWN[kind](str(name))
@@ -107,6 +109,8 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     """Pass a tool call on, if its arguments pass where the server wants them checked."""
     server, part = await _addressed(call)
     await _check_name(call, part, "tools", name)
+    if isinstance(name, str) and name in server.judged.held:
+        raise ToolChanged(name, server.name)
     if isinstance(name, str) and server.spec.validate_arguments:
         refused = check_arguments(call, Target(server, name))
         if refused is not None:
@@ -153,7 +157,7 @@ def _listing(kind: str) -> Handler:
 
     async def list_items(call: Call, /, **params: Any) -> Reply | Mapping[str, Any]:
         server, part = await _addressed(call)
-        if part.grants is not None:
+        if not part.is_whole:
             return _listed(call, part, kind, params.get("cursor"))
         try:
             return await call.forward(server, params)
@@ -161,7 +165,7 @@ def _listing(kind: str) -> Handler:
             if not server.offers.version or params.get("cursor"):
                 raise
             meta = {UNREACHABLE_META: unreachable([replace(server, state="unreachable")])}
-            return {key: list(getattr(server.offers, kind)), "_meta": meta}
+            return {key: list(server.listed(kind)), "_meta": meta}
 
     return list_items
 

@@ -116,9 +116,20 @@ class ServerGrants:
     def is_nothing(self) -> bool:
         return not self.allow or any(rule.is_whole for rule in self.deny)
 
-    def sees(self, kind: str, text: str, item: Mapping[str, Any] | None = None) -> bool:
-        """Tell whether something may be seen: a name or a URI of one of the catalogue's kinds, as its server has it."""
+    def sees(
+        self,
+        kind: str,
+        text: str,
+        item: Mapping[str, Any] | None = None,
+        doubted: Mapping[str, bool] | None = None,
+    ) -> bool:
+        """Tell whether something may be seen: a name or a URI of one of the catalogue's kinds, as its server has it.
+
+        `doubted` are a tool's hints as they are believed, where it claims more.
+        """
         kind, hints = _KIND_OF[kind], believed(item if self.trusts else None)
+        if self.trusts and doubted is not None:
+            hints = dict(doubted)
         judged: tuple[str, ...] = (text,)
         read = judged
         if kind == "resources":

@@ -51,7 +51,7 @@ class ListQuery:
             servers=frozenset(found.get("server", ())),
             tags=frozenset(found.get("tag", ())),
             words=_words(" ".join(found.get("q", ())), BadQuery),
-            limit=_limit(int(limit)) if limit else None,
+            limit=read_limit(int(limit), _MAX_LIMIT, BadQuery) if limit else None,
             after=cursors.read(found.get("cursor", [""])[-1]),
         )
 
@@ -64,13 +64,11 @@ class ListQuery:
         words, limit = params.get("q"), params.get("limit")
         if not isinstance(words, str | None):
             raise InvalidParams("'q' must be a string.", "q")
-        if isinstance(limit, bool) or not isinstance(limit, int | None):
-            raise InvalidParams(f"'limit' must be a number from 1 to {_MAX_LIMIT}.", "limit")
         return cls(
             servers=_strings(params, "server"),
             tags=_strings(params, "tag"),
             words=_words(words or "", InvalidParams),
-            limit=None if limit is None else _limit(limit),
+            limit=None if limit is None else read_limit(limit, _MAX_LIMIT),
             after=cursors.read(params.get("cursor")),
         )
 
@@ -100,10 +98,11 @@ def _words(text: str, refusal: type[InvalidParams]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.casefold().split()))
 
 
-def _limit(number: int) -> int:
-    if not 1 <= number <= _MAX_LIMIT:
-        raise BadQuery(f"'limit' must be a number from 1 to {_MAX_LIMIT}.", "limit")
-    return number
+def read_limit(value: Any, most: int, refusal: type[InvalidParams] = InvalidParams) -> int:
+    """Read how many items a page has at most. Raises InvalidParams, or what stands in for it."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise refusal(f"'limit' must be a number from 1 to {most}.", "limit")
+    return value
 
 
 def _strings(params: Mapping[str, Any], name: str) -> frozenset[str]:

@@ -22,6 +22,8 @@ class Target:
 
     server: Server
     local: str
+    is_held: bool = False
+    """Whether it is a tool that changed since it was approved, and is not called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,17 @@ class Part:
     items: dict[str, list[tuple[Server, dict[str, Any]]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     grants: ServerGrants | None = None
     """What narrows it; None for who may see all of the server."""
-    locals: Mapping[str, frozenset[str]] | None = None
-    """The local names that may be seen, by kind; None for all."""
+    locals: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The local names that may be seen, of the kinds where not all may."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the server is seen, whatever it comes to offer."""
+        return self.grants is None and not self.locals
 
     def sees(self, kind: str, local: str) -> bool:
         """Tell whether something that the server lists may be seen."""
-        return self.locals is None or local in self.locals[kind]
+        return kind not in self.locals or local in self.locals[kind]
 
     def sees_uri(self, uri: str) -> bool:
         """Tell whether a URI may be read, listed or not."""
@@ -49,8 +56,8 @@ class Part:
 
     def listed(self, kind: str) -> list[Item]:
         """What the server lists of a kind, under its own names."""
-        key, items = KINDS[kind].identity, getattr(self.server.offers, kind)
-        return [item for item in items if self.sees(kind, item[key])]
+        key = KINDS[kind].identity
+        return [item for item in self.server.listed(kind) if self.sees(kind, item[key])]
 
     def narrowed(self, grants: Grants) -> Part | None:
         """What of it grants give; None for nothing. The part itself where they give all."""
@@ -62,8 +69,10 @@ class Part:
             return self
         seen: dict[str, frozenset[str]] = {}
         for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
-            offered = getattr(server.offers, kind)
-            seen[kind] = frozenset(item[key] for item in offered if found.sees(kind, item[key], item))
+            doubted = server.judged.doubted if kind == "tools" else {}
+            seen[kind] = frozenset(
+                item[key] for item in server.listed(kind) if found.sees(kind, item[key], item, doubted.get(item[key]))
+            )
         if not (found.is_seen or any(seen.values())):
             return None
         public, items = {}, {}
@@ -77,13 +86,16 @@ class Part:
 def make_part(server: Server, keep: Callable[[Part], None], *, strict: bool) -> Iterator[None]:
     """Make a server's part, in steps of a few milliseconds, and hand it over at the end."""
     part = Part(server)
+    if server.is_enforced:
+        part = Part(server, locals={"tools": frozenset(tool["name"] for tool in server.listed("tools"))})
+    held = server.judged.held
     for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
         names, second = server.names.get(kind, {}), server.names.get(STRICT.get(kind, ""), {})
         public, items = part.public[kind], {}
-        for number, item in enumerate(getattr(server.offers, kind), 1):
+        for number, item in enumerate(server.listed(kind), 1):
             local = item[key]
             if local in names and local not in items:
-                target = public[names[local]] = Target(server, local)
+                target = public[names[local]] = Target(server, local, kind == "tools" and local in held)
                 if local in second:
                     public[second[local]] = target
                 shown = (second.get(local) if strict else None) or names[local]

@@ -14,6 +14,7 @@ import orjson
 
 from gateway.model.limits import Limits
 from gateway.model.redaction import redact_arguments, redact_url, redact_value
+from gateway.model.tool_lock import NOTHING_APPROVED, Approved, Judged, judge
 
 STDIO = "stdio"
 NO_PROGRAMS = "It is a program, and programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
@@ -44,6 +45,8 @@ class ServerSpec:
     """Whether what it says of its tools (`readOnlyHint` and so on) is believed where grants ask for it."""
     limits: Limits | None = None
     """How much it is called, over all callers and workers."""
+    lock: str | None = None
+    """What happens when it changes its tools: `warn`, `enforce` (until approved), or nothing."""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sealed_away: bool = False
@@ -88,6 +91,7 @@ class ServerSpec:
             "validate_arguments": self.validate_arguments,
             "trust_annotations": self.trust_annotations,
             "limits": None if self.limits is None else self.limits.public(),
+            "lock": self.lock,
             "tags": list(self.tags),
             "metadata": self.metadata,
         }
@@ -138,16 +142,36 @@ class Server:
     discovered_at: datetime | None = None
     unreachable_since: datetime | None = None
     offers: Offers = NO_OFFERS
+    digest: str = ""
+    """Of what it offers."""
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    approved: Approved = NOTHING_APPROVED
+    flags: tuple[Mapping[str, str], ...] = ()
+    """What looks suspicious in what it offers."""
+    judged: Judged = field(init=False, compare=False, repr=False)
+    """What is served of its tools. Made once."""
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.spec.name)
+        object.__setattr__(self, "judged", judge(self.spec.lock, self.offers.tools, self.approved))
 
     @property
     def is_enabled(self) -> bool:
         """Whether it takes calls."""
         return self.spec.enabled and not self.spec.sealed_away
+
+    @property
+    def is_enforced(self) -> bool:
+        """Whether only what was approved of its tools is served."""
+        return self.spec.lock == "enforce"
+
+    def listed(self, kind: str) -> tuple[Mapping[str, Any], ...]:
+        """What lists show of a kind, under its own names."""
+        if kind == "tools":
+            return self.judged.tools
+        found: tuple[Mapping[str, Any], ...] = getattr(self.offers, kind)
+        return found
 
     def public(self) -> dict[str, Any]:
         """The stored server as JSON, secrets redacted."""
@@ -162,9 +186,9 @@ class Server:
             "updated_at": self.updated_at,
             "protocol_version": self.offers.version or None,
             "server_info": self.offers.server_info or None,
-            "counts": {
-                kind: len(getattr(self.offers, kind)) for kind in ("tools", "prompts", "resources", "templates")
-            },
+            "counts": {kind: len(self.listed(kind)) for kind in ("tools", "prompts", "resources", "templates")},
+            "changes": len(self.judged.changes.keys() | self.judged.doubted.keys()),
+            "flags": len(self.flags),
         }
         if renamed := self._renamed():
             shown["renamed"] = renamed

@@ -18,6 +18,7 @@ from gateway.errors import InvalidParams
 from gateway.model.limits import read_limits
 from gateway.model.redaction import REDACTED, redact_arguments, redact_url
 from gateway.model.server import STDIO, ServerSpec, origin
+from gateway.model.tool_lock import LOCKS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,63}")
@@ -27,7 +28,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _READ_ONLY = frozenset(  # what GET shows may be PUT back
     {
         "state", "reason", "discovered_at", "unreachable_since", "created_at", "updated_at", "protocol_version",
-        "server_info", "counts", "renamed", "breaker",
+        "server_info", "counts", "renamed", "breaker", "changes", "flags",
     }
 )  # fmt: skip
 _ALIASES = {"server_id": "name", "transport": "transport_type", "type": "transport_type"}
@@ -282,6 +283,12 @@ def _read_flag(value: Any, field: str) -> bool:
     return value
 
 
+def _read_lock(value: Any, field: str) -> str | None:
+    if value is not None and value not in LOCKS:
+        raise InvalidParams(f"{field!r} must be one of {', '.join(LOCKS)}, or null for none.", field)
+    return None if value is None else str(value)
+
+
 def _read_prefix(value: Any, field: str) -> str | None:
     if value is None:
         return None
@@ -338,6 +345,7 @@ _READERS: Mapping[str, Any] = {
     "validate_arguments": _read_flag,
     "trust_annotations": _read_flag,
     "limits": read_limits,
+    "lock": _read_lock,
     "tags": _read_tags,
     "metadata": _read_metadata,
 }

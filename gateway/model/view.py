@@ -245,6 +245,6 @@ def local_uri(part: Part, uri: str) -> str | None:
 
     For who may not see all of the server it is spelled as it was judged.
     """
-    if part.grants is None or (part.locals is not None and uri in part.locals["resources"]):
+    if part.grants is None or uri in part.locals["resources"]:
         return uri
     return normal_uri(uri) if part.sees_uri(uri) else None

@@ -91,6 +91,9 @@ class Metrics:
         self._in_flight = self._gauge("gateway_in_flight", "Requests being answered now.", "livesum")
         self.streams = self._gauge("gateway_streams", "Event streams open now.", "livesum")
         self.servers = self._gauge("gateway_servers", "Registered servers.", "livemax")
+        self.changed_tools = self._gauge(
+            "gateway_tools_changed", "Tools that are not as they were approved, of servers with a lock.", "livemax"
+        )
         self.revision = self._gauge("gateway_registry_revision", "Registry revision served, the oldest.", "livemin")
         self.read_at = self._gauge(
             "gateway_registry_read_timestamp_seconds", "When the registry was last read, the longest ago.", "livemin"

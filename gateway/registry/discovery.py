@@ -18,13 +18,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError
+from gateway.model.flags import Flag, flags
+from gateway.model.hidden_text import visible
 from gateway.model.kinds import KINDS
-from gateway.model.server import STDIO, Offers, ServerSpec
+from gateway.model.server import STDIO, Offers, Server, ServerSpec
 from gateway.net.dialer import Vetting
 from gateway.protocol.messages import Failure, Request
 from gateway.registry.servers import Claim, NameRules, ServerTable
@@ -40,6 +42,8 @@ CLAIM_SECONDS = _PROGRAM_SECONDS + 10
 _LOOK_SECONDS = 1.0
 _FIRST_PAUSE = 0.5
 _LEADS_BACK_SECONDS = 3600.0
+_STEP_SECONDS = 0.002
+_FLAGS_LOGGED = 10
 _MAX_ITEMS = 10_000
 _MAX_BYTES = 16 << 20
 _MAX_PAGES = 2_000
@@ -150,14 +154,33 @@ class Discovery:
                 await self._failed(claim, f"The gateway could not take its answer ({type(error).__name__}).")
             else:
                 pause = self._every_seconds * random.uniform(0.9, 1.1)  # noqa: S311
-                if await self._servers.record_offers(claim, offers, self._rules, pause):
+                name = claim.spec.name
+                known = self._sync.catalogue.servers.get(name)
+
+                async def look(offers: Offers) -> Sequence[Flag]:
+                    return await self._look(name, offers)
+
+                if await self._servers.record_offers(claim, offers, self._rules, pause, look):
                     count = len(offers.tools)
-                    log.info("server %s offers %d tool%s", claim.spec.name, count, "" if count == 1 else "s")
+                    log.info("server %s offers %d tool%s", name, count, "" if count == 1 else "s")
                     await self._sync.announce()
+                    _warn(known, self._sync.catalogue.servers.get(name))
         except StoreUnavailable:
             log.warning("what server %s offers could not be stored; its claim runs out", claim.spec.name)
         except Exception:
             log.exception("discovery of server %s failed", claim.spec.name)
+
+    async def _look(self, name: str, offers: Offers) -> Sequence[Flag]:
+        """What is suspicious in a server's offers, found a few milliseconds at a time."""
+        others = [server for server in self._sync.catalogue.servers.values() if server.name != name]
+        found: list[Flag] = []
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        for _ in flags(offers, others, found):
+            if clock() - began > _STEP_SECONDS:
+                await asyncio.sleep(0)
+                began = clock()
+        return found
 
     async def _failed(self, claim: Claim, reason: str, *, leads_back: bool = False) -> None:
         """Store why a server could not be asked. One that leads back here will not change by itself: it can wait."""
@@ -168,6 +191,19 @@ class Discovery:
         if await self._servers.record_failure(claim, reason, pause):
             log.warning("server %s is unreachable: %s", claim.spec.name, reason)
             await self._sync.announce()
+
+
+def _warn(before: Server | None, now: Server | None) -> None:
+    """Log what is new of what looks suspicious, and of tools that are not as they were approved."""
+    if now is None:
+        return
+    known = () if before is None else before.flags
+    for flag in [flag for flag in now.flags if flag not in known][:_FLAGS_LOGGED]:
+        log.warning("server %s: %s %s", now.name, flag["place"], flag["detail"])
+    known_changes = {} if before is None else before.judged.changes
+    if now.judged.changes and now.judged.changes != known_changes:
+        listed = ", ".join(f"{visible(name[:100])} ({what})" for name, what in list(now.judged.changes.items())[:10])
+        log.warning("server %s: %d tools are not as approved: %s", now.name, len(now.judged.changes), listed)
 
 
 def _reason(error: GatewayError, spec: ServerSpec) -> str:

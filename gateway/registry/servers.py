@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,6 +21,8 @@ from gateway.model import names
 from gateway.model.keyring import Keyring, SealBroken
 from gateway.model.limits import Limits, read_limits
 from gateway.model.server import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, ServerSpec
+from gateway.model.tool_lock import LOCKS, Approved
+from gateway.registry.stored_approvals import after_change, after_look, columns, for_audit, read_approved
 from gateway.registry.stored_names import NotAllowed, assign_names
 from gateway.stores.postgres import Connection, Postgres
 
@@ -51,6 +53,8 @@ log = logging.getLogger("gateway.registry")
 
 Change = Callable[[ServerSpec | None], ServerSpec]
 Read = Callable[[Connection], Awaitable[None]]
+Look = Callable[[Offers], Awaitable[Sequence[Mapping[str, str]]]]
+"""Finds what looks suspicious in a server's offers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,16 @@ class ServerTable:
                 await connection.rollback()
                 return None
             values = self._row(spec, revision, row) | {"claim": claim_seconds}
-            await (_insert(connection, values) if stored is None else _update(connection, stored, spec, values))
+            if stored is None or row is None:
+                await _insert(connection, values)
+            else:
+                await _update(connection, stored, spec, values)
+                if (stored.lock is None) != (spec.lock is None):
+                    is_another = stored.fingerprint != spec.fingerprint
+                    approved = columns(after_change(spec.lock, row, is_another=is_another))
+                    await connection.execute(
+                        "UPDATE servers SET approved = %s, hints = %s WHERE name = %s", (*approved, name)
+                    )
             cursor = await connection.execute("SELECT claim, failures FROM servers WHERE name = %s", (name,))
             claimed = await cursor.fetchone()
             if log is not None:
@@ -186,6 +199,29 @@ class ServerTable:
                 count += 1
         return count, closed
 
+    async def approve(self, name: str, change: Callable[[Server], Approved], log: Log | None = None) -> None:
+        """Store what `change` makes of what was approved of a server; it may refuse by raising.
+
+        `log` writes the audit's row. Raises UnknownServer or StoreUnavailable.
+        """
+        async with self._postgres.transaction() as connection:
+            revision = await _bump(connection)
+            cursor = await connection.execute("SELECT * FROM servers WHERE name = %s FOR UPDATE", (name,))
+            row = await cursor.fetchone()
+            if row is None:
+                raise UnknownServer(name)
+            server = self._server(row)
+            approved = change(server)
+            if approved == server.approved:
+                await connection.rollback()
+                return
+            await connection.execute(
+                "UPDATE servers SET approved = %s, hints = %s, revision = %s, updated_at = now() WHERE name = %s",
+                (*columns(approved), revision, name),
+            )
+            if log is not None:
+                await log(connection, *for_audit(server.approved, approved))
+
     # --- discovery ------------------------------------------------------------------------------------------------
 
     async def claim_due(self, claim_seconds: float, limit: int = 8) -> list[Claim]:
@@ -225,8 +261,12 @@ class ServerTable:
                 (list(names),),
             )
 
-    async def record_offers(self, claim: Claim, offers: Offers, rules: NameRules, next_seconds: float) -> bool:
+    async def record_offers(
+        self, claim: Claim, offers: Offers, rules: NameRules, next_seconds: float, look: Look | None = None
+    ) -> bool:
         """Store what a server offers and name it; True if the registry changed, so that others must read.
+
+        `look` finds what is suspicious in it, if it is news.
 
         Does nothing when somebody claimed the server since, or changed its specification. Lists that change too often
         wait (the newest win), unless somebody asked for them. What takes its time is done before the lock that others
@@ -238,7 +278,8 @@ class ServerTable:
         async with self._postgres.transaction() as connection:
             cursor = await connection.execute(
                 f"UPDATE servers SET discovered_at = now(), failures = 0, {_NEXT} "
-                "WHERE name = %s AND claim = %s AND digest = %s AND state = 'ready' AND reason IS NULL RETURNING name",
+                "WHERE name = %s AND claim = %s AND digest = %s AND state = 'ready' AND reason IS NULL "
+                "AND hints IS NOT NULL RETURNING name",
                 (next_seconds, name, number, digest),
             )
             if await cursor.fetchone():
@@ -251,17 +292,25 @@ class ServerTable:
             row = await cursor.fetchone()
         if row is not None and row["digest"] not in ("", digest) and row["wait"] > 0 and not claim.is_asked_for:
             return await self._hold(claim, row["wait"], is_news=(row["state"], row["reason"]) != ("ready", TOO_OFTEN))
+        flags = () if look is None else await look(offers)
         try:
             names = await assign_names(self._postgres, rules.of(claim.spec), offers, lambda found: _holds(found, claim))
         except NotAllowed:
             return False
         async with self._postgres.transaction() as connection:
             cursor = await connection.execute(
-                "UPDATE servers SET offers = %s, names = %s, digest = '' WHERE name = %s AND claim = %s AND enabled",
-                (data, orjson.dumps(names), name, number),
+                "SELECT offers, approved, hints FROM servers WHERE name = %s AND claim = %s AND enabled FOR UPDATE",
+                (name, number),
             )
-            if not cursor.rowcount:
+            before = await cursor.fetchone()
+            if before is None:
                 return False
+            approved = columns(after_look(claim.spec.lock, before, offers))
+            await connection.execute(
+                "UPDATE servers SET offers = %s, names = %s, digest = '', approved = %s, hints = %s, flags = %s "
+                "WHERE name = %s",
+                (data, orjson.dumps(names), *approved, orjson.dumps(list(flags)), name),
+            )
         cost = _CHANGE_SECONDS * (1 + sum(len(each) for each in names.values()) / _ITEMS_PER_CHANGE)
         return await self._record_news(
             "digest = %s, state = 'ready', reason = NULL, unreachable_since = NULL, discovered_at = now(), "
@@ -357,6 +406,7 @@ class ServerTable:
             values |= {"headers": {}, "env": {}, "sealed_away": True}
         known = {name: value for name, value in values.items() if name in _SPEC_FIELDS}
         known["limits"] = _limits(known.get("limits"))
+        known["lock"] = known["lock"] if known.get("lock") in LOCKS else None
         return ServerSpec(**known | {name: tuple(known.get(name, ())) for name in ("tags", "args")})
 
     def _readable(self, row: Mapping[str, Any]) -> Server | None:
@@ -385,7 +435,10 @@ class ServerTable:
             discovered_at=row["discovered_at"],
             unreachable_since=row["unreachable_since"],
             offers=NO_OFFERS if row["offers"] is None else Offers.from_bytes(row["offers"]),
+            digest=row["digest"],
             names=orjson.loads(row["names"]),
+            approved=read_approved(row),
+            flags=tuple(orjson.loads(row["flags"] or b"[]")),
         )
 
 
@@ -433,7 +486,7 @@ async def _insert(connection: Connection, values: Mapping[str, Any]) -> None:
 async def _update(connection: Connection, stored: ServerSpec, spec: ServerSpec, values: Mapping[str, Any]) -> None:
     if stored.fingerprint != spec.fingerprint:  # another upstream: what the old one offered says nothing
         await connection.execute(
-            "UPDATE servers SET offers = NULL, digest = '', names = '{}' WHERE name = %s", (spec.name,)
+            "UPDATE servers SET offers = NULL, digest = '', names = '{}', flags = NULL WHERE name = %s", (spec.name,)
         )
     if stored.prefix != spec.prefix:
         kinds = [*names.STRICT, *names.STRICT.values()]

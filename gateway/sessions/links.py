@@ -41,7 +41,7 @@ class Links:
     def is_whole(self, server: str, grants: Grants | None) -> bool:
         """Whether all of a server may be seen."""
         part = self._part(server, grants)
-        return part is not None and part.grants is None
+        return part is not None and part.is_whole
 
     def sees_uri(self, server: str, uri: str, grants: Grants | None) -> bool:
         """Whether a server's resource may be seen."""

@@ -35,6 +35,8 @@ class MemoryServer:
     resources: list[dict[str, Any]] = field(default_factory=list)
     templates: list[dict[str, Any]] = field(default_factory=list)
     schemas: dict[str, dict[str, Any]] = field(default_factory=dict)
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What else it tells of its tools: descriptions, annotations."""
     down: str | None = None
     instructions: str | None = None
     page_size: int = 1000
@@ -66,7 +68,10 @@ class MemoryServer:
         """Carry out one request."""
         self.requests.append(request)
         plain = {"type": "object"}
-        tools = [{"name": name, "inputSchema": self.schemas.get(name, plain)} for name in self.tools]
+        tools = [
+            {"name": name, "inputSchema": self.schemas.get(name, plain), **self.told.get(name, {})}
+            for name in self.tools
+        ]
         lists: dict[str, tuple[str, list[dict[str, Any]]]] = {
             "tools/list": ("tools", tools),
             "prompts/list": ("prompts", self.prompts),
