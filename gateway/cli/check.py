@@ -103,6 +103,9 @@ def _redis(url: str) -> str:
 def _server(server: Mapping[str, Any]) -> Finding:
     name = f"server {server['name']}"
     match server["state"]:
+        case "ready" if server.get("lock") == "enforce" and server.get("changes"):
+            said = f"ready, but {server['changes']} of its tools are not as they were approved"
+            return Finding(name, said, f"look at `servers changes {server['name']}`, then `servers approve`")
         case "ready":
             return Finding(name, f"ready, {server['counts']['tools']} tools, MCP {server['protocol_version']}")
         case "disabled":

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -29,6 +29,7 @@ class Exit(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     UNAUTHORIZED = 4
+    DRIFT = 5  # what is offered is not what the lock file has
 
 
 class Refused(Exception):
@@ -95,6 +96,11 @@ class Remote:
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Refused(f"{self.url} did not answer properly: {error}", Exit.UNREACHABLE) from None
+
+
+def server_path(name: str) -> str:
+    """The address of one server."""
+    return f"/mcp/servers/{quote(name, safe='')}"
 
 
 def read_events(answer: httpx.Response) -> Iterator[Event]:

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway import version
-from gateway.cli import audit_commands, item_commands, key_commands, server_commands
+from gateway.cli import audit_commands, item_commands, key_commands, lock_commands, server_commands
 from gateway.cli.terminal import DEFAULT_URL, AsJson, Key, Options, Url, asking, print_json, print_table, set_options
 from gateway.errors import SettingsError, StoreUnavailable
 from gateway.settings import Settings, with_secrets
@@ -28,6 +28,9 @@ _DATABASE_SECONDS = 5.0
 
 cli = typer.Typer(name="mcp-gateway", no_args_is_help=True, help="A micro-gateway for the Model Context Protocol.")
 cli.add_typer(server_commands.servers, name="servers")
+server_commands.servers.command("changes")(lock_commands.list_changes)
+server_commands.servers.command("approve")(lock_commands.approve_changes)
+cli.add_typer(lock_commands.lock, name="lock")
 cli.add_typer(key_commands.keys, name="keys")
 cli.add_typer(audit_commands.audit, name="audit")
 cli.command("whoami")(key_commands.whoami)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperCommand
 
-from gateway.cli.client import Exit, Remote
+from gateway.cli.client import Exit, Remote, server_path
 from gateway.cli.terminal import AsJson, Key, ServerName, Url, asking, print_json, print_table, say, text_of
 
 servers = typer.Typer(no_args_is_help=True, help="The registered servers.")
@@ -52,6 +52,12 @@ Trust = Annotated[
         show_default=False,
     ),
 ]
+Lock = Annotated[
+    str | None,
+    typer.Option(
+        "--lock", metavar="WORD", help="when it changes a tool: warn, enforce (not called until approved), off"
+    ),
+]
 Validate = Annotated[
     bool | None,
     typer.Option("--validate-arguments/--no-validate-arguments", help="check arguments against the tools' schemas"),
@@ -73,7 +79,7 @@ def list_servers(
             return
     table = Table("name", "state", "tools", "url or program", "reason")
     for server in found["servers"]:  # a user's key is not told where they are
-        state, reason = _STATES.get(server["state"], server["state"]), server["reason"] or ""
+        state, reason = _STATES.get(server["state"], server["state"]), server["reason"] or _to_approve(server)
         where = server.get("url") or " ".join([server.get("command", ""), *server.get("args", ())])
         table.add_row(escape(server["name"]), state, str(server["counts"]["tools"]), escape(where), escape(reason))
     print_table(table)
@@ -83,7 +89,7 @@ def list_servers(
 def show_server(name: ServerName, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Show all that is known of one server."""
     with asking(url, key, as_json) as to:
-        server = to.remote.ask("GET", _path(name))
+        server = to.remote.ask("GET", server_path(name))
         if to.as_json:
             print_json(server)
             return
@@ -131,6 +137,7 @@ def add_server(
     validate_arguments: Validate = None,
     trust_annotations: Trust = None,
     limits: LimitsOption = None,
+    lock: Lock = None,
     replace: Annotated[bool, typer.Option("--replace", help="replace a server that has this name")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="do not wait until it told what it offers")] = False,
     url: Url = None,
@@ -169,9 +176,12 @@ def add_server(
         validate_arguments,
         trust_annotations,
         limits,
+        lock,
     )
     with asking(url, key, as_json) as to:
-        stored = to.remote.ask("PUT", _path(name), spec) if replace else to.remote.ask("POST", "/mcp/servers", spec)
+        stored = (
+            to.remote.ask("PUT", server_path(name), spec) if replace else to.remote.ask("POST", "/mcp/servers", spec)
+        )
         if stored["state"] == "starting" and not no_wait:
             stored = _first_look(to.remote, name, stored)
         if to.as_json:
@@ -206,6 +216,7 @@ def update_server(
     validate_arguments: Validate = None,
     trust_annotations: Trust = None,
     limits: LimitsOption = None,
+    lock: Lock = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -224,6 +235,7 @@ def update_server(
         validate_arguments,
         trust_annotations,
         limits,
+        lock,
     )
     changes |= {} if server_url is None else {"url": server_url}
     changes |= {} if command is None else {"command": command}
@@ -251,7 +263,7 @@ def disable_server(name: ServerName, url: Url = None, key: Key = None, as_json: 
 def remove_server(name: ServerName, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Forget a server."""
     with asking(url, key, as_json) as to:
-        answer = to.remote.ask("DELETE", _path(name))
+        answer = to.remote.ask("DELETE", server_path(name))
         print_json(answer) if to.as_json else typer.echo(f"{name} is removed")
 
 
@@ -259,7 +271,7 @@ def remove_server(name: ServerName, url: Url = None, key: Key = None, as_json: A
 def refresh_server(name: ServerName, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Ask a server now what it offers."""
     with asking(url, key, as_json) as to:
-        server = to.remote.ask("POST", f"{_path(name)}/refresh")
+        server = to.remote.ask("POST", f"{server_path(name)}/refresh")
         if to.as_json:
             print_json(server)
         else:
@@ -270,7 +282,7 @@ def refresh_server(name: ServerName, url: Url = None, key: Key = None, as_json: 
 
 def _change(name: str, changes: dict[str, Any], done: str, url: str | None, key: str | None, as_json: bool) -> None:
     with asking(url, key, as_json) as to:
-        server = to.remote.ask("PATCH", _path(name), changes)
+        server = to.remote.ask("PATCH", server_path(name), changes)
         if to.as_json:
             print_json(server)
         else:
@@ -299,17 +311,18 @@ def _first_look(remote: Remote, name: str, stored: Any) -> Any:
         while stored["state"] == "starting" and time.monotonic() < deadline:
             time.sleep(pause)
             pause = min(1.5 * pause, _MAX_LOOK_SECONDS)  # each look is a line in the gateway's log
-            stored = remote.ask("GET", _path(name))
+            stored = remote.ask("GET", server_path(name))
     return stored
+
+
+def _to_approve(server: Any) -> str:
+    changes = server.get("changes")
+    return f"{changes} to approve: `servers changes {server['name']}`" if changes else ""
 
 
 def _tools(server: Any) -> str:
     count = server["counts"]["tools"]
     return f"{count} tool" + ("" if count == 1 else "s")
-
-
-def _path(name: str) -> str:
-    return f"/mcp/servers/{quote(name, safe='')}"
 
 
 def _fields(
@@ -325,6 +338,7 @@ def _fields(
     validate_arguments: bool | None,
     trust_annotations: bool | None,
     limits: str | None,
+    lock: str | None,
 ) -> dict[str, Any]:
     """The fields of a registration that were given."""
     given = {
@@ -341,7 +355,8 @@ def _fields(
         "trust_annotations": trust_annotations,
         "limits": None if limits is None else _object(limits),
     }
-    return {field: value for field, value in given.items() if value is not None}
+    fields = {field: value for field, value in given.items() if value is not None}
+    return fields if lock is None else fields | {"lock": None if lock == "off" else lock}
 
 
 def _object(text: str) -> dict[str, Any]:

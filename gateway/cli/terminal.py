@@ -28,7 +28,7 @@ _OPTIONS = {
     "args": "--arg", "env": "--env", "cwd": "--cwd", "prefix": "--prefix", "title": "--title",
     "description": "--description", "validate_arguments": "--validate-arguments",
     "trust_annotations": "--trust-annotations",
-    "limits": "--limits",
+    "limits": "--limits", "lock": "--lock",
 }  # fmt: skip
 """The options that set a field of a registration; what the gateway says of the field is said of the option."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -120,6 +120,13 @@ def _in_our_words(error: Refused) -> str:
             )
         case "server-disabled":
             return f"Server {server!r} is disabled; `servers enable {server}` switches it on."
+        case "tool-changed":
+            return (
+                f"Server {server!r} changed {problem.get('tool')!r} since it was approved, so it is not called: "
+                f"`servers changes {server}` shows the change, `servers approve {server}` approves it."
+            )
+        case "changed-since":
+            return f"Server {server!r} changed what it offers meanwhile: look at `servers changes {server}` again."
         case "server-sealed":
             return f"{str(error).partition(':')[0]}: add that secret to GATEWAY_SECRET, or remove and add the server."
         case "unknown-tool" | "unknown-prompt" | "unknown-resource" | "unknown-server" as unknown:
