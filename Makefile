@@ -96,7 +96,8 @@ requirements:
 		source=deploy/$$name.in; [ -f $$source ] || source=setup.cfg; \
 		build/pip-tools/bin/pip-compile --quiet --allow-unsafe --generate-hashes --strip-extras --no-annotate --no-header \
 			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-			--output-file deploy/$$name.txt $$source; done
+			--output-file deploy/$$name.txt $$source; \
+		{ git show HEAD:deploy/$$name.txt | sed '/^[^#]/,$$d'; cat deploy/$$name.txt; } > build/locked && cp build/locked deploy/$$name.txt; done
 
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build ./*.egg-info
