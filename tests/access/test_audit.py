@@ -11,6 +11,7 @@ from gateway.access import audit as audit_module
 from gateway.errors import StoreUnavailable
 from gateway.methods.services import Gateway
 from gateway.model.masking import masked
+from gateway.model.principals import Principal
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import Open, Servers
@@ -165,6 +166,17 @@ async def test_bad_filters_are_refused(client: Client, query: str) -> None:
 async def test_a_cursor_of_another_list_is_refused(client: Client) -> None:
     cursor = inside(client).cursors.after("demo__echo")
     assert (await client.ask("GET", f"/audit?cursor={cursor}"))[0] == 422
+
+
+async def test_arguments_that_can_not_be_digested_fail_no_call(client: Client, registered: MemoryServer) -> None:
+    """orjson writes 254 levels, and a body may be deeper than that."""
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    who = Principal("id", "name")
+    inside(client).audit.call(who, "tools/call", "r", "/mcp", "demo", "echo", "ok", 0.1, 0.1, 1, {"a": deep})
+    [row] = await rows(client, "?kind=call")
+    assert (row["tool"], row["outcome"]) == ("echo", "ok")
 
 
 @pytest.mark.parametrize(

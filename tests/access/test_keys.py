@@ -10,6 +10,7 @@ import pytest
 
 from gateway.edge.app import Application
 from gateway.errors import StoreUnavailable
+from gateway.methods import keys as keys_module
 from gateway.methods.services import Gateway
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client
@@ -314,6 +315,16 @@ async def test_access_shows_what_a_key_sees_and_what_matches_nothing(client: Cli
     _, _, preview = await client.ask("POST", f"/keys/{key['id']}/access", value={"grants": {"allow": []}})
     assert preview["tools"] == []
     assert (await client.ask("GET", f"/keys/{key['id']}"))[2]["grants"] == grants
+
+
+async def test_the_search_for_what_matches_nothing_comes_to_an_end(
+    client: Client, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of texts of grants over thousands of tools would hold the loop."""
+    monkeypatch.setattr(keys_module, "_MAX_COMPARED", 5)
+    key, _ = await made(client, grants={"allow": [{"tools": [f"no{number}" for number in range(200)]}]})
+    status, _, seen = await client.ask("GET", f"/keys/{key['id']}/access")
+    assert (status, len(seen["unmatched"])) == (200, 5)
 
 
 async def test_the_use_of_a_key_is_recorded_now_and_then(client: Client) -> None:
