@@ -304,6 +304,18 @@ class ToolChanged(HeldBack):
         )
 
 
+class NotAsked(Conflict):
+    """What a server offers is not known: it was not asked yet, or it is being asked."""
+
+    title = "Not asked yet"
+
+    def __init__(self, server: str) -> None:
+        super().__init__(
+            f"What server {server!r} offers is not known yet, or is just being asked: try again once it is ready.",
+            server=server,
+        )
+
+
 class ChangedSince(Conflict):
     """What is to be approved is not what is offered any more."""
 

@@ -115,7 +115,7 @@ ONE_SERVER: dict[str, list[tuple[str, str, Any]]] = {
     "refresh": [("POST", "/mcp/servers/{x}/refresh", None)],
     "changes": [(method, "/mcp/servers/{x}/changes", None) for method in ("GET", "HEAD")],
     "approve": [("POST", "/mcp/servers/{x}/approve", {"tools": ["{x}_zzz"]})],
-    "digests": [(method, "/mcp/servers/{x}/digests", None) for method in ("GET", "HEAD")],
+    "digests": [(method, "/mcp/servers/{x}/digests", None) for method in ("GET", "HEAD", "POST")],
 }
 ONE_KEY: dict[str, list[tuple[str, str, Any]]] = {
     "": [(method, "/keys/{x}000000", {}) for method in ("GET", "HEAD", "PATCH", "DELETE")],

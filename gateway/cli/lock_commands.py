@@ -13,7 +13,8 @@ from rich.text import Text
 
 from gateway.cli import lock_file
 from gateway.cli.client import Exit, Refused, Remote, server_path
-from gateway.cli.terminal import AsJson, Key, ServerName, Url, asking, clean, print_json, say
+from gateway.cli.terminal import AsJson, Key, ServerName, Url, asking, clean, print_json
+from gateway.model.hidden_text import in_one_line
 
 lock = typer.Typer(no_args_is_help=True, help="A lock file: the digests of all tools, for version control.")
 
@@ -34,10 +35,9 @@ def write_lock(
 ) -> None:
     """Write the digests of all tools that the enabled servers offer now."""
     with asking(url, key, as_json) as to:
-        if file.exists() and not force:
-            _read(file)
+        known = _read(file) if file.exists() and not force else {}
         offered = _offered(to.remote, server)
-        _write(file, offered)
+        _write(file, offered if not server else {**known, **offered})
         tools = sum(map(len, offered.values()))
         if to.as_json:
             print_json({"file": str(file), "servers": len(offered), "tools": tools})
@@ -66,13 +66,14 @@ def check_lock(
             print_json({"drift": [_as_json(each) for each in drift]})
         else:
             for each in drift:
-                say(_line(each))
+                typer.echo(_line(each))
             if not drift:
                 typer.echo(f"all is as in {file}")
     if drift:
         if not to.as_json:
             where = f"{_count(len(drift), 'difference')} from {file}"
-            typer.echo(f"{where}; once you have looked at them, `lock write {file}` takes them over", err=True)
+            only = "".join(f" --server {name}" for name in server or ())
+            typer.echo(f"{where}; once you have looked at them, `lock write {file}{only}` takes them over", err=True)
         raise typer.Exit(Exit.DRIFT)
 
 
@@ -97,7 +98,18 @@ def approve_changes(
     """Approve what a server changed, as it is shown; in a terminal you are asked first."""
     with asking(url, key, as_json) as to:
         found = _changes(to.remote, name)
+        waiting = [each["tool"] for each in found["changes"]]
+        for each in tool or ():
+            if each not in waiting:
+                listed = ", ".join(map(in_one_line, waiting[:10])) or "nothing"
+                raise Refused(f"There is nothing to approve of {each!r}; what waits: {listed}.", Exit.FAILED)
         wanted = [each for each in found["changes"] if not tool or each["tool"] in tool]
+        if not all(each["diff_is_whole"] for each in wanted) and not yes:
+            raise Refused(
+                f"Not all that differs can be shown in lines. Read `servers changes {name} --json` (before, after), "
+                "then approve with --yes.",
+                Exit.FAILED,
+            )
         if not to.as_json:
             _show({**found, "changes": wanted})
         if wanted and sys.stdin.isatty() and not (yes or to.as_json):
@@ -125,14 +137,14 @@ def _offered(
     for name, server in servers.items():
         if not server["enabled"] or (wanted and name not in wanted):
             continue
-        if refresh:
-            remote.ask("POST", f"{server_path(name)}/refresh")
-        found = remote.ask("GET", f"{server_path(name)}/digests")
+        found = remote.ask("POST" if refresh else "GET", f"{server_path(name)}/digests")
+        reason = f": {found['reason']}" if found["reason"] else ""
         if found["tools"] is None:
-            reason = f": {found['reason']}" if found["reason"] else ""
             raise Refused(f"Server {name!r} was never asked with success what it offers{reason}", Exit.FAILED)
+        if refresh and not found["is_fresh"]:
+            raise Refused(f"Server {name!r} did not tell in time what it offers{reason}", Exit.FAILED)
         if found["state"] != "ready":
-            typer.echo(f"{name} is {found['state']}; what it offered last is taken", err=True)
+            typer.echo(clean(f"{name} is {found['state']}; what it offered last is taken"), err=True)
         offered[name] = found["tools"]
     return offered
 
@@ -150,31 +162,30 @@ def _show(found: Any) -> None:
     """Changes for people: a line per tool, and the lines that differ."""
     console = Console(highlight=False, soft_wrap=True)
     for each in found["changes"]:
-        console.print(Text(clean(_heading(each)), style="bold"))
-        for line in each["diff"].split("\n")[2:]:
-            console.print(Text(f"  {clean(line)}", style=_COLORS.get(line[:1], "")))
+        console.print(Text(_heading(each), style="bold"))
+        for line in each["diff"].split("\n") if each["diff"] else ():
+            console.print(Text(f"  {in_one_line(line)}", style=_COLORS.get(line[:1], "")))
     for flag in found["flags"]:
-        console.print(
-            Text(clean(f"{flag['place']}: {flag['what'].replace('_', ' ')}: {flag['detail']}"), style="yellow")
-        )
+        said = f"{flag['place']}: {flag['what'].replace('_', ' ')}: {flag['detail']}"
+        console.print(Text(in_one_line(said), style="yellow"))
     if not found["changes"]:
         typer.echo(f"{found['server']}: nothing is to be approved" + ("" if found["lock"] else " (it has no lock)"))
 
 
 def _heading(change: Any) -> str:
-    if change["what"] == "hints":
-        doubted = ", ".join(f"{hint} {said['claimed']}".lower() for hint, said in change["doubted"].items())
-        return f"{change['tool']} claims more than is believed: {doubted}"
+    doubted = ", ".join(f"{hint} {str(said['claimed']).lower()}" for hint, said in change.get("doubted", {}).items())
     effect = "" if change["effect"] == "none" else f", and is {change['effect']}"
     parts = f" ({', '.join(change['parts'])})" if change["parts"] else ""
-    return f"{change['tool']} {_WHAT[change['what']]}{parts}{effect}"
+    said = [] if change["what"] == "hints" else [f"{_WHAT[change['what']]}{parts}{effect}"]
+    said += [f"claims what is not believed yet: {doubted}"] if doubted else []
+    return f"{in_one_line(change['tool'])} {'; '.join(said)}"
 
 
 def _line(drift: lock_file.Drift) -> str:
     if drift.tool is None:
         return f"{drift.server}: " + ("not in the file" if drift.what == "new" else "in the file, but not served")
     parts = f": {', '.join(drift.parts)}" if drift.parts else ""
-    return f"{drift.server}: {drift.tool} {_WHAT[drift.what]}{parts}"
+    return f"{drift.server}: {in_one_line(drift.tool)} {_WHAT[drift.what]}{parts}"
 
 
 def _as_json(drift: lock_file.Drift) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Drift:
 def read(file: Path) -> dict[str, Tools]:
     """The servers of a lock file. Raises Unreadable."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise Unreadable(f"There is no file {file}; `lock write {file}` makes it.") from None
     except UnicodeDecodeError:
@@ -74,10 +74,15 @@ def write(file: Path, servers: Mapping[str, Tools]) -> None:
     """Put a lock file in the place of another, as a whole or not at all. Raises Unreadable."""
     value = {"format": FORMAT, "version": VERSION, "servers": servers}
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    whole = file.with_name(f"{file.name}.{os.getpid()}.new")
+    place = file.resolve()  # what a link leads to
+    whole = Path(f"{place}.{os.getpid()}.new")
     try:
+        if place.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
         whole.write_text(text, encoding="utf-8")
-        whole.replace(file)
+        if place.exists():
+            whole.chmod(place.stat().st_mode & 0o777)
+        whole.replace(place)
     except OSError as error:
         whole.unlink(missing_ok=True)
         raise Unreadable(f"{file} can't be written: {error.strerror}.") from None

@@ -24,6 +24,7 @@ _STATES = {
     "starting": "[yellow]starting[/]", "ready": "[green]ready[/]", "unreachable": "[red]unreachable[/]",
     "disabled": "[dim]disabled[/]",
 }  # fmt: skip
+_LOCKS = ("warn", "enforce", "off")
 _WAIT_SECONDS = 40.0
 _LOOK_SECONDS, _MAX_LOOK_SECONDS = 0.3, 3.0
 
@@ -179,9 +180,10 @@ def add_server(
         lock,
     )
     with asking(url, key, as_json) as to:
-        stored = (
-            to.remote.ask("PUT", server_path(name), spec) if replace else to.remote.ask("POST", "/mcp/servers", spec)
-        )
+        if replace:
+            spec |= _kept_lock(to.remote, name, spec)
+        how, where = ("PUT", server_path(name)) if replace else ("POST", "/mcp/servers")
+        stored = to.remote.ask(how, where, spec)
         if stored["state"] == "starting" and not no_wait:
             stored = _first_look(to.remote, name, stored)
         if to.as_json:
@@ -244,7 +246,10 @@ def update_server(
         raise typer.BadParameter(
             "name at least one field to change (`--url` is the gateway's; `--server-url` the server's)"
         )
-    _change(name, changes, "changed", url, key, as_json)
+    server = _change(name, changes, "changed", url, key, as_json)
+    if lock in ("warn", "enforce") and server is not None:
+        waiting = f"; {server['changes']} wait to be approved" if server["changes"] else ""
+        typer.echo(f"its lock is {lock}: what it was last seen to offer is approved{waiting}")
 
 
 @servers.command("enable")
@@ -280,7 +285,8 @@ def refresh_server(name: ServerName, url: Url = None, key: Key = None, as_json: 
         raise typer.Exit(Exit.FAILED)
 
 
-def _change(name: str, changes: dict[str, Any], done: str, url: str | None, key: str | None, as_json: bool) -> None:
+def _change(name: str, changes: dict[str, Any], done: str, url: str | None, key: str | None, as_json: bool) -> Any:
+    """Change a server and say so; the server as it is then, or None where JSON was wanted."""
     with asking(url, key, as_json) as to:
         server = to.remote.ask("PATCH", server_path(name), changes)
         if to.as_json:
@@ -288,6 +294,7 @@ def _change(name: str, changes: dict[str, Any], done: str, url: str | None, key:
         else:
             reason = f" ({server['reason']})" if server["reason"] else ""
             say(f"{name} is {done}" + ("" if done == server["state"] else f"; it is {server['state']}{reason}"))
+        return None if to.as_json else server
 
 
 def _check_place(name: str, place: list[str]) -> None:
@@ -313,6 +320,18 @@ def _first_look(remote: Remote, name: str, stored: Any) -> Any:
             pause = min(1.5 * pause, _MAX_LOOK_SECONDS)  # each look is a line in the gateway's log
             stored = remote.ask("GET", server_path(name))
     return stored
+
+
+def _kept_lock(remote: Remote, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The lock of a server that is replaced, where nothing is said of it: what was approved stays approved."""
+    if "lock" in spec:
+        return {}
+    known = {each["name"]: each for each in remote.ask("GET", f"/mcp/servers?server={quote(name, safe='')}")["servers"]}
+    lock = known.get(name, {}).get("lock")
+    if lock is None:
+        return {}
+    typer.echo(f"{name} keeps its lock ({lock}); `--lock off` takes it away", err=True)
+    return {"lock": lock}
 
 
 def _to_approve(server: Any) -> str:
@@ -356,7 +375,11 @@ def _fields(
         "limits": None if limits is None else _object(limits),
     }
     fields = {field: value for field, value in given.items() if value is not None}
-    return fields if lock is None else fields | {"lock": None if lock == "off" else lock}
+    if lock is None:
+        return fields
+    if lock not in _LOCKS:
+        raise typer.BadParameter(f"it is one of {', '.join(_LOCKS)}, not {lock!r}", param_hint="--lock")
+    return fields | {"lock": None if lock == "off" else lock}
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def asking(url: str | None, key: str | None, as_json: bool) -> Iterator[Asking]:
         if as_json:
             typer.echo(json.dumps(error.problem))
         else:
-            typer.echo(f"mcp-gateway: {_in_our_words(error)}", err=True)
+            typer.echo(f"mcp-gateway: {clean(_in_our_words(error))}", err=True)
         raise typer.Exit(error.code) from None
 
 

@@ -272,8 +272,8 @@ async def _close_on_drain(draining: asyncio.Event, sessions: Sessions) -> None:
 
 
 def _changed_tools(catalogue: Catalogue) -> int:
-    """How many tools are not as they were approved."""
-    return sum(len(server.judged.changes) for server in catalogue.servers.values() if server.is_enabled)
+    """Of how many tools something is to be approved."""
+    return sum(len(server.to_approve) for server in catalogue.servers.values() if server.is_enabled)
 
 
 def _show(metrics: Metrics, postgres: Postgres, hints: Hints, sessions: Sessions) -> None:

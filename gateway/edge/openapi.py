@@ -256,6 +256,7 @@ def _tool_lock(name: Json) -> Json:
         "/mcp/servers/{name}/digests": {
             "parameters": [name],
             "get": _operation("Digests of its tools, as a lock file has them", None, _RESULT, 404, method=digests),
+            "post": _operation("The same, once it was asked", None, _RESULT, 404, 409, method=digests),
         },
     }
 

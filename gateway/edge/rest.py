@@ -78,9 +78,9 @@ async def approve(gateway: Gateway, http: Http, principal: Principal, name: str)
 
 
 async def digests(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
-    """The digests of the tools that the server offers, as a lock file keeps them."""
+    """The digests of the tools that the server offers, as a lock file keeps them; with POST it is asked first."""
     http.accepts()
-    await manage(gateway, http, principal, "mcp.servers.digests", {"name": name})
+    await manage(gateway, http, principal, "mcp.servers.digests", {"name": name, "refresh": http.method == "POST"})
 
 
 async def manage(

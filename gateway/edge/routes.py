@@ -72,7 +72,7 @@ BELOW_SERVERS: dict[str, Route] = {
     "refresh": Route(rest.refresh, _POST),
     "changes": Route(rest.changes, _GET),
     "approve": Route(rest.approve, _POST),
-    "digests": Route(rest.digests, _GET),
+    "digests": Route(rest.digests, ("GET", "HEAD", "POST")),
 }
 """What stands below `/mcp/servers/{name}`."""
 

@@ -99,16 +99,17 @@ def _filtered(kind: str) -> Handler:
 
 def unreachable(servers: list[Server]) -> list[dict[str, Any]]:
     """Whose items are the last known ones: since when, and why."""
-    return [
-        {
-            "server": server.name,
-            "reason": server.reason,
-            "since": server.unreachable_since,
-            "discovered_at": server.discovered_at,
-        }
-        for server in servers
-        if server.state == "unreachable"
-    ]
+    return [last_known(server) for server in servers if server.state == "unreachable"]
+
+
+def last_known(server: Server) -> dict[str, Any]:
+    """Since when, and why, a server's items are the last known ones."""
+    return {
+        "server": server.name,
+        "reason": server.reason,
+        "since": server.unreachable_since,
+        "discovered_at": server.discovered_at,
+    }
 
 
 async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) -> Reply:

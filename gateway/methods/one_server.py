@@ -8,7 +8,6 @@ itself as a whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from gateway.errors import (
@@ -22,7 +21,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.methods.all_servers import UNREACHABLE_META, check_arguments, ping, unreachable
+from gateway.methods.all_servers import UNREACHABLE_META, check_arguments, last_known, ping, unreachable
 from gateway.methods.call import Call, Handler
 from gateway.methods.listed import check_listed
 from gateway.model.kinds import KINDS
@@ -164,7 +163,7 @@ def _listing(kind: str) -> Handler:
         except (UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError, OutcomeUnknown):
             if not server.offers.version or params.get("cursor"):
                 raise
-            meta = {UNREACHABLE_META: unreachable([replace(server, state="unreachable")])}
+            meta = {UNREACHABLE_META: [last_known(server)]}
             return {key: list(server.listed(kind)), "_meta": meta}
 
     return list_items

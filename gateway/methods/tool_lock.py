@@ -9,17 +9,18 @@ import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gateway.errors import ChangedSince, InvalidParams, UnknownServer
+from gateway.errors import ChangedSince, InvalidParams, NotAsked, UnknownServer
 from gateway.methods.call import Call, Handler, needs
 from gateway.model.definitions import definition, diff, digests, parts_that_differ
 from gateway.model.grants import believed
 from gateway.model.listing import read_limit
-from gateway.model.server import Server
+from gateway.model.server import NO_OFFERS, Server
 from gateway.model.server_fields import is_name
 from gateway.model.tool_lock import Approved, approve, first_approved
 
 _MANAGES = needs("operator", "see and approve what servers change")
 _PAGE, _MAX_PAGE = 100, 1000
+_REFRESH_SECONDS = 8.0
 _EFFECTS = {
     ("warn", "changed"): "served",
     ("warn", "new"): "served",
@@ -39,7 +40,7 @@ async def list_changes(call: Call, /, **params: Any) -> Mapping[str, Any]:
 
 async def _changes(call: Call, server: Server, limit: int, after: str | None) -> Mapping[str, Any]:
     """A page of what is to be approved of a server."""
-    names = sorted(_changed(server))
+    names = sorted(server.to_approve)
     rest = [each for each in names if after is None or each > after]
     page = rest[:limit]
     document = await asyncio.to_thread(_document, server, page)  # comparing long texts takes its time
@@ -58,9 +59,11 @@ async def approve_changes(call: Call, /, **params: Any) -> Mapping[str, Any]:
         raise InvalidParams("'digest' must be the text that stands in the changes.", "digest")
 
     def change(server: Server) -> Approved:
+        if not server.digest:
+            raise NotAsked(name)
         if digest is not None and digest != server.digest:
             raise ChangedSince(name)
-        found = _changed(server)
+        found = server.to_approve
         for each in tools or ():
             if each not in found:
                 raise InvalidParams(f"There is nothing to approve of the tool {each[:128]!r}.", "tools")
@@ -75,22 +78,29 @@ async def approve_changes(call: Call, /, **params: Any) -> Mapping[str, Any]:
 
 @_MANAGES
 async def list_digests(call: Call, /, **params: Any) -> Mapping[str, Any]:
-    """Show the digests of all that a server offers as tools, as a lock file keeps them; `tools` null: not yet asked."""
-    name = _name(params)
-    server = await call.find(lambda view: view.server(name))
+    """Show the digests of all that a server offers as tools, as a lock file keeps them; `tools` null: not yet asked.
+
+    With `refresh` the server is asked first, and `is_fresh` tells whether it answered.
+    """
+    name = _name(params, "refresh")
+    refresh = params.get("refresh", False)
+    if not isinstance(refresh, bool):
+        raise InvalidParams("'refresh' must be true or false.", "refresh")
+    server = await call.find(lambda view: view.enabled_server(name) if refresh else view.server(name))
+    is_fresh = False
+    if refresh:
+        is_answered = await call.gateway.discovery.discover(name, _REFRESH_SECONDS)
+        await call.gateway.sync.catch_up()
+        server = call.gateway.sync.catalogue.whole.server(name)
+        is_fresh = is_answered and (server.state, server.reason) == ("ready", None)
 
     def found() -> dict[str, dict[str, str]] | None:
-        if not server.offers.version:
+        if server.offers is NO_OFFERS:
             return None
         return {name: digests(tool) for name, tool in sorted(first_approved(server.offers.tools).items())}
 
     document = {"server": name, "state": server.state, "reason": server.reason, "discovered_at": server.discovered_at}
-    return document | {"tools": await asyncio.to_thread(found)}
-
-
-def _changed(server: Server) -> Collection[str]:
-    """The tools of which something is to be approved."""
-    return {*server.judged.changes, *server.judged.doubted}
+    return document | {"is_fresh": is_fresh, "tools": await asyncio.to_thread(found)}
 
 
 def _document(server: Server, names: Collection[str]) -> dict[str, Any]:
@@ -109,6 +119,7 @@ def _change(server: Server, offered: Mapping[str, Mapping[str, Any]], name: str)
     judged = server.judged
     what, after = judged.changes.get(name, "hints"), offered.get(name)
     before = after if what == "hints" else (server.approved.tools or {}).get(name)
+    found = diff(before, after)
     shown: dict[str, Any] = {
         "tool": name,
         "what": what,
@@ -116,10 +127,11 @@ def _change(server: Server, offered: Mapping[str, Mapping[str, Any]], name: str)
         "parts": [] if before is None or after is None else parts_that_differ(before, after),
         "before": None if before is None else definition(before),
         "after": None if after is None else definition(after),
-        "diff": diff(before, after),
+        "diff": "\n".join(found.lines),
+        "diff_is_whole": found.is_whole,
     }
     if (hints := judged.doubted.get(name)) is not None:
-        claimed = believed(after)
+        claimed = believed(next(tool for tool in judged.tools if tool["name"] == name))
         shown["doubted"] = {
             hint: {"claimed": claimed[hint], "believed": value}
             for hint, value in hints.items()

@@ -83,11 +83,16 @@ class Part:
         return Part(server, public, items, found, seen)
 
 
+def bare_part(server: Server) -> Part:
+    """What may be seen of a server, without tables."""
+    if server.is_enforced:
+        return Part(server, locals={"tools": frozenset(tool["name"] for tool in server.listed("tools"))})
+    return Part(server)
+
+
 def make_part(server: Server, keep: Callable[[Part], None], *, strict: bool) -> Iterator[None]:
     """Make a server's part, in steps of a few milliseconds, and hand it over at the end."""
-    part = Part(server)
-    if server.is_enforced:
-        part = Part(server, locals={"tools": frozenset(tool["name"] for tool in server.listed("tools"))})
+    part = bare_part(server)
     held = server.judged.held
     for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
         names, second = server.names.get(kind, {}), server.names.get(STRICT.get(kind, ""), {})

@@ -154,7 +154,8 @@ class Server:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.spec.name)
-        object.__setattr__(self, "judged", judge(self.spec.lock, self.offers.tools, self.approved))
+        judged = Judged(()) if self.offers is NO_OFFERS else judge(self.spec.lock, self.offers.tools, self.approved)
+        object.__setattr__(self, "judged", judged)
 
     @property
     def is_enabled(self) -> bool:
@@ -165,6 +166,11 @@ class Server:
     def is_enforced(self) -> bool:
         """Whether only what was approved of its tools is served."""
         return self.spec.lock == "enforce"
+
+    @property
+    def to_approve(self) -> frozenset[str]:
+        """The tools of which something is to be approved."""
+        return frozenset(self.judged.changes.keys() | self.judged.doubted.keys())
 
     def listed(self, kind: str) -> tuple[Mapping[str, Any], ...]:
         """What lists show of a kind, under its own names."""
@@ -187,7 +193,7 @@ class Server:
             "protocol_version": self.offers.version or None,
             "server_info": self.offers.server_info or None,
             "counts": {kind: len(self.listed(kind)) for kind in ("tools", "prompts", "resources", "templates")},
-            "changes": len(self.judged.changes.keys() | self.judged.doubted.keys()),
+            "changes": len(self.to_approve),
             "flags": len(self.flags),
         }
         if renamed := self._renamed():

@@ -22,7 +22,7 @@ from gateway.model.definitions import is_same
 from gateway.model.grants import believed
 
 LOCKS = ("warn", "enforce")
-_MAX_KNOWN = 20_000  # tools of one server whose hints are remembered: twice as many as a list may have
+_MAX_KNOWN = 20_000  # tools of one server whose hints are remembered, also of those that are gone
 _SAFE = {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
 """The value of each hint that lets more callers in."""
 
@@ -58,11 +58,10 @@ class Judged:
 
 def judge(lock: str | None, offered: tuple[Item, ...], approved: Approved) -> Judged:
     """Tell what is served of a server's tools."""
-    doubted = {tool["name"]: hints for tool in offered if (hints := _doubted(tool, approved.hints)) is not None}
     if lock is None:
-        return Judged(offered, doubted=doubted)
+        return Judged(offered, doubted=_doubted(offered, approved.hints))
     known = approved.tools or {}
-    listed: dict[str, Item] = {}
+    listed: dict[str, Item] = {}  # with the approved definition, whatever else a tool says of itself
     changes: dict[str, str] = {}
     for tool in offered:
         name = tool["name"]
@@ -71,15 +70,18 @@ def judge(lock: str | None, offered: tuple[Item, ...], approved: Approved) -> Ju
         if name not in known:
             changes[name] = "new"
             continue
+        listed[name] = known[name]
         if not is_same(tool, known[name]):
             changes[name] = "changed"
-        listed[name] = tool if tool == known[name] else known[name]
+        elif tool == known[name]:
+            listed[name] = tool  # one object less to keep
     names = {tool["name"] for tool in offered}
     changes |= {name: "gone" for name in known if name not in names}
     if lock == "warn":
-        return Judged(offered, changes=changes, doubted=doubted)
+        return Judged(offered, changes=changes, doubted=_doubted(offered, approved.hints))
     held = frozenset(name for name, what in changes.items() if what == "changed")
-    return Judged(tuple(listed.values()), held, changes, doubted)
+    tools = tuple(listed.values())
+    return Judged(tools, held, changes, _doubted(tools, approved.hints))
 
 
 def first_approved(offered: Iterable[Item]) -> dict[str, Item]:
@@ -91,15 +93,15 @@ def first_approved(offered: Iterable[Item]) -> dict[str, Item]:
 
 
 def seen(hints: Mapping[str, int], offered: Iterable[Item]) -> dict[str, int]:
-    """The hints to remember after a look at a server: those of new tools as they are, of others only what both say."""
+    """The hints to remember after a look at a server: those of new tools as they are, of others only what both say.
+
+    Nothing is forgotten to make room: a server could bring that about. A tool that finds no room is not believed.
+    """
     found = dict(hints)
-    names = set()
     for tool in offered:
         name, claims = tool["name"], _claims(tool)
-        found[name] = found.get(name, claims) & claims
-        names.add(name)
-    if len(found) > _MAX_KNOWN:
-        found = {name: bits for name, bits in found.items() if name in names}
+        if name in found or len(found) < _MAX_KNOWN:
+            found[name] = found.get(name, claims) & claims
     return found
 
 
@@ -121,10 +123,15 @@ def _claims(tool: Item) -> int:
     return sum(1 << bit for bit, (hint, safe) in enumerate(_SAFE.items()) if hints[hint] is safe)
 
 
-def _doubted(tool: Item, hints: Mapping[str, int]) -> dict[str, bool] | None:
-    """All hints of a tool as they are believed; None where it is believed."""
-    claims = _claims(tool)
-    trusted = hints.get(tool["name"], claims) & claims
-    if trusted == claims:
-        return None
-    return {hint: safe if trusted >> bit & 1 else not safe for bit, (hint, safe) in enumerate(_SAFE.items())}
+def _doubted(tools: Iterable[Item], hints: Mapping[str, int]) -> dict[str, dict[str, bool]]:
+    """All hints, as they are believed, of the tools that claim more."""
+    is_full = len(hints) >= _MAX_KNOWN
+    doubted: dict[str, dict[str, bool]] = {}
+    for tool in tools:
+        claims = _claims(tool)
+        trusted = hints.get(tool["name"], 0 if is_full else claims) & claims
+        if trusted != claims:
+            doubted[tool["name"]] = {
+                hint: safe if trusted >> bit & 1 else not safe for bit, (hint, safe) in enumerate(_SAFE.items())
+            }
+    return doubted

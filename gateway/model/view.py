@@ -24,7 +24,7 @@ from gateway.model.grants import Grants
 from gateway.model.kinds import KINDS
 from gateway.model.names import near, server_of_uri
 from gateway.model.normal_uri import normal_uri
-from gateway.model.parts import Part, Target
+from gateway.model.parts import Part, Target, bare_part
 from gateway.model.server import Server
 from gateway.model.uri_templates import UriTemplate
 
@@ -72,7 +72,7 @@ class View:
         if former is not None and former.server is server:
             return former
         if self.grants is None:
-            return self.catalogue.part(server) if server.is_enabled else Part(server)
+            return self.catalogue.part(server) if server.is_enabled else bare_part(server)
         return self.catalogue.part(server).narrowed(self.grants)
 
     @cached_property

@@ -92,7 +92,9 @@ class Metrics:
         self.streams = self._gauge("gateway_streams", "Event streams open now.", "livesum")
         self.servers = self._gauge("gateway_servers", "Registered servers.", "livemax")
         self.changed_tools = self._gauge(
-            "gateway_tools_changed", "Tools that are not as they were approved, of servers with a lock.", "livemax"
+            "gateway_tools_changed",
+            "Tools that changed under a lock, or claim more than is believed.",
+            "livemax",
         )
         self.revision = self._gauge("gateway_registry_revision", "Registry revision served, the oldest.", "livemin")
         self.read_at = self._gauge(

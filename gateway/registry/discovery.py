@@ -153,22 +153,34 @@ class Discovery:
                 log.exception("asking server %s failed", claim.spec.name)
                 await self._failed(claim, f"The gateway could not take its answer ({type(error).__name__}).")
             else:
-                pause = self._every_seconds * random.uniform(0.9, 1.1)  # noqa: S311
-                name = claim.spec.name
-                known = self._sync.catalogue.servers.get(name)
-
-                async def look(offers: Offers) -> Sequence[Flag]:
-                    return await self._look(name, offers)
-
-                if await self._servers.record_offers(claim, offers, self._rules, pause, look):
-                    count = len(offers.tools)
-                    log.info("server %s offers %d tool%s", name, count, "" if count == 1 else "s")
-                    await self._sync.announce()
-                    _warn(known, self._sync.catalogue.servers.get(name))
+                await self._record(claim, offers)
         except StoreUnavailable:
             log.warning("what server %s offers could not be stored; its claim runs out", claim.spec.name)
         except Exception:
             log.exception("discovery of server %s failed", claim.spec.name)
+
+    async def _record(self, claim: Claim, offers: Offers) -> None:
+        """Store what a server offers; what can't be stored is as good as no answer. Raises StoreUnavailable."""
+        pause = self._every_seconds * random.uniform(0.9, 1.1)  # noqa: S311
+        name = claim.spec.name
+        known = self._sync.catalogue.servers.get(name)
+
+        async def look(offers: Offers) -> Sequence[Flag]:
+            return await self._look(name, offers)
+
+        try:
+            is_news = await self._servers.record_offers(claim, offers, self._rules, pause, look)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            log.exception("what server %s offers can't be stored", name)
+            await self._failed(claim, f"The gateway can't store what it offers ({type(error).__name__}).")
+            return
+        if is_news:
+            count = len(offers.tools)
+            log.info("server %s offers %d tool%s", name, count, "" if count == 1 else "s")
+            await self._sync.announce()
+            _warn(known, self._sync.catalogue.servers.get(name))
 
     async def _look(self, name: str, offers: Offers) -> Sequence[Flag]:
         """What is suspicious in a server's offers, found a few milliseconds at a time."""
@@ -222,13 +234,20 @@ async def ask(pool: Pool, spec: ServerSpec) -> Offers:
         for kind in KINDS.values():
             if kind.capability in capabilities:
                 lists[kind.name] = await _items(probe, spec.name, kind.method, kind.key, kind.identity)
-        return Offers(
+        offers = Offers(
             version=probe.handshake.version,
             capabilities=capabilities,
             server_info=probe.handshake.server_info,
             instructions=probe.handshake.instructions,
             **lists,
         )
+    try:
+        offers.to_bytes()
+    except TypeError:  # orjson writes 254 levels, and reads more
+        raise UpstreamProtocolError(
+            spec.name, f"Server {spec.name!r} lists something that is nested too deeply."
+        ) from None
+    return offers
 
 
 async def _items(probe: Probe, server: str, method: str, key: str, identity: str) -> tuple[Mapping[str, Any], ...]:

@@ -137,7 +137,8 @@ class ServerTable:
         """
         async with self._postgres.transaction() as connection:
             revision = await _bump(connection)
-            row = await (await connection.execute("SELECT * FROM servers WHERE name = %s", (name,))).fetchone()
+            cursor = await connection.execute("SELECT * FROM servers WHERE name = %s FOR UPDATE", (name,))
+            row = await cursor.fetchone()
             stored = None if row is None else self._spec(row)
             if stored is not None and stored.sealed_away:
                 raise ServerSealed(name)
@@ -212,7 +213,7 @@ class ServerTable:
                 raise UnknownServer(name)
             server = self._server(row)
             approved = change(server)
-            if approved == server.approved:
+            if columns(approved) == columns(server.approved):
                 await connection.rollback()
                 return
             await connection.execute(
@@ -406,7 +407,8 @@ class ServerTable:
             values |= {"headers": {}, "env": {}, "sealed_away": True}
         known = {name: value for name, value in values.items() if name in _SPEC_FIELDS}
         known["limits"] = _limits(known.get("limits"))
-        known["lock"] = known["lock"] if known.get("lock") in LOCKS else None
+        if known.get("lock") not in (None, *LOCKS):
+            known["lock"] = "enforce"  # a word of a newer version: the strictest that we know
         return ServerSpec(**known | {name: tuple(known.get(name, ())) for name in ("tags", "args")})
 
     def _readable(self, row: Mapping[str, Any]) -> Server | None:

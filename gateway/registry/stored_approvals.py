@@ -62,7 +62,7 @@ def for_audit(before: Approved, after: Approved) -> tuple[dict[str, Any], dict[s
     """What the audit keeps of two states: the definitions' digests and the hints of the tools where they differ."""
     changed: set[str] = set()
     for old, new in ((before.tools or {}, after.tools or {}), (before.hints, after.hints)):
-        changed |= {name for name in {*old, *new} if old.get(name) != new.get(name)}
+        changed |= {name for name in {*old, *new} if orjson.dumps(old.get(name)) != orjson.dumps(new.get(name))}
 
     def shown(approved: Approved) -> dict[str, Any]:
         tools = approved.tools or {}

@@ -80,5 +80,22 @@ def test_files_that_can_not_be_read_or_written_are_named(tmp_path: Path) -> None
         read(tmp_path / "binary")
     with pytest.raises(Unreadable, match="can't be written"):
         write(tmp_path / "nowhere" / "tools.lock", {})
-    with pytest.raises(Unreadable, match="can't be written"):
-        write(tmp_path, {})
+    for folder in (tmp_path, Path("/"), tmp_path / ".."):
+        with pytest.raises(Unreadable, match="can't be written"):
+            write(folder, {})
+
+
+def test_a_link_is_followed_and_the_files_mode_kept(tmp_path: Path) -> None:
+    file, link = tmp_path / "tools.lock", tmp_path / "link.lock"
+    write(file, {})
+    file.chmod(0o600)
+    link.symlink_to(file)
+    write(link, SERVERS)
+    assert link.is_symlink()
+    assert (read(file), file.stat().st_mode & 0o777) == (SERVERS, 0o600)
+
+
+def test_a_byte_order_mark_is_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "tools.lock"
+    file.write_text("\ufeff" + WHOLE, encoding="utf-8")
+    assert read(file) == SERVERS

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.methods.services import Gateway
 from gateway.protocol.messages import Notification
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client
@@ -17,6 +18,10 @@ from tests.waiting import until
 pytestmark = pytest.mark.anyio
 
 CHANGES = "/mcp/servers/demo/changes"
+
+
+def inside_app(client: Client) -> Gateway:
+    return inside(client.app)  # type: ignore[arg-type]
 
 
 async def register(client: Client, server: MemoryServer, **fields: Any) -> Any:
@@ -146,7 +151,7 @@ async def test_a_tool_that_vanished_vanishes_and_comes_back_as_it_was_approved(
     assert (await client.ask("POST", "/mcp/tools/call", value={"name": "demo__echo"}))[0] == 200
 
 
-async def test_a_lock_that_is_set_later_takes_what_is_offered_then(client: Client, demo: MemoryServer) -> None:
+async def test_a_lock_that_is_set_later_takes_what_was_seen_last(client: Client, demo: MemoryServer) -> None:
     await register(client, demo)
     demo.told["echo"] = {"description": "changed unseen"}
     status, _, stored = await client.ask("PATCH", "/mcp/servers/demo", value={"lock": "enforce"})
@@ -162,10 +167,15 @@ async def test_a_lock_that_is_set_later_takes_what_is_offered_then(client: Clien
     assert (await tools(client))["demo__echo"]["description"] == "changed unseen"
 
 
-async def test_another_address_or_key_of_the_server_leaves_its_lock(
+async def test_another_key_or_address_of_the_server_leaves_its_lock(
     client: Client, demo: MemoryServer, servers: Servers
 ) -> None:
     await register(client, demo, lock="enforce")
+    demo.told["echo"] = {"description": "new"}
+    status, _, stored = await client.ask("PATCH", "/mcp/servers/demo", value={"headers": {"X-Key": "other"}})
+    assert (status, stored["changes"]) == (200, 1)
+    assert (await tools(client))["demo__echo"]["description"] == "old"
+    demo.told["echo"] = {"description": "old"}
     servers["other"] = MemoryServer(told={"echo": {"description": "of the other"}})
     status, _, stored = await client.ask("PATCH", "/mcp/servers/demo", value={"url": "http://other.test/mcp"})
     assert (status, stored["changes"], stored["counts"]["tools"]) == (200, 1, 1)
@@ -232,7 +242,7 @@ async def test_a_hint_of_a_server_that_was_stored_before_hints_were_watched(clie
     """The columns are new: what stands in the lists then was seen."""
     await register(client, demo)
     reader = await user(client, allow=[{"annotations": {"readOnlyHint": True}}])
-    async with inside(client.app).postgres.transaction() as connection:  # type: ignore[arg-type]
+    async with inside_app(client).postgres.transaction() as connection:
         await connection.execute("UPDATE servers SET hints = NULL, flags = NULL, approved = NULL")
     await change(client, demo, echo={"annotations": {"readOnlyHint": True}})
     assert await tools(reader) == {}
@@ -327,3 +337,84 @@ async def test_digests_are_those_of_what_is_offered(client: Client, demo: Memory
     _, _, after = await client.ask("GET", "/mcp/servers/demo/digests")
     assert before["tools"]["echo"]["inputSchema"] == after["tools"]["echo"]["inputSchema"]
     assert before["tools"]["echo"]["description"] != after["tools"]["echo"]["description"]
+
+
+async def test_nothing_can_be_approved_of_a_server_that_was_not_asked_yet(client: Client, demo: MemoryServer) -> None:
+    """Another address: what the old one offered says nothing, and nothing is gone."""
+    await register(client, demo, lock="enforce")
+    await client.ask("PATCH", "/mcp/servers/demo", value={"url": "http://nobody.test/mcp"})
+    _, _, seen = await client.ask("GET", CHANGES)
+    assert (seen["total"], seen["digest"]) == (0, "")
+    for body in (None, {"digest": ""}, {"tools": ["echo"]}):
+        status, _, problem = await client.ask("POST", "/mcp/servers/demo/approve", value=body)
+        assert (status, problem["title"]) == (409, "Not asked yet")
+    await client.ask("PATCH", "/mcp/servers/demo", value={"url": "http://demo.test/mcp"})
+    assert (await client.ask("POST", "/mcp/tools/call", value={"name": "demo__echo"}))[0] == 200
+
+
+async def test_a_change_that_is_none_for_python_can_be_approved(client: Client, demo: MemoryServer) -> None:
+    demo.schemas["echo"] = {"type": "object", "default": 1}
+    await register(client, demo, lock="enforce")
+    demo.schemas["echo"] = {"type": "object", "default": True}
+    assert (await change(client, demo))["changes"] == 1
+    assert (await tools(client))["demo__echo"]["inputSchema"]["default"] is not True
+    assert (await client.ask("POST", "/mcp/servers/demo/approve"))[2]["total"] == 0
+    assert (await tools(client))["demo__echo"]["inputSchema"]["default"] is True
+
+
+async def test_lists_that_can_not_be_stored_are_a_reason_and_not_passed_over(
+    client: Client, demo: MemoryServer
+) -> None:
+    """orjson reads deeper than it writes; such a server must not stay `ready` with its old lists."""
+    await register(client, demo, lock="enforce")
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    demo.schemas["echo"] = {"type": "object", "properties": deep}
+    stored = await change(client, demo)
+    assert (stored["state"], "nested too deeply" in stored["reason"]) == ("unreachable", True)
+
+
+async def test_what_fails_while_it_is_stored_is_a_reason(
+    client: Client, demo: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register(client, demo)
+
+    async def fail(*_: Any) -> Any:
+        raise ValueError("no")
+
+    monkeypatch.setattr(inside_app(client).discovery, "_look", fail)
+    stored = await change(client, demo, echo={"description": "new"})
+    assert (stored["state"], "ValueError" in stored["reason"]) == ("unreachable", True)
+
+
+async def test_digests_after_a_look_say_whether_it_was_answered(client: Client, demo: MemoryServer) -> None:
+    await register(client, demo)
+    demo.told["echo"] = {"description": "new"}
+    _, _, before = await client.ask("GET", "/mcp/servers/demo/digests")
+    _, _, fresh = await client.ask("POST", "/mcp/servers/demo/digests")
+    assert (before["is_fresh"], fresh["is_fresh"]) == (False, True)
+    assert before["tools"] != fresh["tools"]
+    demo.down = "nobody there"
+    _, _, stale = await client.ask("POST", "/mcp/servers/demo/digests")
+    assert (stale["is_fresh"], stale["state"], stale["tools"]) == (False, "unreachable", fresh["tools"])
+
+
+async def test_a_withheld_tool_of_a_disabled_server_is_as_one_that_is_not_there(
+    client: Client, demo: MemoryServer
+) -> None:
+    await register(client, demo, lock="enforce")
+    demo.tools["extra"] = demo.tools["echo"]
+    await change(client, demo)
+    await client.ask("PATCH", "/mcp/servers/demo", value={"enabled": False})
+    for name, status in (("demo__echo", 409), ("demo__extra", 404), ("demo__zzz", 404)):
+        assert (await client.ask("POST", "/mcp/tools/call", value={"name": name}))[0] == status
+
+
+async def test_a_lock_of_a_newer_version_is_enforced(client: Client, demo: MemoryServer) -> None:
+    await register(client, demo, lock="enforce")
+    async with inside_app(client).postgres.transaction() as connection:
+        await connection.execute("""UPDATE servers SET spec = convert_to(
+            replace(convert_from(spec, 'UTF8'), '"lock":"enforce"', '"lock":"sandbox"'), 'UTF8')""")
+    assert (await change(client, demo, echo={"description": "new"}))["lock"] == "enforce"
+    assert (await client.ask("POST", "/mcp/tools/call", value={"name": "demo__echo"}))[0] == 409

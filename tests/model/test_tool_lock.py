@@ -77,9 +77,11 @@ def test_a_hint_that_became_safer_is_not_believed_until_approved(hint: dict[str,
     approved = Approved(first_approved([before]) if lock else None, hints)
     offered = (after,)
     name, value = next(iter(hint.items()))
-    if lock != "enforce":  # there the approved definition is listed, which claims nothing
-        believed = judge(lock, offered, approved).doubted["t"]
-        assert believed[name] is not value
+    judged = judge(lock, offered, approved)
+    if lock == "enforce":  # the approved definition is listed, which claims nothing
+        assert judged.tools == (before,)
+    else:
+        assert judged.doubted["t"][name] is not value
     assert "t" not in judge(lock, offered, approve(lock, offered, approved, {"t"})).doubted
 
 
@@ -99,6 +101,30 @@ def test_a_tool_that_went_away_comes_back_as_it_is_remembered() -> None:
     assert "t" in judge(None, (tool("t", readOnlyHint=True),), Approved(None, hints)).doubted
 
 
-def test_only_so_many_tools_are_remembered() -> None:
-    hints = seen({str(number): 0 for number in range(20_000)}, [tool("now")])
-    assert hints == {"now": 0}
+def test_no_list_makes_room_for_a_hint_that_became_safer() -> None:
+    """What is remembered has a bound, and nothing is forgotten: a tool that finds no room is not believed."""
+    hints = seen({"t": 0}, [tool(str(number)) for number in range(20_000)])
+    assert len(hints) == 20_000
+    safer = tool("t", readOnlyHint=True)
+    assert "t" in judge(None, (safer,), Approved(None, seen(hints, [safer]))).doubted
+    late = tool("late", readOnlyHint=True)
+    hints = seen(hints, [late])
+    assert judge(None, (late,), Approved(None, hints)).doubted["late"]["readOnlyHint"] is False
+    assert not judge(None, (late,), approve(None, (late,), Approved(None, hints), {"late"})).doubted
+
+
+def test_a_change_that_is_none_for_python_is_held() -> None:
+    before, after = ({**tool("t"), "inputSchema": {"default": value}} for value in (1, True))
+    judged = judge("enforce", (after,), Approved(first_approved([before])))
+    assert judged.tools[0]["inputSchema"]["default"] is not True
+    assert judged.held == {"t"}
+
+
+def test_a_hint_that_is_approved_by_a_lock_alone_is_not_believed() -> None:
+    """The lock took the definition; of what is listed, not of what is offered, the hints are asked for."""
+    unsafe, safe = tool("t"), tool("t", readOnlyHint=True)
+    hints = seen(seen({}, [unsafe]), [safe])
+    locked = Approved(first_approved([safe]), seen(hints, [unsafe]))
+    judged = judge("enforce", (unsafe,), locked)
+    assert judged.tools == (safe,)
+    assert judged.doubted["t"]["readOnlyHint"] is False
