@@ -55,7 +55,13 @@ def addresses() -> str:
                 needed.setdefault(role, []).append(method.upper())
         return "".join(f"; {', '.join(methods)}: {role}" for role, methods in needed.items())
 
-    doors = {Door.OPEN: "anybody", Door.READY: "anybody", Door.METRICS: "GATEWAY_METRICS", Door.KEY: "a key"}
+    doors = {
+        Door.OPEN: "anybody",
+        Door.READY: "anybody",
+        Door.METRICS: "GATEWAY_METRICS",
+        Door.KEY: "a key",
+        Door.SIGN_IN: "the page",
+    }
 
     def row(path: str, route: Route) -> tuple[str, ...]:
         handler: Any = route.handler

@@ -234,6 +234,7 @@ class Settings:
     metrics_tools: bool = _setting(
         False, "GATEWAY_METRICS_TOOLS", read=_flag, doc="true counts calls by tool as well, which makes many figures"
     )
+    page: bool = _setting(True, "GATEWAY_PAGE", read=_flag, doc="false switches the page for browsers off")
     unlisted: str = _setting(
         "refuse",
         "GATEWAY_UNLISTED",

@@ -24,7 +24,7 @@ from gateway.registry import sync as sync_module
 from gateway.sessions import get_stream
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client
-from tests.fix_gateway import Open, Servers
+from tests.fix_gateway import KEY, Open, Servers
 from tests.talk import BOTH, STREAM, ask, handshake, inside, next_message, request
 from tests.waiting import until
 
@@ -148,6 +148,8 @@ PLAIN: dict[str, list[tuple[str, str, Any]]] = {
     ],
     "/audit": [(method, f"?{name}={{x}}", None) for method in ("GET", "HEAD") for name in ("server", "principal")],
     "/whoami": [("GET", "", None), ("HEAD", "", None)],
+    "/page/session": [("GET", "", None), ("HEAD", "", None), ("POST", "", {"key": "{x}"}), ("DELETE", "", None)],
+    "/page/events": [],  # walked by itself
     "/openapi.json": [("GET", "", None), ("HEAD", "", None)],
     "/readyz": [("GET", "", None), ("HEAD", "", None)],
     "/metrics": [("GET", "", None), ("HEAD", "", None)],
@@ -352,7 +354,9 @@ def test_every_address_is_walked() -> None:
     assert BELOW_KEYS.keys() == ONE_KEY.keys()
     for routes, asked in ((PATHS, PLAIN), (BELOW_SERVERS, ONE_SERVER), (BELOW_KEYS, ONE_KEY)):
         for path, questions in asked.items():
-            assert path == "/sse" or {method for method, _, _ in questions} == set(routes[path].methods or ()), path
+            assert path in ("/sse", "/page/events") or {method for method, _, _ in questions} == set(
+                routes[path].methods or ()
+            ), path
 
 
 async def test_rest(agent: Client, servers: Servers) -> None:
@@ -380,6 +384,34 @@ async def test_rest(agent: Client, servers: Servers) -> None:
             assert HIDDEN not in without_echo(text.replace(f"local/{HIDDEN}", ""), asked).lower(), f"{label}: {text}"
             if method == "GET" and path in ("/mcp/servers", "/mcp/tools", "/mcp/prompts", "/v1/mcp/registry.json"):
                 assert "shown" in text or "half" in text, label
+
+
+async def test_the_page_is_fed_with_what_may_be_seen(agent: Client, servers: Servers) -> None:
+    admin = Client(agent.app, KEY)
+    async with agent.open("GET", "/page/events", headers=STREAM) as stream:
+        told = [await stream.event(), await stream.event()]
+        assert [each.name if each else "" for each in told] == ["hello", "servers"]
+        text = "".join(each.data.decode() for each in told if each)
+        assert HIDDEN not in text
+        assert {each["name"] for each in json.loads(told[1].data if told[1] else b"")["servers"]} >= {"half", "whole"}
+        await admin.ask("POST", "/mcp/tools/call", value={"name": "half__hidden_zzz"})
+        await admin.ask("PATCH", "/mcp/servers/hidden", value={"title": "other"})
+        servers["half"].tools["hidden_new"] = _fine
+        await admin.ask("POST", "/mcp/servers/half/refresh")
+        await agent.ask("POST", "/mcp/tools/call", value={"name": "half__shown_abc"})
+        event = await stream.event()  # the first that it hears is its own call
+        assert event is not None
+        assert event.name == "calls"
+        assert {row["tool"] for row in json.loads(event.data)["rows"]} == {"shown_abc"}
+        servers["half"].tools["shown_new"] = _fine
+        await admin.ask("POST", "/mcp/servers/half/refresh")
+        names = set()
+        while "changed" not in names:
+            event = await stream.event()
+            assert event is not None
+            assert HIDDEN not in event.data.decode()
+            names.add(event.name)
+        assert not names & {"figures", "workers"}
 
 
 # --- what is said without being asked ---------------------------------------------------------------------------------

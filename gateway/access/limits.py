@@ -79,6 +79,11 @@ class Admission:
             if not self._streams[who]:
                 del self._streams[who]
 
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return self._streams.total()
+
     def end(self, who: str, reason: KeyEnd) -> None:
         """Cut all that a principal has under way."""
         for guard in [*self._requests.get(who, ()), *self._reads.get(who, ())]:

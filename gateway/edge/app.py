@@ -20,6 +20,8 @@ from gateway.access.limits import key_ended
 from gateway.edge import health, registry_documents, welcome
 from gateway.edge.assembly import open_gateway
 from gateway.edge.doors import Doors
+from gateway.edge.page import files
+from gateway.edge.page.sign_in import page_principal
 from gateway.edge.request import Http, Protocol, Surroundings
 from gateway.edge.response import log_refusal, send_empty, send_failure, send_problem
 from gateway.edge.routes import PATHS, Door, Route, match
@@ -184,7 +186,12 @@ class Application:
         if route.protocol is Protocol.REGISTRY and http.method == "OPTIONS":
             await send_empty(http, 204, registry_documents.CORS)
             return
+        if route.door is Door.SIGN_IN:
+            await route.handler(gateway, http)
+            return
         principal = gateway.authenticator.known(headers, http.query)
+        if principal is None and b"cookie" in values and b"authorization" not in values:
+            principal = await page_principal(gateway, http)
         if principal is None:
             principal = await gateway.authenticator.identify(headers, http.query)
         if route.methods is not None and http.method not in route.methods:
@@ -210,7 +217,7 @@ class Application:
         """
         door = Door.KEY if route is None else route.door
         is_taken = route is None or route.methods is None or http.method in route.methods
-        if route is not None and not is_taken and door in (Door.OPEN, Door.METRICS):
+        if route is not None and not is_taken and door in (Door.OPEN, Door.METRICS, Door.SIGN_IN):
             raise MethodNotAllowed(http.method, route.methods or ())
         if route is not None and door is Door.OPEN:
             await route.handler(http, self._settings)
@@ -226,7 +233,10 @@ class Application:
         if http.path.startswith("/.well-known/"):
             raise NotFound("There is nothing here: this gateway takes a key, not OAuth.")
         if http.path == "/" and "text/html" in http.accepted() and http.method in ("GET", "HEAD"):
-            await welcome.page(http, self._settings)
+            if self._settings.page and self._settings.enabled:
+                await files.index(http, self._settings)
+            else:
+                await welcome.page(http, self._settings)
             return
         if not self._settings.enabled:
             raise GatewayDisabled
@@ -249,9 +259,10 @@ class Application:
     def _check_names(self, http: Http) -> None:
         """Refuse other hosts, and pages of other origins. The registry's documents are for every page (CORS)."""
         host, origin = http.headers.raw_value(b"host"), http.headers.raw_value(b"origin")
-        self._doors.check_host(None if host is None else host.decode("latin-1"))
+        named = None if host is None else host.decode("latin-1")
+        self._doors.check_host(named)
         if http.protocol is not Protocol.REGISTRY:
-            self._doors.check_origin(None if origin is None else origin.decode("latin-1"))
+            self._doors.check_origin(None if origin is None else origin.decode("latin-1"), named)
             if len(self._let_in) < _LET_IN:
                 self._let_in.add((host, origin))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from gateway import version
 from gateway.access.audit import Audit
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_table import KeyTable
@@ -17,6 +18,7 @@ from gateway.access.limits import Admission, KeyEnd
 from gateway.access.rates import Rates
 from gateway.access.references import References
 from gateway.errors import InvalidParams, SettingsError
+from gateway.machine.memory import memory_of_process
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
 from gateway.methods.services import Gateway
@@ -32,15 +34,18 @@ from gateway.model.session_ids import SessionIds
 from gateway.net.dialer import Dialer, Resolve, Vetting
 from gateway.observability.call_log import CallLog
 from gateway.observability.metrics import Metrics
+from gateway.observability.ring import Ring
 from gateway.registry.discovery import Discovery
 from gateway.registry.servers import NameRules, ServerTable
 from gateway.registry.sync import Sync
 from gateway.sessions.ended import EndedSessions
 from gateway.sessions.links import Links
+from gateway.sessions.page_sessions import PageSessions
 from gateway.sessions.record import Records
 from gateway.sessions.sessions import Sessions
 from gateway.settings import Settings
 from gateway.stores.event_log import EventLog, Retention
+from gateway.stores.figures import Figures
 from gateway.stores.hints import Hints
 from gateway.stores.inbox import Inbox
 from gateway.stores.postgres import Postgres
@@ -82,7 +87,8 @@ async def open_gateway(
     except InvalidParams as error:
         raise SettingsError(f"GATEWAY_DEFAULT_LIMITS: {error.detail}") from None
     worker = worker or str(os.getpid())
-    metrics = Metrics(settings.replica_name, by_tool=settings.metrics_tools)
+    ring = Ring()
+    metrics = Metrics(settings.replica_name, by_tool=settings.metrics_tools, ring=ring)
     postgres = Postgres(settings.database_url)
     hints = Hints(settings.redis_url)
     redis: Redis | None = None
@@ -159,7 +165,13 @@ async def open_gateway(
             changed=key_changed,
         )
         rates = Rates(redis, own_name)
-        ended = EndedSessions(postgres, lambda: sessions.keys(), lambda key: sessions.drop(key))
+
+        def drop(key: str) -> None:
+            sessions.drop(key)
+            page_sessions.drop(key)
+
+        ended = EndedSessions(postgres, lambda: [*sessions.keys(), *page_sessions.keys()], drop)
+        page_sessions = PageSessions(keyring, authenticator, ended)
         sessions = Sessions(
             ids=SessionIds(keyring, settings.session_seconds),
             records=Records(redis),
@@ -174,6 +186,24 @@ async def open_gateway(
             max_sessions=settings.max_sessions,
             dropped=metrics.dropped.inc,
             errand_stopped=relay.stopped,
+        )
+
+        figures = Figures(
+            redis,
+            own_name,
+            ring,
+            lambda: {
+                "replica": settings.replica_name,
+                "worker": worker,
+                "revision": sync.catalogue.revision,
+                "lag": None if sync.lag is None else round(sync.lag, 2),
+                "memory": memory_of_process(),
+                "sessions": len(sessions),
+                "streams": admission.streams,
+                "in_flight": metrics.in_flight,
+                "degraded": sync.degraded,
+                "version": version.VERSION,
+            },
         )
 
         def lists_changed(server: str, method: str) -> None:
@@ -210,6 +240,7 @@ async def open_gateway(
             asyncio.create_task(keep("limits", rates.run)),
             asyncio.create_task(keep("audit", audit.run)),
             asyncio.create_task(keep("ended sessions", ended.run)),
+            asyncio.create_task(keep("figures", figures.run)),
             asyncio.create_task(keep("heartbeat", lambda: redis.keep_beating(*relay.holders))),
             asyncio.create_task(keep("event log", event_log.write)),
             asyncio.create_task(keep("streams", streams.run)),
@@ -235,6 +266,8 @@ async def open_gateway(
                 cursors=Cursors(keyring),
                 identity=identity,
                 sessions=sessions,
+                page_sessions=page_sessions,
+                figures=figures,
                 event_log=event_log,
                 inbox=inbox,
                 authenticator=authenticator,

@@ -44,9 +44,11 @@ class Doors:
                 "or set GATEWAY_PUBLIC_URL."
             )
 
-    def check_origin(self, origin: str | None) -> None:
-        """Refuse pages of other origins. Raises Forbidden."""
+    def check_origin(self, origin: str | None, host: str | None = None) -> None:
+        """Refuse pages of other origins than the vetted Host's own. Raises Forbidden."""
         if origin is None or origin.lower().rstrip("/") in self.origins:
+            return
+        if host is not None and self.hosts is not None and origin.lower() in _origins_of(host):
             return
         try:
             name = urlsplit(origin).hostname
@@ -54,6 +56,10 @@ class Doors:
             name = None
         if (name or "").lower() not in _LOOPBACK:
             raise Forbidden(f"Pages of {origin[:100]!r} are not let in; add it to GATEWAY_ALLOWED_ORIGINS.")
+
+
+def _origins_of(host: str) -> tuple[str, str]:
+    return f"https://{host}".lower(), f"http://{host}".lower()
 
 
 def _name(host: str) -> str:

@@ -25,7 +25,7 @@ _TOGETHER_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _List:
+class ListShown:
     """A list as somebody asks for it; each thing is encoded once per view for all that ask for the same."""
 
     kind: str
@@ -59,7 +59,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
     """
     how = http.list_as()
     query = ListQuery.from_query_string(http.query, gateway.cursors, is_stream=how is not ListAs.DOCUMENT)
-    shown = _List(kind, query, gateway.cursors)
+    shown = ListShown(kind, query, gateway.cursors)
     if how is ListAs.DOCUMENT:
         body = shown.document(gateway.sync.catalogue.view(principal.grants))
         await send_bytes(http, 200, body, headers=[(b"cache-control", b"no-cache")])

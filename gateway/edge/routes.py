@@ -8,6 +8,7 @@ from enum import Enum
 from functools import partial
 
 from gateway.edge import health, http_sse, keys, lists, mcp, no_oauth, openapi, registry_documents, rest, rpc, welcome
+from gateway.edge.page import events, files, sign_in
 from gateway.edge.request import Protocol
 
 Handler = Callable[..., Awaitable[None]]
@@ -19,6 +20,7 @@ class Door(Enum):
     OPEN = "anybody, whether or not the stores answer: handler(http, settings)"
     READY = "anybody: whether this worker may get requests"
     METRICS = "whoever may read the figures (GATEWAY_METRICS), by any Host: handler(gateway, http)"
+    SIGN_IN = "anybody who may sign in to the page: handler(gateway, http)"
     KEY = "whoever has a key: handler(gateway, http, principal, *the path's parameters)"
 
 
@@ -36,6 +38,7 @@ _GET, _POST = ("GET", "HEAD"), ("POST",)
 _MCP = Route(mcp.serve, ("POST", "GET", "DELETE"), Protocol.JSON_RPC)
 _REGISTRY = Route(registry_documents.serve, ("GET", "HEAD", "OPTIONS"), Protocol.REGISTRY)
 _NO_OAUTH = Route(no_oauth.serve, None, door=Door.OPEN)
+_STATIC = Route(files.serve, _GET, door=Door.OPEN)
 _QUIET = Route(welcome.quiet, _GET, door=Door.OPEN)
 
 PATHS: dict[str, Route] = {
@@ -55,6 +58,8 @@ PATHS: dict[str, Route] = {
     "/keys": Route(keys.keys, ("GET", "HEAD", "POST", "DELETE")),
     "/whoami": Route(keys.whoami, _GET),
     "/audit": Route(keys.audit, _GET),
+    "/page/session": Route(sign_in.session, ("GET", "HEAD", "POST", "DELETE"), door=Door.SIGN_IN),
+    "/page/events": Route(events.serve, _GET),
     "/openapi.json": Route(openapi.serve, _GET),
     "/healthz": Route(health.healthz, _GET, door=Door.OPEN),
     "/readyz": Route(health.readyz, _GET, door=Door.READY),
@@ -92,6 +97,8 @@ def match(path: str) -> tuple[Route | None, tuple[str, ...]]:
         if path.startswith(prefix):
             name, _, rest_of_path = path[len(prefix) :].partition("/")
             return routes.get(rest_of_path) if name else None, (name,)
+    if path.startswith("/page/"):
+        return _STATIC, ()
     if path.startswith("/v0.1/servers/"):
         return _REGISTRY, ()
     return None, ()

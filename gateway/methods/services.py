@@ -19,9 +19,11 @@ from gateway.observability.metrics import Metrics
 from gateway.registry.discovery import Discovery
 from gateway.registry.servers import ServerTable
 from gateway.registry.sync import Sync
+from gateway.sessions.page_sessions import PageSessions
 from gateway.sessions.sessions import Sessions
 from gateway.settings import Settings
 from gateway.stores.event_log import EventLog
+from gateway.stores.figures import Figures
 from gateway.stores.hints import Hints
 from gateway.stores.inbox import Inbox
 from gateway.stores.postgres import Postgres
@@ -48,6 +50,8 @@ class Gateway:
     identity: str
     """What this gateway calls itself in `Via`, so that it knows a request that comes back to it."""
     sessions: Sessions
+    page_sessions: PageSessions
+    figures: Figures
     event_log: EventLog
     inbox: Inbox
     authenticator: Authenticator

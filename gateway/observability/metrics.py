@@ -14,8 +14,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+from gateway.observability.ring import BOUNDS, Ring
+
 _MAX_UNSETTLED = 2000  # calls
+_WELL = frozenset({"ok", "tool_error", "cancelled"})
+"""Outcomes that are no failure of the way."""
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -25,11 +28,11 @@ class _Times:
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.counts = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
-        self.counts[bisect_left(_BUCKETS, seconds)] += 1
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
 
@@ -40,8 +43,9 @@ class Metrics:
     lock, and a place in a file where there are several workers.
     """
 
-    def __init__(self, replica: str, *, by_tool: bool = False) -> None:
-        """With `by_tool` calls are counted by the tool's public name as well."""
+    def __init__(self, replica: str, *, by_tool: bool = False, ring: Ring | None = None) -> None:
+        """With `by_tool` calls are counted by the tool's public name as well; `ring` counts what servers were sent."""
+        self._ring = ring or Ring()
         self._registry = CollectorRegistry()
         self._replica = replica
         self._calls = Counter(
@@ -130,6 +134,7 @@ class Metrics:
                 self._waited[method].add(waited)
             if server is not None:
                 self._of_servers[server, outcome] += 1
+                self._ring.add(server, seconds, is_error=outcome not in _WELL)
                 if tool is not None and self._by_tool:
                     self._of_tools[server, tool, outcome] += 1
         for counts, counter in (
@@ -151,7 +156,7 @@ class Metrics:
         return gauge.labels(self._replica)
 
     def _histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, ("replica", "method"), buckets=_BUCKETS, registry=self._registry)
+        return Histogram(name, text, ("replica", "method"), buckets=BOUNDS, registry=self._registry)
 
     def breaker(self, server: str, *, is_open: bool) -> None:
         """Show whether a server's circuit breaker lets nothing through."""

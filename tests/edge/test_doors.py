@@ -36,6 +36,19 @@ def test_pages_of_ours_are_let_in(origin: str | None) -> None:
     DOORS.check_origin(origin)
 
 
+@pytest.mark.parametrize("host", ["mcp.example.org", "MCP.example.org:8443"])
+def test_pages_of_the_very_host_are_let_in(host: str) -> None:
+    DOORS.check_origin(f"https://{host.lower()}", host)
+    with pytest.raises(Forbidden):
+        DOORS.check_origin("https://other.example", host)
+
+
+def test_pages_of_a_host_that_nobody_vetted_are_not() -> None:
+    """Any name comes in there, also one that a hostile page has pointed here."""
+    with pytest.raises(Forbidden):
+        Doors.of(Settings(allowed_hosts=("*",))).check_origin("http://evil.example", "evil.example")
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://[::1"])
 def test_pages_of_others_are_not(origin: str) -> None:
     with pytest.raises(Forbidden):

@@ -1,0 +1,151 @@
+// What the page knows: fed by one stream for all tabs (a SharedWorker holds it), and by lists that are asked for once.
+
+import { useEffect, useState } from './vendored/preact.js';
+import { ask, root } from './api.js';
+
+const MAX_CALLS = 500;
+const KINDS = { tools: '/mcp/tools', resources: '/mcp/resources', prompts: '/mcp/prompts' };
+
+export const state = {
+  signedIn: null, // null: not known yet
+  connected: false,
+  hello: null,
+  servers: null,
+  lists: {}, // kind: {items, templates, error}
+  calls: [],
+  slots: new Map(),
+  now: 0,
+  workers: null,
+  sessions: null,
+};
+const listeners = new Set();
+let planned = false;
+
+export function changed() {
+  if (planned) return;
+  planned = true;
+  requestAnimationFrame(() => {
+    planned = false;
+    for (const call of [...listeners]) call();
+  });
+}
+
+/** Draw again whenever the state changes; returns it. */
+export function useFeed() {
+  const [, draw] = useState(0);
+  useEffect(() => {
+    const call = () => draw((count) => count + 1);
+    listeners.add(call);
+    return () => listeners.delete(call);
+  }, []);
+  return state;
+}
+
+/** The list of a kind; asked for when it is first needed, and again when the gateway says that it changed. */
+export function useList(kind) {
+  useFeed();
+  const list = state.lists[kind];
+  useEffect(() => { if (!list) load(kind); }, [kind, list]);
+  return list || { items: null };
+}
+
+const loading = new Set();
+async function load(kind) {
+  if (loading.has(kind)) return;
+  loading.add(kind);
+  try {
+    const found = await ask('GET', KINDS[kind]);
+    const items = found[kind];
+    const templates = kind === 'resources' ? found.resourceTemplates : [];
+    for (const item of [...items, ...templates]) {
+      item.key = item.name && kind !== 'resources' ? item.name : item.uri || item.uriTemplate;
+      item.text = `${item.key} ${item.name || ''} ${item.title || ''} ${item.description || ''}`.toLowerCase();
+    }
+    state.lists[kind] = { items: [...items, ...templates] };
+  } catch (error) {
+    if (!state.lists[kind]) state.lists[kind] = { items: null, error: error.message };
+  } finally {
+    loading.delete(kind);
+    changed();
+  }
+}
+
+const takes = {
+  open: () => { state.connected = true; },
+  away: () => { state.connected = false; },
+  out: () => { leave(); },
+  hello: (value) => { state.hello = value; state.signedIn = true; state.connected = true; },
+  servers: (value) => { state.servers = value.servers; },
+  changed: (value) => { for (const kind of value.kinds) if (state.lists[kind]) load(kind); },
+  calls: (value) => {
+    const known = new Set(state.calls.map(keyOf));
+    const fresh = value.rows.filter((row) => !known.has(keyOf(row)));
+    state.calls = [...fresh, ...state.calls].sort((a, b) => (a.at < b.at ? 1 : -1)).slice(0, MAX_CALLS);
+  },
+  figures: (value) => {
+    state.now = value.now;
+    for (const slot of value.slots) state.slots.set(slot.number, slot.servers);
+    for (const number of [...state.slots.keys()]) if (number < value.now - 360) state.slots.delete(number);
+  },
+  workers: (value) => { state.workers = value.workers; state.sessions = value.sessions; },
+};
+
+const keyOf = (row) => `${row.at} ${row.request_id} ${row.tool}`;
+
+export function take(name, value) {
+  if (takes[name]) {
+    takes[name](value);
+    changed();
+  }
+}
+
+let port = null;
+let alone = null;
+
+export function open() {
+  if (port || alone) return;
+  const address = `${root}/page/events`;
+  if (window.SharedWorker) {
+    const worker = new SharedWorker(`${root}/page/worker.js`, { name: `gateway ${root}` });
+    port = worker.port;
+    port.onmessage = (message) => take(message.data.name, message.data.value);
+    port.postMessage({ say: 'open', address });
+    return;
+  }
+  alone = new EventSource(address);
+  alone.onopen = () => take('open');
+  alone.onerror = () => {
+    take('away');
+    if (alone && alone.readyState === EventSource.CLOSED) {
+      alone = null;
+      setTimeout(look, 2000);
+    }
+  };
+  for (const name of ['hello', 'servers', 'changed', 'calls', 'figures', 'workers']) {
+    alone.addEventListener(name, (event) => take(name, JSON.parse(event.data)));
+  }
+}
+
+/** The stream was refused: is the session over, or is the gateway away for a moment? */
+async function look() {
+  if (alone || !state.signedIn) return;
+  try {
+    if (!(await ask('GET', '/page/session')).signed_in) { leave(); return; }
+  } catch { /* it is away */ }
+  open();
+}
+
+function close() {
+  if (port) port.postMessage({ say: 'close' });
+  if (alone) alone.close();
+  port = alone = null;
+}
+addEventListener('pagehide', close);
+addEventListener('pageshow', (event) => { if (event.persisted && state.signedIn) open(); });
+
+/** Forget everything: the session is over. */
+export function leave() {
+  close();
+  Object.assign(state, { signedIn: false, connected: false, hello: null, servers: null, lists: {}, calls: [], slots: new Map(), workers: null });
+  changed();
+}

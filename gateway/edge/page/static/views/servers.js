@@ -1,0 +1,149 @@
+// Servers: their state, adding and editing them, what they changed.
+
+import { html, useEffect, useState } from '../vendored/preact.js';
+import { ask, serverPath } from '../api.js';
+import { useFeed } from '../feed.js';
+import { Confirm, Dialog, Empty, Field, Problem, Skeleton, State, ago, go, link } from '../parts.js';
+
+const isProgram = (server) => server.transport_type === 'stdio';
+const placeOf = (server) => server.url || [server.command, ...(server.args || [])].filter(Boolean).join(' ');
+
+export function Servers({ where }) {
+  const feed = useFeed();
+  const [tag, setTag] = useState('');
+  const [words, setWords] = useState('');
+  const servers = feed.servers;
+  const manages = feed.hello?.is_operator;
+  const chosen = servers?.find((server) => server.name === where[0]);
+  if (!servers) return html`<${Skeleton} />`;
+  const tags = [...new Set(servers.flatMap((server) => server.tags))].sort();
+  const shown = servers.filter((server) => (!tag || server.tags.includes(tag)) && `${server.name} ${server.title || ''} ${server.description}`.toLowerCase().includes(words.toLowerCase()));
+  return html`<div class="view"><div class="bar"><h1>Servers</h1>
+      <input type="search" placeholder="Filter" aria-label="Filter servers" value=${words} onInput=${(event) => setWords(event.target.value)} />
+      ${tags.length > 0 && html`<select aria-label="Tag" value=${tag} onChange=${(event) => setTag(event.target.value)}><option value="">all tags</option>${tags.map((each) => html`<option>${each}</option>`)}</select>`}
+      <span class="fill"></span>${manages && html`<button class="primary" onClick=${() => go('servers/+')}>Add a server</button>`}</div>
+    ${servers.length === 0 ? html`<${Empty} title="No server yet">${manages
+    ? html`<p><a href="#/servers/+">Add one</a> by its URL, or from the command line: <code>mcp-gateway servers add NAME URL</code>.</p><p>To try it: the stub of this gateway speaks MCP at <code>http://localhost:9100/mcp</code> where <code>make run</code> or <code>make ha</code> runs.</p>`
+    : html`<p>Your key is granted nothing yet: an administrator can change that.</p>`}<//>`
+    : html`<div class="table" tabindex="0" role="region" aria-label="Servers"><table><thead><tr><th>Name</th><th>State</th><th class="number">Tools</th><th class="number">Resources</th><th class="number">Prompts</th><th>Protocol</th>${manages && html`<th>Asked</th><th>Where</th>`}<th>Tags</th></tr></thead>
+      <tbody>${shown.map((server) => html`<tr key=${server.name} class=${chosen === server ? 'chosen' : ''}>
+        <td><a class="mono" href=${link('servers', server.name)}>${server.name}</a></td>
+        <td><${State} of=${server.state} />${server.changes ? html` <a class="tag warn" href=${link('servers', server.name)}>${server.changes} to approve</a>` : ''}${server.flags ? html` <span class="tag warn" title="what looks suspicious in its lists">⚑ ${server.flags}</span>` : ''}</td>
+        <td class="number">${server.counts.tools}</td><td class="number">${server.counts.resources + (server.counts.templates || 0)}</td><td class="number">${server.counts.prompts}</td>
+        <td>${server.protocol_version || ''}</td>${manages && html`<td>${ago(server.discovered_at)}</td><td class="mono cut" title=${placeOf(server)}>${placeOf(server)}</td>`}
+        <td>${server.tags.map((each) => html`<span class="tag">${each}</span>`)}</td></tr>`)}</tbody></table></div>`}
+    ${shown.length === 0 && servers.length > 0 && html`<p class="muted">No server fits.</p>`}
+    ${where[0] === '+' && manages && html`<${Edit} onClose=${() => go('servers')} />`}
+    ${where[0] && where[0] !== '+' && (chosen ? html`<${Server} key=${chosen.name} server=${chosen} manages=${manages} />` : html`<p class="muted">There is no server ${where[0]}.</p>`)}
+  </div>`;
+}
+
+function Server({ server, manages }) {
+  const [editing, edit] = useState(false);
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState('');
+  const [details, setDetails] = useState(null);
+  const path = serverPath(server.name);
+  useEffect(() => { ask('GET', path).then(setDetails, () => {}); }, [server.state, server.discovered_at]);
+  const run = async (what, method, address, body) => {
+    setBusy(what);
+    setError(null);
+    try { await ask(method, address, body); return true; } catch (refused) { setError(refused); return false; } finally { setBusy(''); }
+  };
+  const facts = [
+    ['title', server.title], ['description', server.description], ['where', manages && placeOf(server)],
+    ['transport', server.transport_type], ['protocol', server.protocol_version], ['server', server.server_info && `${server.server_info.name} ${server.server_info.version || ''}`],
+    ['breaker', details?.breaker], ['unreachable since', server.unreachable_since && ago(server.unreachable_since)],
+    ['asked', server.discovered_at && ago(server.discovered_at)], ['lock', server.lock], ['limits', server.limits && JSON.stringify(server.limits)],
+    ['headers', server.headers && Object.keys(server.headers).join(', ')], ['renamed', server.renamed && Object.entries(server.renamed).map(([from, to]) => `${from} → ${to}`).join(', ')],
+  ].filter(([, value]) => value);
+  return html`<section class="detail" aria-label=${server.name}><div class="bar"><h2 class="mono">${server.name}</h2><${State} of=${server.state} /><span class="fill"></span>
+    ${manages && html`<button onClick=${() => edit(true)}>Edit</button>
+      <button disabled=${busy} onClick=${() => run('refresh', 'POST', `${path}/refresh`)}>${busy === 'refresh' ? 'Asking' : 'Refresh'}</button>
+      <button disabled=${busy} onClick=${() => run('toggle', 'PATCH', path, { enabled: !server.enabled })}>${server.enabled ? 'Disable' : 'Enable'}</button>
+      <${Confirm} action="Remove" danger text=${`Remove ${server.name}? Its tools vanish for everybody, and its public names may go to others.`} onYes=${async () => { if (await run('remove', 'DELETE', path)) go('servers'); }} />`}
+    <a href="#/servers" class="quiet button" aria-label="Close">✕</a></div>
+    <${Problem} error=${error} />
+    ${server.reason && html`<p class="problem">${server.reason}</p>`}
+    <dl class="facts">${facts.map(([name, value]) => html`<dt>${name}</dt><dd class=${['where', 'limits', 'renamed'].includes(name) ? 'mono' : ''}>${value}</dd>`)}</dl>
+    <p><a href=${`${link('tools')}?server=${encodeURIComponent(server.name)}`}>Its ${server.counts.tools} tools</a></p>
+    ${manages && (server.changes > 0 || server.flags > 0) && html`<${Changes} server=${server} />`}
+    ${editing && html`<${Edit} server=${server} onClose=${() => edit(false)} />`}
+  </section>`;
+}
+
+function Changes({ server }) {
+  const [found, setFound] = useState(null);
+  const [error, setError] = useState(null);
+  const path = serverPath(server.name);
+  const look = () => ask('GET', `${path}/changes?limit=1000`).then(setFound, setError);
+  useEffect(() => { look(); }, [server.name, server.changes, server.flags, server.discovered_at]);
+  const approve = async (tools) => {
+    setError(null);
+    try { setFound(await ask('POST', `${path}/approve`, { digest: found.digest, ...(tools ? { tools } : {}) })); } catch (refused) { setError(refused); look(); }
+  };
+  if (!found) return html`<${Problem} error=${error} />`;
+  return html`<div class="changes"><${Problem} error=${error} />
+    ${found.changes.length > 0 && html`<div class="bar"><h3>To approve</h3><span class="fill"></span>${found.changes.length > 1 && html`<${Confirm} action="Approve all" text=${`Approve all ${found.total} as they are shown?`} onYes=${() => approve()} />`}</div>`}
+    ${found.changes.map((change) => html`<article key=${change.tool}><div class="bar"><strong class="mono">${change.tool}</strong> <span class="tag warn">${change.what}</span> ${change.effect !== 'none' && html`<span class="tag">${change.effect}</span>`} <span class="muted">${change.parts.join(', ')}</span><span class="fill"></span><button onClick=${() => approve([change.tool])}>Approve</button></div>
+      ${change.doubted && html`<p>It claims what is not believed yet: ${Object.entries(change.doubted).map(([hint, said]) => `${hint} ${said.claimed}`).join(', ')}.</p>`}
+      ${change.diff && html`<pre class="diff" tabindex="0" aria-label=${`difference of ${change.tool}`}>${change.diff.split('\n').map((line) => html`<span class=${{ '+': 'plus', '-': 'minus', '@': 'at' }[line[0]] || ''}>${line}\n</span>`)}</pre>`}</article>`)}
+    ${found.flags.length > 0 && html`<h3>Looks suspicious</h3><ul class="flags">${found.flags.map((flag) => html`<li><span class="tag warn">${flag.what.replace('_', ' ')}</span> <code>${flag.place}</code> ${flag.detail}</li>`)}</ul>`}</div>`;
+}
+
+const lines = (value) => Object.entries(value || {}).map(([name, each]) => `${name}: ${each}`).join('\n');
+const pairs = (text, what) => Object.fromEntries(text.split('\n').map((line) => line.trim()).filter(Boolean).map((line) => {
+  const at = line.indexOf(':');
+  if (at < 1) throw Object.assign(new Error(`${line} is not "Name: value".`), { field: what });
+  return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
+}));
+
+function Edit({ server, onClose }) {
+  const feed = useFeed();
+  const [fields, setFields] = useState({
+    name: server?.name || '', kind: server && isProgram(server) ? 'stdio' : 'http', url: server?.url || '', transport_type: server && !isProgram(server) ? server.transport_type : 'http',
+    command: server?.command || '', args: (server?.args || []).join('\n'), env: lines(server?.env), headers: lines(server?.headers),
+    title: server?.title || '', description: server?.description || '', tags: (server?.tags || []).join(', '), prefix: server?.prefix ?? '', lock: server?.lock || '', timeout_seconds: server?.timeout_seconds ?? '',
+    validate_arguments: server?.validate_arguments || false, trust_annotations: server?.trust_annotations ?? true,
+  });
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const put = (name) => (event) => setFields({ ...fields, [name]: event.target.type === 'checkbox' ? event.target.checked : event.target.value });
+  const at = (name) => (error?.field || '').split('.')[0] === name ? error.message : null;
+  const shown = ['name', 'url', 'command', 'args', 'env', 'headers', 'title', 'description', 'tags', 'prefix', 'timeout_seconds'];
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    setError(null);
+    try {
+      const value = { title: fields.title || null, description: fields.description, tags: fields.tags.split(',').map((tag) => tag.trim()).filter(Boolean), lock: fields.lock || null, validate_arguments: fields.validate_arguments, trust_annotations: fields.trust_annotations, timeout_seconds: fields.timeout_seconds === '' ? null : Number(fields.timeout_seconds), prefix: fields.prefix === '' ? null : fields.prefix };
+      if (fields.kind === 'stdio') Object.assign(value, { transport_type: 'stdio', command: fields.command, args: fields.args.split('\n').filter(Boolean), env: pairs(fields.env, 'env') });
+      else Object.assign(value, { url: fields.url, transport_type: fields.transport_type, headers: pairs(fields.headers, 'headers') });
+      if (server) await ask('PATCH', serverPath(server.name), value);
+      else await ask('POST', '/mcp/servers', { name: fields.name, ...value });
+      if (server) onClose(); else go(`servers/${encodeURIComponent(fields.name)}`);
+    } catch (refused) { setError(refused); } finally { setBusy(false); }
+  };
+  return html`<${Dialog} title=${server ? `Edit ${server.name}` : 'Add a server'} onClose=${onClose}><form onSubmit=${submit}>
+    ${!server && html`<${Field} label="Name" required error=${at('name')} hint="Letters, digits, '.', '_' and '-': its tools are called name__tool.">${(id) => html`<input id=${id} required value=${fields.name} onInput=${put('name')} autofocus />`}<//>
+      ${feed.hello?.allow_stdio && feed.hello?.is_admin && html`<${Field} label="Kind">${(id) => html`<select id=${id} value=${fields.kind} onChange=${put('kind')}><option value="http">at a URL</option><option value="stdio">a program that the gateway runs</option></select>`}<//>`}`}
+    ${fields.kind === 'stdio' ? html`<${Field} label="Command" required error=${at('command')}>${(id) => html`<input id=${id} class="mono" required value=${fields.command} onInput=${put('command')} />`}<//>
+      <${Field} label="Arguments" error=${at('args')} hint="One per line.">${(id) => html`<textarea id=${id} class="mono" rows="3" value=${fields.args} onInput=${put('args')}></textarea>`}<//>
+      <${Field} label="Environment" error=${at('env')} hint="NAME: value, one per line. What is stored is shown as [redacted]; leave it to keep it.">${(id) => html`<textarea id=${id} class="mono" rows="2" value=${fields.env} onInput=${put('env')}></textarea>`}<//>`
+    : html`<${Field} label="URL" required error=${at('url')}>${(id) => html`<input id=${id} class="mono" required type="url" placeholder="https://docs.example.org/mcp" value=${fields.url} onInput=${put('url')} />`}<//>
+      <${Field} label="Transport" hint="http finds out by itself what the server speaks.">${(id) => html`<select id=${id} value=${fields.transport_type} onChange=${put('transport_type')}><option value="http">http</option>${server && html`<option value="streamable_http">streamable_http</option>`}<option value="sse">sse</option><option value="rest">rest</option></select>`}<//>
+      <${Field} label="Headers" error=${at('headers')} hint="Name: value, one per line. What is stored is shown as [redacted]; leave it to keep it.">${(id) => html`<textarea id=${id} class="mono" rows="2" value=${fields.headers} onInput=${put('headers')}></textarea>`}<//>`}
+    <${Field} label="Description" error=${at('description')}>${(id) => html`<input id=${id} value=${fields.description} onInput=${put('description')} />`}<//>
+    <details><summary>More</summary>
+      <${Field} label="Title" error=${at('title')}>${(id) => html`<input id=${id} value=${fields.title} onInput=${put('title')} />`}<//>
+      <${Field} label="Tags" error=${at('tags')} hint="Separated by commas.">${(id) => html`<input id=${id} value=${fields.tags} onInput=${put('tags')} />`}<//>
+      <${Field} label="Prefix" error=${at('prefix')} hint="In place of its name in public names.">${(id) => html`<input id=${id} value=${fields.prefix} onInput=${put('prefix')} />`}<//>
+      <${Field} label="Timeout, in seconds" error=${at('timeout_seconds')}>${(id) => html`<input id=${id} type="number" min="0" step="any" value=${fields.timeout_seconds} onInput=${put('timeout_seconds')} />`}<//>
+      <${Field} label="When it changes a tool">${(id) => html`<select id=${id} value=${fields.lock} onChange=${put('lock')}><option value="">serve it</option><option value="warn">serve it and warn</option><option value="enforce">hold it until it is approved</option></select>`}<//>
+      <label class="check"><input type="checkbox" checked=${fields.validate_arguments} onChange=${put('validate_arguments')} /> Check arguments against the tools' schemas</label>
+      <label class="check"><input type="checkbox" checked=${fields.trust_annotations} onChange=${put('trust_annotations')} /> Believe its hints (read only and so on)</label>
+    </details>
+    ${error && !shown.some(at) && html`<${Problem} error=${error} />`}
+    <div class="actions"><button type="button" onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy}>${busy ? 'Saving' : server ? 'Save' : 'Add'}</button></div>
+  </form><//>`;
+}

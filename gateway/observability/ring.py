@@ -1,0 +1,36 @@
+"""What calls came to in the last seconds, by server: counts that are handed on and begin anew. Plain numbers."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Seconds up to which a call counts to a bucket; the last bucket has no bound."""
+CALLS, ERRORS, BUCKETS = 0, 1, 2
+"""Where in a server's counts the calls stand, those that did not end well, and the first bucket."""
+_SIZE = BUCKETS + len(BOUNDS) + 1
+_MAX_SERVERS = 5_000
+
+
+class Ring:
+    """Counts of calls since they were last taken."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, list[int]] = {}
+
+    def add(self, server: str, seconds: float, *, is_error: bool) -> None:
+        """Count one call of a server."""
+        counts = self._counts.get(server)
+        if counts is None:
+            if len(self._counts) >= _MAX_SERVERS:
+                return
+            counts = self._counts[server] = [0] * _SIZE
+        counts[CALLS] += 1
+        counts[ERRORS] += is_error
+        counts[BUCKETS + bisect_left(BOUNDS, seconds)] += 1
+
+    def take(self) -> Mapping[str, list[int]]:
+        """What was counted, by server; it begins anew."""
+        counts, self._counts = self._counts, {}
+        return counts
