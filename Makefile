@@ -4,13 +4,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help run ha validate test conformance soak lint types imports check bench bench-peers layers inputs fuzz trace docs reference requirements clean
+.PHONY: help run ha validate test test-page screenshots conformance soak lint types imports check bench bench-peers layers inputs fuzz trace docs reference requirements clean
 
 help:
 	@echo "make run          a gateway on :4000 with its own stores and a stub server, registered"
 	@echo "make ha           two replicas behind nginx on :8080, with their own stores and a stub server"
 	@echo "make validate     the 12 cases, judged on what 'make ha' (or VALIDATE_URL) serves"
 	@echo "make test         the test suite (ARGS=… goes to pytest)"
+	@echo "make test-page    the page in a real Chromium (as root or not); make screenshots: the pictures in docs/page"
 	@echo "make conformance  the official conformance suite, direct and through two replicas"
 	@echo "make soak         half an hour: load over two replicas, what it leaves behind, ended sessions"
 	@echo "make lint         ruff; make types: mypy; make imports: the import contracts"
@@ -45,6 +46,13 @@ soak: .venv/test
 test: .venv/test
 	$(if $(ARGS),,$(BIN)/python -m pytest -m alone)
 	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 3 --dist worksteal -m "not alone")
+
+# The page in a real browser: Chromium is taken where it is, else gotten from Debian's packages.
+test-page: .venv/page
+	$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),tests/page)
+
+screenshots: .venv/page
+	$(BIN)/python -m tests.page.screenshots
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -116,6 +124,11 @@ clean:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }
 	@$(PYTHON) deploy/venv.py embedded,bench
 	@touch $@ .venv/run
+
+.venv/page: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }
+	@$(PYTHON) deploy/venv.py embedded,test,page
+	@touch $@ .venv/run .venv/test
 
 .venv/fuzz: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; set PYTHON to one"; exit 1; }

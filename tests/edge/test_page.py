@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -323,3 +325,15 @@ async def test_the_stream_ends_with_the_key(client: Client) -> None:
             while await stream.event() is not None:
                 pass
     await until(lambda: inside(client).admission.streams == 0)
+
+
+def test_what_is_not_ours_is_what_was_taken_in() -> None:
+    """`deploy/vendored.py` checks the same against the registry."""
+    folder = Path(files.__file__).parent / "static" / "vendored"
+    entries = json.loads((folder / "vendored.json").read_text())["files"]
+    assert {each["file"] for each in entries} == {
+        each.name for each in folder.iterdir() if each.suffix in (".js", ".css")
+    }
+    for each in entries:
+        assert f"sha256:{sha256((folder / each['file']).read_bytes()).hexdigest()}" == each["digest"]
+        assert (folder / each["licence"]).is_file()

@@ -48,7 +48,7 @@ async def _frames(gateway: Gateway, http: Http, principal: Principal) -> AsyncGe
     shown = {kind: ListShown(kind, ListQuery(), gateway.cursors) for kind in _KINDS}
     catalogue = gateway.sync.catalogue
     view = catalogue.view(who.grants)
-    yield _event("hello", await _hello(gateway, http, who))
+    yield _event("hello", await _hello(gateway, http, who, view))
     yield shown["servers"].event(view)
     feed = _Feed(gateway, who)
     while not gateway.draining.is_set():
@@ -80,8 +80,7 @@ async def _wait(gateway: Gateway, catalogue: Any) -> None:
         await end([changing])
 
 
-async def _hello(gateway: Gateway, http: Http, who: Principal) -> dict[str, Any]:
-    view: View = gateway.sync.catalogue.view(who.grants)
+async def _hello(gateway: Gateway, http: Http, who: Principal, view: View) -> dict[str, Any]:
     me = await whoami(Call(gateway, who, view, Request("page", "mcp.whoami", {})))
     settings = gateway.settings
     return {
@@ -90,6 +89,7 @@ async def _hello(gateway: Gateway, http: Http, who: Principal) -> dict[str, Any]
         "is_admin": has_role(who, "admin"),
         "url": http.base_url(settings.public_url),
         "version": version.VERSION,
+        "revision": view.catalogue.revision,
         "replica": settings.replica_name,
         "separator": settings.separator,
         "allow_stdio": settings.allow_stdio,

@@ -50,7 +50,8 @@ export const serverPath = (name) => `/mcp/servers/${encodeURIComponent(name)}`;
 
 /** The events of a response, as they come: `{name, data}`. */
 export async function* eventsOf(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = answer.body.getReader(); // without a pipe, which would keep an abort to itself
+  const decoder = new TextDecoder();
   let rest = '';
   let name = 'message';
   let data = [];
@@ -58,12 +59,12 @@ export async function* eventsOf(answer) {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      const lines = (rest + value).split('\n');
+      const lines = (rest + decoder.decode(value, { stream: true })).split('\n');
       rest = lines.pop();
       for (const raw of lines) {
         const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
         if (line === '') {
-          if (data.length) yield { name, data: data.join('\n') };
+          if (data.some(Boolean)) yield { name, data: data.join('\n') }; // an empty one only carries an id
           name = 'message';
           data = [];
         } else if (line.startsWith('data:')) data.push(line.slice(5).replace(/^ /, ''));

@@ -13,6 +13,8 @@ export const state = {
   servers: null,
   lists: {}, // kind: {items, templates, error}
   calls: [],
+  revision: 0,
+  stale: new Set(), // lists that changed while they were asked for
   slots: new Map(),
   now: 0,
   workers: null,
@@ -20,8 +22,10 @@ export const state = {
 };
 const listeners = new Set();
 let planned = false;
+let version = 0;
 
 export function changed() {
+  version += 1;
   if (planned) return;
   planned = true;
   requestAnimationFrame(() => {
@@ -33,9 +37,11 @@ export function changed() {
 /** Draw again whenever the state changes; returns it. */
 export function useFeed() {
   const [, draw] = useState(0);
+  const drawn = version;
   useEffect(() => {
     const call = () => draw((count) => count + 1);
     listeners.add(call);
+    if (version !== drawn) call(); // it changed before anybody listened
     return () => listeners.delete(call);
   }, []);
   return state;
@@ -51,10 +57,18 @@ export function useList(kind) {
 
 const loading = new Set();
 async function load(kind) {
-  if (loading.has(kind)) return;
+  if (loading.has(kind)) { // what comes may be older than what changed just now
+    state.stale.add(kind);
+    return;
+  }
   loading.add(kind);
+  const revision = state.revision;
   try {
-    const found = await ask('GET', KINDS[kind]);
+    let found = await ask('GET', KINDS[kind]);
+    for (let tries = 0; found.revision < state.revision && tries < 40; tries += 1) { // of a worker that has not heard yet
+      await new Promise((go) => setTimeout(go, 100));
+      found = await ask('GET', KINDS[kind]);
+    }
     const items = found[kind];
     const templates = kind === 'resources' ? found.resourceTemplates : [];
     for (const item of [...items, ...templates]) {
@@ -67,6 +81,7 @@ async function load(kind) {
   } finally {
     loading.delete(kind);
     changed();
+    if (state.revision > revision && state.stale.delete(kind)) load(kind);
   }
 }
 
@@ -74,9 +89,13 @@ const takes = {
   open: () => { state.connected = true; },
   away: () => { state.connected = false; },
   out: () => { leave(); },
-  hello: (value) => { state.hello = value; state.signedIn = true; state.connected = true; },
+  hello: (value) => { // also after the stream was away: what changed meanwhile was not told
+    const isBack = state.hello !== null;
+    Object.assign(state, { hello: value, signedIn: true, connected: true, revision: value.revision });
+    if (isBack) for (const kind of Object.keys(state.lists)) load(kind);
+  },
   servers: (value) => { state.servers = value.servers; },
-  changed: (value) => { for (const kind of value.kinds) if (state.lists[kind]) load(kind); },
+  changed: (value) => { state.revision = value.revision; for (const kind of value.kinds) if (state.lists[kind]) load(kind); },
   calls: (value) => {
     const known = new Set(state.calls.map(keyOf));
     const fresh = value.rows.filter((row) => !known.has(keyOf(row)));

@@ -36,14 +36,14 @@ export async function request(method, params, { signal, on = {} } = {}) {
   if (!session) await open();
   const id = ++number;
   const message = { jsonrpc: '2.0', id, method, params: { ...params, _meta: { progressToken: id } } };
-  let answer = await post(message, { signal });
-  if (answer.status === 404) { // the session is over
-    await open();
-    answer = await post(message, { signal });
-  }
   const cancel = () => post({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id, reason: 'cancelled in the page' } }).catch(() => {});
-  signal?.addEventListener('abort', cancel, { once: true });
+  signal?.addEventListener('abort', cancel, { once: true }); // also while nothing has come yet
   try {
+    let answer = await post(message, { signal });
+    if (answer.status === 404) { // the session is over
+      await open();
+      answer = await post(message, { signal });
+    }
     if (!(answer.headers.get('content-type') || '').startsWith('text/event-stream')) return resultOf(answer, await answer.json());
     for await (const event of eventsOf(answer)) {
       const value = JSON.parse(event.data);

@@ -68,7 +68,7 @@ export function Try({ kind, item }) {
   return html`<div class="try"><form class="arguments" onSubmit=${call} aria-label="Arguments"><div class="bar"><h3>${VERBS[kind]} it</h3><span class="fill"></span><button type="button" class="small" aria-pressed=${asJson} onClick=${() => setAsJson(!asJson)}>as JSON</button></div>
       ${asJson ? html`<${Field} label="arguments">${(id) => html`<${Json} id=${id} value=${value} onChange=${(next) => setValue(next ?? {})} />`}<//>` : html`<${Form} schema=${schema} value=${value} onChange=${(next) => setValue(next ?? {})} errors=${wrong} />`}
       ${kind === 'resources' && html`<p class="mono muted">${uri}</p>`}
-      <div class="actions">${described.destructive && html`<span class="hint">It may change or destroy something.</span>`}${run?.running ? html`<button type="button" class="danger" onClick=${() => abort.current.abort()}>Cancel</button>` : html`<button class="primary">${VERBS[kind]}</button>`}</div></form>
+      <div class="actions">${described.destructive && html`<span class="hint">It may change or destroy something.</span>`}${run?.running ? html`<button key="cancel" type="button" class="danger" onClick=${() => abort.current.abort()}>Cancel</button>` : html`<button key="call" class="primary">${VERBS[kind]}</button>`}</div></form>
     <${Result} run=${run} />
     <${Snippets} kind=${kind} params=${params} url=${feed.hello?.url || ''} />
     ${question && html`<${Question} ...${question} />`}</div>`;
