@@ -150,13 +150,36 @@ class Rates:
         self._subjects: dict[str, _Subject] = {}
         self._workers = 1
 
+    def enter_at_once(self, subject: str, limits: Limits) -> bool:
+        """Count one call if that needs no wait, which is the rule for a subject below its limits; `leave` ends it.
+
+        False where `enter` has to be awaited.
+        """
+        state = self._subjects.get(subject)
+        if state is None or state.limits is not limits:
+            return False
+        if limits.concurrent is not None and state.under_way >= state.places:
+            return False
+        if limits.calls_per_second is not None or limits.calls_per_day is not None:
+            if state.calls <= 0:
+                return False
+            state.calls -= 1
+            state.spent += 1
+            if state.calls == 0 and state.leasing is None and not state.is_rare:
+                self._lease(subject, state)
+        state.under_way += 1
+        state.used_at = time.monotonic()
+        return True
+
     async def enter(self, subject: str, limits: Limits) -> None:
         """Count one call of a subject, and hold a place for it; `leave` gives the place back. Raises LimitExceeded."""
         state = self._subjects.get(subject)
         if state is None:
             state = self._subjects[subject] = _Subject(limits)
-        elif state.limits != limits:
-            state.limits, state.refused_until, state.calls = limits, 0.0, 0
+        elif state.limits is not limits:
+            if state.limits != limits:
+                state.refused_until, state.calls = 0.0, 0
+            state.limits = limits
         state.used_at = time.monotonic()
         if limits.concurrent is not None:
             await self._take_place(subject, state, limits.concurrent)

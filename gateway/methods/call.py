@@ -22,7 +22,6 @@ from jsonrpcserver.request import Request as LibraryRequest
 from oslash.either import Left
 
 from gateway.access.limits import key_ended
-from gateway.access.rates import Rates
 from gateway.deadlines import Guard
 from gateway.errors import (
     AmbiguousName,
@@ -47,7 +46,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.methods.services import Gateway
-from gateway.model.limits import COUNTED, Limits
+from gateway.model.limits import COUNTED
 from gateway.model.principals import Principal, has_role
 from gateway.model.server import Server
 from gateway.model.view import View
@@ -126,8 +125,13 @@ class Call:
         request = Request(self.request.id, self.request.method, params)
         self.reached.server = server.name
         if (limits := server.spec.limits) is not None and self.request.method in COUNTED:
-            async with _Limited(self.gateway.rates, f"server:{server.name}", limits):
+            rates, subject = self.gateway.rates, f"server:{server.name}"
+            if not rates.enter_at_once(subject, limits):
+                await rates.enter(subject, limits)
+            try:
                 return await self._forward(server, request)
+            finally:
+                rates.leave(subject)
         return await self._forward(server, request)
 
     async def _forward(self, server: Server, request: Request) -> Reply:
@@ -203,8 +207,13 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
             if limits is None or name not in COUNTED:
                 result = await carry_out(asked, call, method.function)
             else:
-                async with _Limited(call.gateway.rates, f"key:{call.principal.id}", limits):
+                rates, subject = call.gateway.rates, f"key:{call.principal.id}"
+                if not rates.enter_at_once(subject, limits):
+                    await rates.enter(subject, limits)
+                try:
                     result = await carry_out(asked, call, method.function)
+                finally:
+                    rates.leave(subject)
             if isinstance(result, Left):
                 error, label = _failed(result)
             else:
@@ -281,23 +290,6 @@ def _failed(result: Any) -> tuple[GatewayError, str]:
         error = GatewayError(MASKED)
     code = error.upstream_code if isinstance(error, UpstreamFailure) else error.code
     return error, str(code) if code in _CODES else "other_error"
-
-
-class _Limited:
-    """A call that counts: it enters what its subject may have, and leaves it. Raises LimitExceeded."""
-
-    __slots__ = ("_limits", "_rates", "_subject")
-
-    def __init__(self, rates: Rates, subject: str, limits: Limits) -> None:
-        self._rates = rates
-        self._subject = subject
-        self._limits = limits
-
-    async def __aenter__(self) -> None:
-        await self._rates.enter(self._subject, self._limits)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._rates.leave(self._subject)
 
 
 def needs(role: str, what: str) -> Callable[[Handler], Handler]:
