@@ -13,6 +13,7 @@ import pytest
 from gateway.edge import openapi
 from gateway.errors import GatewayError
 from gateway.methods import all_servers, audit, keys, one_server, servers, tool_lock
+from gateway.methods import imports as import_methods
 from gateway.methods.table import METHODS
 from gateway.observability.metrics import Metrics
 from gateway.protocol.versions import CLIENT_METHODS
@@ -109,7 +110,7 @@ def test_a_code_of_our_own_means_one_thing() -> None:
 
 def test_the_tables_of_methods_and_revisions_agree() -> None:
     assert set(all_servers.METHODS) == set(one_server.METHODS) == set(CLIENT_METHODS)
-    own = {*servers.METHODS, *tool_lock.METHODS, *keys.METHODS, *audit.METHODS}
+    own = {*servers.METHODS, *tool_lock.METHODS, *import_methods.METHODS, *keys.METHODS, *audit.METHODS}
     assert set(METHODS["rpc"]) == set(all_servers.METHODS) | own | {name.replace(".", "/") for name in own}
 
 

@@ -19,7 +19,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway import version
-from gateway.cli import audit_commands, item_commands, key_commands, lock_commands, server_commands
+from gateway.cli import (
+    audit_commands,
+    import_commands,
+    item_commands,
+    key_commands,
+    lock_commands,
+    server_commands,
+)
 from gateway.cli.terminal import DEFAULT_URL, AsJson, Key, Options, Url, asking, print_json, print_table, set_options
 from gateway.errors import SettingsError, StoreUnavailable
 from gateway.settings import Settings, with_secrets
@@ -31,6 +38,9 @@ cli.add_typer(server_commands.servers, name="servers")
 server_commands.servers.command("changes")(lock_commands.list_changes)
 server_commands.servers.command("approve")(lock_commands.approve_changes)
 cli.add_typer(lock_commands.lock, name="lock")
+cli.command("import")(import_commands.import_servers)
+cli.command("export")(import_commands.export_servers)
+cli.command("client-config")(import_commands.client_config)
 cli.add_typer(key_commands.keys, name="keys")
 cli.add_typer(audit_commands.audit, name="audit")
 cli.command("whoami")(key_commands.whoami)

@@ -116,6 +116,23 @@ _KEY: Json = {
     "required": [*_WHO["required"], "owner", "tags", "created_at", "expires_at", "revoked_at", "last_used_at"],
 }
 _NEW_KEY: Json = {**_KEY, "required": [*_KEY["required"], "key"]}
+_IMPORT: Json = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {
+        "text": {"type": "string", "description": "the file: mcp.json, config.yaml, server.json and others"},
+        "values": {"type": "object", "additionalProperties": {"type": "string"}},
+        "dry_run": {"type": "boolean"},
+        "replace": {"type": "boolean"},
+        "only": {"type": "array", "items": {"type": "string"}},
+    },
+    "additionalProperties": False,
+}
+_IMPORTED: Json = {
+    "type": "object",
+    "required": ["format", "servers", "variables", "notes"],
+    "properties": {"servers": {"type": "array", "items": {"type": "object", "required": ["name", "given", "action"]}}},
+}
 _CHANGES: Json = {
     "type": "object",
     "required": ["server", "lock", "digest", "changes", "flags", "total", "next_cursor"],
@@ -197,6 +214,10 @@ def document(base_url: str) -> Json:
                 ),
             },
             **_tool_lock(name),
+            "/mcp/import": {
+                "post": _operation("Take another product's servers", _IMPORT, _IMPORTED, method="mcp.servers.import")
+            },
+            "/mcp/export": {"get": _operation("All registrations", None, _RESULT, method="mcp.servers.export")},
             "/mcp/tools": {"get": _list("tools")},
             "/mcp/resources": {"get": _list("resources")},
             "/mcp/prompts": {"get": _list("prompts")},

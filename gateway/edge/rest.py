@@ -62,6 +62,19 @@ async def refresh(gateway: Gateway, http: Http, principal: Principal, name: str)
     await manage(gateway, http, principal, "mcp.servers.refresh", {"name": name})
 
 
+async def import_servers(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """Servers of another product's file: `{"text", "values", "dry_run", "replace", "only"}`."""
+    fields = await read_fields(gateway, http, principal, "servers")
+    if fields is not None:
+        await manage(gateway, http, principal, "mcp.servers.import", fields)
+
+
+async def export_servers(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """All registrations, as the import takes them, without secrets."""
+    http.accepts()
+    await manage(gateway, http, principal, "mcp.servers.export", query_fields(http, ()))
+
+
 async def changes(gateway: Gateway, http: Http, principal: Principal, name: str) -> None:
     """What the server changed since it was approved."""
     http.accepts()

@@ -47,6 +47,8 @@ PATHS: dict[str, Route] = {
     "/messages": Route(http_sse.serve_message, _POST, Protocol.JSON_RPC),
     "/rpc": Route(rpc.serve, _POST, Protocol.JSON_RPC),
     "/mcp/servers": Route(rest.servers, ("GET", "HEAD", "POST")),
+    "/mcp/import": Route(rest.import_servers, _POST),
+    "/mcp/export": Route(rest.export_servers, _GET),
     "/mcp/tools": Route(partial(lists.serve, kind="tools"), _GET),
     "/mcp/resources": Route(partial(lists.serve, kind="resources"), _GET),
     "/mcp/prompts": Route(partial(lists.serve, kind="prompts"), _GET),

@@ -58,13 +58,13 @@ async def register_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
             raise ServerExists(spec.name)
         return spec
 
-    return await _put(call, fields, only_new)
+    return await put_server(call, fields, only_new)
 
 
 @needs("operator", "manage servers")
 async def replace_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Create a server or give it another specification (REST's PUT)."""
-    return await _put(call, fields, lambda stored: parse_spec(fields, stored))
+    return await put_server(call, fields, lambda stored: parse_spec(fields, stored))
 
 
 @needs("operator", "manage servers")
@@ -76,29 +76,37 @@ async def update_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
             raise UnknownServer(_server_name(fields))
         return patch_spec(stored, fields)
 
-    return await _put(call, fields, update)
+    return await put_server(call, fields, update)
 
 
-async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[str, Any]:
+async def put_server(
+    call: Call, fields: dict[str, Any], change: Change, wait_seconds: float = _REGISTRATION_SECONDS
+) -> Mapping[str, Any]:
+    """Store what `change` makes of a server, and show it; it is asked what it offers, and waited for a little."""
     fields.pop("_meta", None)
     fields = dict(identified(fields))
     if not read_fields(fields).get("name"):
         raise InvalidParams("The field 'name' is required.", "name")
     name = _server_name(fields)
-    if not call.gateway.settings.allow_stdio:
-        change = _without_programs(change)
-    change = _trusted(call, change)
+    change = checked_change(call, change)
     await _vet(call, fields)
     log = call.gateway.audit.of_change(call.principal, call.request.method, call.request_id, f"server:{name}")
     claim = await call.gateway.servers.put(name, change, CLAIM_SECONDS, log)
     if claim is None:
         return (await _current(call, name)).public()
     call.gateway.sync.hint_others()
-    asked = claim.spec.enabled and await call.gateway.discovery.discover(claim, _REGISTRATION_SECONDS)
+    asked = claim.spec.enabled and await call.gateway.discovery.discover(claim, wait_seconds)
     known = call.gateway.sync.catalogue.servers.get(name)  # discovery reads what it stored
     if not asked or known is None or known.spec != claim.spec or known.state == "starting":
         known = await _current(call, name)
     return known.public()
+
+
+def checked_change(call: Call, change: Change) -> Change:
+    """The same change, refused where it needs another role, or has a program run where none are."""
+    if not call.gateway.settings.allow_stdio:
+        change = _without_programs(change)
+    return _trusted(call, change)
 
 
 def _trusted(call: Call, change: Change) -> Change:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.methods import all_servers, audit, keys, one_server, servers, tool_lock
+from gateway.methods import all_servers, audit, imports, keys, one_server, servers, tool_lock
 from gateway.methods.call import Handler, Table, table_of
 
 
@@ -12,7 +12,7 @@ def _both_spellings(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
     return {**handlers, **{name.replace(".", "/"): each for name, each in handlers.items()}}
 
 
-_SERVERS, _KEYS = _both_spellings(servers.METHODS | tool_lock.METHODS), _both_spellings(keys.METHODS)
+_SERVERS, _KEYS = _both_spellings(servers.METHODS | tool_lock.METHODS | imports.METHODS), _both_spellings(keys.METHODS)
 _AUDIT = _both_spellings(audit.METHODS)
 
 METHODS: Mapping[str, Table] = {
@@ -28,6 +28,7 @@ METHODS: Mapping[str, Table] = {
         all_servers.METHODS
         | servers.METHODS
         | tool_lock.METHODS
+        | imports.METHODS
         | keys.METHODS
         | audit.METHODS
         | {"mcp.servers.replace": servers.replace_server}

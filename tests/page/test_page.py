@@ -112,6 +112,32 @@ def test_changes_of_tools_are_shown_and_approved(
     expect(detail.locator("article")).to_have_count(0)
 
 
+def test_a_file_is_imported_after_it_was_shown(open_page: Open, server: Changing, register: Register) -> None:
+    server.tools = [tool("read", "Reads.")]
+    register("there")
+    page = open_page(path="#/servers/import")
+    dialog = page.get_by_role("dialog", name="Import servers")
+    text = json.dumps(
+        {
+            "mcpServers": {
+                "mine": {"url": server.url, "headers": {"X-Key": "${input:k}"}},
+                "odd": {},
+                "there": {"url": server.url},
+            }
+        }
+    )
+    dialog.get_by_label("or its text").fill("{")
+    expect(dialog.get_by_role("alert")).to_contain_text("line 1")
+    dialog.locator("input[type=file]").set_input_files({"name": "mcp.json", "mimeType": "x", "buffer": text.encode()})
+    expect(dialog.get_by_role("row", name=re.compile("mine"))).to_contain_text("It needs values of input:k.")
+    expect(dialog.get_by_role("row", name=re.compile("odd"))).to_contain_text("neither a URL nor a command")
+    expect(dialog.get_by_role("row", name=re.compile("there"))).to_contain_text("same")
+    dialog.get_by_label("input:k").fill("secret-of-mine")
+    dialog.get_by_role("button", name="Import 1").click()
+    expect(page.get_by_role("row", name=re.compile("mine")).first).to_contain_text("ready")
+    assert "secret-of-mine" not in page.content()
+
+
 # --- trying -----------------------------------------------------------------------------------------------------------
 
 
@@ -438,7 +464,7 @@ def test_axe_has_no_serious_finding(open_page: Open, stub: Running, scheme: str)
     page.get_by_role("button", name="Call", exact=True).click()
     expect(page.locator(".result")).to_contain_text("x")
     check(page, f"{scheme} a tool")
-    for view in [*VIEWS, "servers/stub", "servers/+", "keys/+"]:
+    for view in [*VIEWS, "servers/stub", "servers/+", "servers/import", "keys/+"]:
         at(page, view)
         page.wait_for_timeout(700)
         check(page, f"{scheme} {view}")

@@ -59,7 +59,9 @@ async def _frames(gateway: Gateway, http: Http, principal: Principal) -> AsyncGe
         if not told:
             yield KEEP_ALIVE
         await _wait(gateway, catalogue)
-        now = gateway.authenticator.current(who) or who
+        now = gateway.authenticator.current(who)
+        if now is None:  # what cuts the request may be lost while the database is asked (`tasks`)
+            return
         if gateway.sync.catalogue is not catalogue or now is not who:
             before, catalogue, who = view, gateway.sync.catalogue, now
             view = catalogue.view(who.grants)

@@ -36,7 +36,10 @@ _HEADERS = (
 async def index(http: Http, settings: Settings) -> None:
     """The page itself, with the path that it is mounted at."""
     root = root_of(http, settings)
-    text = _text("index.html").replace("{root}", escape(root, quote=True)).replace("{version}", version.VERSION)
+    said = {"root": root, "base": http.base_url(settings.public_url), "version": version.VERSION}
+    text = _text("index.html")
+    for name, value in said.items():
+        text = text.replace(f"{{{name}}}", escape(value, quote=True))
     await _send(http, text.encode(), _TYPES["html"])
 
 

@@ -21,9 +21,9 @@ export function Servers({ where }) {
   return html`<div class="view"><div class="bar"><h1>Servers</h1>
       <input type="search" placeholder="Filter" aria-label="Filter servers" value=${words} onInput=${(event) => setWords(event.target.value)} />
       ${tags.length > 0 && html`<select aria-label="Tag" value=${tag} onChange=${(event) => setTag(event.target.value)}><option value="">all tags</option>${tags.map((each) => html`<option>${each}</option>`)}</select>`}
-      <span class="fill"></span>${manages && html`<button class="primary" onClick=${() => go('servers/+')}>Add a server</button>`}</div>
+      <span class="fill"></span>${manages && html`<button onClick=${() => go('servers/import')}>Import</button><button class="primary" onClick=${() => go('servers/+')}>Add a server</button>`}</div>
     ${servers.length === 0 ? html`<${Empty} title="No server yet">${manages
-    ? html`<p><a href="#/servers/+">Add one</a> by its URL, or from the command line: <code>mcp-gateway servers add NAME URL</code>.</p><p>To try it: the stub of this gateway speaks MCP at <code>http://localhost:9100/mcp</code> where <code>make run</code> or <code>make ha</code> runs.</p>`
+    ? html`<p><a href="#/servers/+">Add one</a> by its URL, <a href="#/servers/import">import</a> the <code>mcp.json</code> that you have, or use the command line: <code>mcp-gateway servers add NAME URL</code>.</p><p>To try it: the stub of this gateway speaks MCP at <code>http://localhost:9100/mcp</code> where <code>make run</code> or <code>make ha</code> runs.</p>`
     : html`<p>Your key is granted nothing yet: an administrator can change that.</p>`}<//>`
     : html`<div class="table" tabindex="0" role="region" aria-label="Servers"><table><thead><tr><th>Name</th><th>State</th><th class="number">Tools</th><th class="number">Resources</th><th class="number">Prompts</th><th>Protocol</th>${manages && html`<th>Asked</th><th>Where</th>`}<th>Tags</th></tr></thead>
       <tbody>${shown.map((server) => html`<tr key=${server.name} class=${chosen === server ? 'chosen' : ''}>
@@ -33,9 +33,51 @@ export function Servers({ where }) {
         <td>${server.protocol_version || ''}</td>${manages && html`<td>${ago(server.discovered_at)}</td><td class="mono cut" title=${placeOf(server)}>${placeOf(server)}</td>`}
         <td>${server.tags.map((each) => html`<span class="tag">${each}</span>`)}</td></tr>`)}</tbody></table></div>`}
     ${shown.length === 0 && servers.length > 0 && html`<p class="muted">No server fits.</p>`}
+    ${where[0] === 'import' && manages && html`<${Import} onClose=${() => go('servers')} />`}
     ${where[0] === '+' && manages && html`<${Edit} onClose=${() => go('servers')} />`}
-    ${where[0] && where[0] !== '+' && (chosen ? html`<${Server} key=${chosen.name} server=${chosen} manages=${manages} />` : html`<p class="muted">There is no server ${where[0]}.</p>`)}
+    ${where[0] && !['+', 'import'].includes(where[0]) && (chosen ? html`<${Server} key=${chosen.name} server=${chosen} manages=${manages} />` : html`<p class="muted">There is no server ${where[0]}.</p>`)}
   </div>`;
+}
+
+const ACTIONS = { add: '+ add', change: '~ change', same: '= same', skip: '! not taken', refused: '! refused' };
+
+/** Servers of another product's file: what would be done is shown first. */
+function Import({ onClose }) {
+  const [text, setText] = useState('');
+  const [values, setValues] = useState({});
+  const [replace, setReplace] = useState(false);
+  const [found, setFound] = useState(null);
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const [over, setOver] = useState(false);
+  const send = async (dry) => {
+    setBusy(true);
+    setError(null);
+    try {
+      const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value));
+      const answer = await ask('POST', '/mcp/import', { text, values: given, replace, dry_run: dry });
+      setFound(answer);
+      if (!dry && !answer.servers.some((each) => each.problem)) onClose();
+    } catch (refused) { setError(refused); setFound(null); } finally { setBusy(false); }
+  };
+  useEffect(() => { // what it would do, as one types
+    if (!text.trim()) { setFound(null); return undefined; }
+    const timer = setTimeout(() => send(true), 300);
+    return () => clearTimeout(timer);
+  }, [text, replace, JSON.stringify(values)]);
+  const take = async (files) => { if (files[0]) setText(await files[0].text()); };
+  const drop = (event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); };
+  const count = found ? found.servers.filter((each) => !each.problem && each.action !== 'same').length : 0;
+  return html`<${Dialog} title="Import servers" wide onClose=${onClose}><p class="hint">From Claude, Cursor, VS Code, Windsurf, Zed, LiteLLM, ContextForge or a registry: mcp.json, settings.json, config.yaml, server.json.</p>
+    <div class="drop ${over ? 'over' : ''}" onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
+      <${Field} label="File">${(id) => html`<input id=${id} type="file" accept=".json,.jsonc,.yaml,.yml,.code-workspace" onChange=${(event) => take(event.target.files)} />`}<//>
+      <${Field} label="or its text">${(id) => html`<textarea id=${id} class="mono" rows="6" spellcheck=${false} placeholder='{"mcpServers": {…}}' value=${text} onInput=${(event) => setText(event.target.value)}></textarea>`}<//></div>
+    <${Problem} error=${error} />
+    ${found && html`<p><strong>${found.format}</strong> ${found.notes.join(' ')}</p>
+      <div class="table" tabindex="0" role="region" aria-label="What would be done"><table><thead><tr><th></th><th>Server</th><th>Where</th><th>Notes</th></tr></thead><tbody>${found.servers.map((each) => html`<tr key=${each.name}><td><span class="tag ${each.problem ? 'warn' : ''}">${ACTIONS[each.action] || each.action}</span></td><td class="mono">${each.name}</td><td class="mono cut">${each.server ? placeOf(each.server) : ''}</td><td class="wrap">${[each.problem, (each.changes || []).join(', '), ...each.notes].filter(Boolean).join(' ')}</td></tr>`)}</tbody></table></div>
+      ${found.variables.length > 0 && html`<h3>Values</h3><p class="hint">What the file leaves open. Without a value <code>env:…</code> stays a reference to the gateway's own environment, which administrators alone may write.</p><div class="columns">${found.variables.map((name) => html`<${Field} key=${name} label=${name}>${(id) => html`<input id=${id} type="password" autocomplete="off" value=${values[name] || ''} onInput=${(event) => setValues({ ...values, [name]: event.target.value })} />`}<//>`)}</div>`}
+      ${found.servers.some((each) => each.action === 'change') && html`<label class="check"><input type="checkbox" checked=${replace} onChange=${(event) => setReplace(event.target.checked)} /> Change servers that are there and differ</label>`}`}
+    <div class="actions"><button onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy || !count} onClick=${() => send(false)}>${count ? `Import ${count}` : 'Import'}</button></div><//>`;
 }
 
 function Server({ server, manages }) {
