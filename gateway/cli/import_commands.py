@@ -39,8 +39,8 @@ def import_servers(
     as_json: AsJson = False,
 ) -> None:
     """Take the servers of a file of Claude, Cursor, VS Code, Windsurf, Zed, LiteLLM, ContextForge or a registry."""
-    text = _read(file)
     with asking(url, key, as_json) as to:
+        text = _read(file)
         asked: dict[str, Any] = {"text": text, "replace": replace} | ({"only": only} if only else {})
         looked = to.remote.ask("POST", "/mcp/import", asked | {"dry_run": True})
         values = _values(looked["variables"], value or (), resolve=resolve, may_ask=not to.as_json)
@@ -80,9 +80,9 @@ def _read(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise typer.BadParameter(f"{file} is not UTF-8", param_hint="FILE") from None
+        raise Refused(f"{file} is not UTF-8.", Exit.USAGE) from None
     except OSError as error:
-        raise typer.BadParameter(f"{file} can't be read: {error.strerror}", param_hint="FILE") from None
+        raise Refused(f"{file} can't be read: {error.strerror}.", Exit.USAGE) from None
 
 
 def _values(variables: list[str], given: Any, *, resolve: bool, may_ask: bool) -> dict[str, str]:
@@ -91,7 +91,7 @@ def _values(variables: list[str], given: Any, *, resolve: bool, may_ask: bool) -
     for each in given:
         name, equals, text = each.partition("=")
         if not equals:
-            raise typer.BadParameter(f"{name!r} is not NAME=VALUE", param_hint="--value")
+            raise Refused(f"--value {name!r} is not NAME=VALUE.", Exit.USAGE)
         named[name] = text
     values: dict[str, str] = {}
     for variable in variables:
