@@ -43,7 +43,7 @@ def import_servers(
         text = _read(file)
         asked: dict[str, Any] = {"text": text, "replace": replace} | ({"only": only} if only else {})
         looked = to.remote.ask("POST", "/mcp/import", asked | {"dry_run": True})
-        values = _values(looked["variables"], value or (), resolve=resolve, may_ask=not to.as_json)
+        values = values_of(looked["variables"], value or (), resolve=resolve, may_ask=not to.as_json)
         done = to.remote.ask("POST", "/mcp/import", asked | {"dry_run": dry_run, "values": values})
         if to.as_json:
             print_json(done)
@@ -85,7 +85,7 @@ def _read(file: Path) -> str:
         raise Refused(f"{file} can't be read: {error.strerror}.", Exit.USAGE) from None
 
 
-def _values(variables: list[str], given: Any, *, resolve: bool, may_ask: bool) -> dict[str, str]:
+def values_of(variables: list[str], given: Any, *, resolve: bool, may_ask: bool) -> dict[str, str]:
     """The values of a file's variables: those that were given, from the environment, or asked for on a terminal."""
     named: dict[str, str] = {}
     for each in given:

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from gateway import version
 from gateway.cli import (
+    apply_commands,
     audit_commands,
     import_commands,
     item_commands,
@@ -39,6 +40,7 @@ server_commands.servers.command("changes")(lock_commands.list_changes)
 server_commands.servers.command("approve")(lock_commands.approve_changes)
 cli.add_typer(lock_commands.lock, name="lock")
 cli.command("import")(import_commands.import_servers)
+cli.command("apply")(apply_commands.apply)
 cli.command("export")(import_commands.export_servers)
 cli.command("client-config")(import_commands.client_config)
 cli.add_typer(key_commands.keys, name="keys")

@@ -124,6 +124,7 @@ _IMPORT: Json = {
         "values": {"type": "object", "additionalProperties": {"type": "string"}},
         "dry_run": {"type": "boolean"},
         "replace": {"type": "boolean"},
+        "whole": {"type": "boolean"},
         "only": {"type": "array", "items": {"type": "string"}},
     },
     "additionalProperties": False,

@@ -6,6 +6,7 @@ One at a time, each by the same way as a registration: what is refused of one ke
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from typing import Any
 
@@ -19,6 +20,7 @@ from gateway.model.server_fields import parse_spec, patch_spec
 from gateway.registry.servers import Change
 
 _MANAGES = needs("operator", "import servers")
+_PARAMS = ("text", "values", "dry_run", "replace", "whole", "only")
 _DERIVED = frozenset({"fingerprint", "sealed_away", "name"})
 
 
@@ -26,34 +28,42 @@ _DERIVED = frozenset({"fingerprint", "sealed_away", "name"})
 async def import_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
     """Take the servers of a file's `text`; with `dry_run` only say what would be done.
 
-    `values` are those of variables (`{"env:X": …, "input:x": …}`), `replace` changes servers that differ, `only` names
-    those that are wanted.
+    `values` are those of variables (`{"env:X": …, "input:x": …}`), `replace` changes servers that differ, `whole` gives
+    what is not named its default, `only` names those that are wanted.
     """
     text, values = params.get("text"), params.get("values") or {}
     for each in params:
-        if each not in ("text", "values", "dry_run", "replace", "only", "_meta"):
-            raise InvalidParams(
-                f"There is no parameter {each[:64]!r}; send text, values, dry_run, replace, only.", each[:64]
-            )
+        if each not in (*_PARAMS, "_meta"):
+            raise InvalidParams(f"There is no parameter {each[:64]!r}; send {', '.join(_PARAMS)}.", each[:64])
     if not isinstance(text, str):
         raise InvalidParams("'text' must be the file's text.", "text")
     if not isinstance(values, Mapping) or not all(isinstance(each, str) for each in values.values()):
         raise InvalidParams("'values' must be an object of texts.", "values")
-    flags = [params.get(name, False) for name in ("dry_run", "replace")]
-    if not all(isinstance(each, bool) for each in flags):
-        raise InvalidParams("'dry_run' and 'replace' must be true or false.", "dry_run")
+    how = _How(*(params.get(name, False) for name in ("dry_run", "replace", "whole")))
+    if not all(isinstance(each, bool) for each in (how.dry_run, how.replace, how.whole)):
+        raise InvalidParams("'dry_run', 'replace' and 'whole' must be true or false.", "dry_run")
     only = params.get("only")
     if only is not None and not (isinstance(only, list) and all(isinstance(each, str) for each in only)):
         raise InvalidParams("'only' must be a list of names.", "only")
     found = read_import(text, values)
     await call.gateway.sync.catch_up()
     wanted = [each for each in found.servers if only is None or each.name in only]
-    servers = [await _one(call, each, dry_run=flags[0], replace=flags[1]) for each in wanted]
+    servers = [await _one(call, each, how) for each in wanted]
     variables = list(dict.fromkeys(name for each in wanted for name in each.variables))
     return {"format": found.format, "servers": servers, "variables": variables, "notes": list(found.notes)}
 
 
-async def _one(call: Call, imported: Imported, *, dry_run: bool, replace: bool) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How servers are taken."""
+
+    dry_run: bool
+    replace: bool
+    whole: bool
+    """What is not named has its default; else it stays as it is stored."""
+
+
+async def _one(call: Call, imported: Imported, how: _How) -> dict[str, Any]:
     """What is, or would be, done with one server of a file."""
     document: dict[str, Any] = {"name": imported.name, "given": imported.given, "notes": list(imported.notes)}
     if not imported.fields:
@@ -65,16 +75,16 @@ async def _one(call: Call, imported: Imported, *, dry_run: bool, replace: bool) 
     stored = None if known is None else known.spec
 
     def merged(before: ServerSpec | None) -> ServerSpec:
-        return parse_spec(given) if before is None else patch_spec(before, given)
+        return parse_spec(given, before) if before is None or how.whole else patch_spec(before, given)
 
     try:
         spec = checked_change(call, merged)(stored)
         changes = [] if stored is None else _differences(stored, spec)
         document |= {"action": "add" if stored is None else "change" if changes else "same", "changes": changes}
         document["server"] = spec.public()
-        if document["action"] == "change" and not replace:
+        if document["action"] == "change" and not how.replace:
             return document | {"problem": "Another server has this name: `replace` changes it."}
-        if not dry_run and document["action"] != "same":
+        if not how.dry_run and document["action"] != "same":
             await put_server(call, dict(given), _if_known(merged, is_known=stored is not None), wait_seconds=0)
     except GatewayError as error:
         return document | {"action": "refused", "problem": error.detail, "field": error.facts.get("field")}

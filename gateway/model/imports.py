@@ -59,7 +59,7 @@ class ImportFile:
 
 def read_import(text: str, values: Mapping[str, str] | None = None) -> ImportFile:
     """Read a file of one of the formats; `values` are those of variables. Raises InvalidParams with line and column."""
-    document = _parse(text)
+    document = read_document(text)
     for name, find in FORMATS.items():
         if (found := find(document)) is not None:
             given, notes, convert = found
@@ -78,7 +78,8 @@ def read_import(text: str, values: Mapping[str, str] | None = None) -> ImportFil
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def _parse(text: str) -> Mapping[str, Any]:
+def read_document(text: str) -> Mapping[str, Any]:
+    """Read JSON (with comments and trailing commas) or YAML that holds an object. Raises InvalidParams."""
     stripped = text.lstrip("\ufeff \t\r\n")
     value = _json(text.lstrip("\ufeff")) if stripped[:1] in ("{", "[", "/") else _yaml(text)
     if not isinstance(value, Mapping):
