@@ -118,7 +118,7 @@ def _import(remote: Remote, servers: Mapping[str, Any], *, dry_run: bool, resolv
     text = json.dumps({"format": EXPORT, "version": 1, "servers": servers})
     body = {"text": text, "replace": True, "whole": True}
     looked = remote.ask("POST", "/mcp/import", body | {"dry_run": True})
-    values = values_of(looked["variables"], (), resolve=resolve, may_ask=False)
+    values = values_of(looked, (), resolve=resolve, may_ask=False)
     if dry_run and not values:
         return looked
     return remote.ask("POST", "/mcp/import", body | {"dry_run": dry_run, "values": values})
@@ -149,8 +149,6 @@ def _keys(remote: Remote, wanted: Mapping[str, Any], *, prune: bool) -> Iterator
 
 def _is_same(one: Any, other: Any) -> bool:
     def plain(value: Any) -> Any:
-        if isinstance(value, datetime):  # YAML has times
-            return value.astimezone(UTC).isoformat()
         if isinstance(value, str) and _TIME.match(value):
             return datetime.fromisoformat(value).astimezone(UTC).isoformat()
         return None if value in ([], {}, {"allow": []}) else value
@@ -189,18 +187,13 @@ def _take(remote: Remote, step: Mapping[str, Any], fields: Mapping[str, Any], ke
         case "server", "remove":
             remote.ask("DELETE", server_path(step["name"]))
         case "key", "add" if keys_out is not None:
-            made = remote.ask("POST", "/keys", {"name": step["name"], **_plain(fields)})
+            made = remote.ask("POST", "/keys", {"name": step["name"], **fields})
             with keys_out.open("a", encoding="utf-8") as out:
                 out.write(json.dumps({"name": step["name"], "key": made["key"]}) + "\n")
         case "key", "change":
-            remote.ask("PATCH", f"/keys/{step['id']}", _plain(_KEY_FIELDS | dict(fields)))
+            remote.ask("PATCH", f"/keys/{step['id']}", _KEY_FIELDS | dict(fields))
         case "key", "remove":
             remote.ask("DELETE", f"/keys/{step['id']}")
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The same fields, times as JSON has them."""
-    return {name: each.isoformat() if isinstance(each, datetime) else each for name, each in fields.items()}
 
 
 def _private(file: Path) -> None:

@@ -43,7 +43,7 @@ def import_servers(
         text = _read(file)
         asked: dict[str, Any] = {"text": text, "replace": replace} | ({"only": only} if only else {})
         looked = to.remote.ask("POST", "/mcp/import", asked | {"dry_run": True})
-        values = values_of(looked["variables"], value or (), resolve=resolve, may_ask=not to.as_json)
+        values = values_of(looked, value or (), resolve=resolve, may_ask=not to.as_json)
         done = to.remote.ask("POST", "/mcp/import", asked | {"dry_run": dry_run, "values": values})
         if to.as_json:
             print_json(done)
@@ -85,7 +85,7 @@ def _read(file: Path) -> str:
         raise Refused(f"{file} can't be read: {error.strerror}.", Exit.USAGE) from None
 
 
-def values_of(variables: list[str], given: Any, *, resolve: bool, may_ask: bool) -> dict[str, str]:
+def values_of(looked: Mapping[str, Any], given: Any, *, resolve: bool, may_ask: bool) -> dict[str, str]:
     """The values of a file's variables: those that were given, from the environment, or asked for on a terminal."""
     named: dict[str, str] = {}
     for each in given:
@@ -94,16 +94,20 @@ def values_of(variables: list[str], given: Any, *, resolve: bool, may_ask: bool)
             raise Refused(f"--value {name!r} is not NAME=VALUE.", Exit.USAGE)
         named[name] = text
     values: dict[str, str] = {}
-    for variable in variables:
+    for variable in (*looked["variables"], *looked["optional"]):
         kind, _, name = variable.partition(":")
         if name in named:
             values[variable] = named[name]
         elif kind == "env" and resolve:
             if name not in os.environ:
+                if variable in looked["optional"]:
+                    continue
                 raise Refused(f"{name} is not set in this environment; set it, or give --value {name}=…", Exit.USAGE)
             values[variable] = os.environ[name]
         elif kind == "input" and may_ask and sys.stdin.isatty():
             values[variable] = typer.prompt(f"value of {in_one_line(name)}", hide_input=True)
+    if unused := named.keys() - {variable.partition(":")[2] for variable in values}:
+        raise Refused(f"The file has no variable {', '.join(sorted(unused))}.", Exit.USAGE)
     return values
 
 

@@ -131,7 +131,7 @@ _IMPORT: Json = {
 }
 _IMPORTED: Json = {
     "type": "object",
-    "required": ["format", "servers", "variables", "notes"],
+    "required": ["format", "servers", "variables", "optional", "notes"],
     "properties": {"servers": {"type": "array", "items": {"type": "object", "required": ["name", "given", "action"]}}},
 }
 _CHANGES: Json = {

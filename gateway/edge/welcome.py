@@ -19,7 +19,7 @@ _PAGE = """<!doctype html>
 pre{{background:#8881;padding:.8rem;overflow-x:auto}}</style></head><body>
 <h1>MCP gateway</h1>
 <p>This is an <a href="https://modelcontextprotocol.io">MCP</a> gateway ({name} {version}): the tools, resources and
-prompts of several MCP servers at one address. It has no pages; clients talk to it with a key.</p>
+prompts of several MCP servers at one address. Clients talk to it with a key.</p>
 <p>MCP clients connect to <code>{base}/mcp</code> with the header <code>Authorization: Bearer &lt;key&gt;</code>:</p>
 <pre>claude mcp add --transport http gateway {base}/mcp --header "Authorization: Bearer $KEY"</pre>
 <p>Scripts need no client:</p>

@@ -5,6 +5,7 @@ One at a time, each by the same way as a registration: what is refused of one ke
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
@@ -14,7 +15,7 @@ from gateway.errors import GatewayError, InvalidParams
 from gateway.methods.call import Call, Handler, needs
 from gateway.methods.servers import checked_change, put_server
 from gateway.model.import_formats import EXPORT
-from gateway.model.imports import Imported, read_import
+from gateway.model.imports import Imported, is_told, read_import
 from gateway.model.server import ServerSpec
 from gateway.model.server_fields import parse_spec, patch_spec
 from gateway.registry.servers import Change
@@ -45,12 +46,14 @@ async def import_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
     only = params.get("only")
     if only is not None and not (isinstance(only, list) and all(isinstance(each, str) for each in only)):
         raise InvalidParams("'only' must be a list of names.", "only")
-    found = read_import(text, values)
+    found = await asyncio.to_thread(read_import, text, values)
     await call.gateway.sync.catch_up()
     wanted = [each for each in found.servers if only is None or each.name in only]
     servers = [await _one(call, each, how) for each in wanted]
     variables = list(dict.fromkeys(name for each in wanted for name in each.variables))
-    return {"format": found.format, "servers": servers, "variables": variables, "notes": list(found.notes)}
+    optional = list(dict.fromkeys(name for each in wanted for name in each.optional))
+    document = {"format": found.format, "servers": servers, "variables": variables, "optional": optional}
+    return document | {"notes": list(found.notes)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ async def _one(call: Call, imported: Imported, how: _How) -> dict[str, Any]:
         return document | {"action": "skip", "problem": "It can't be taken."}
     if imported.needed:
         return document | {"action": "skip", "problem": f"It needs values of {', '.join(imported.needed)}."}
-    given = {"name": imported.name, **imported.fields}
+    given = {**imported.fields, "name": imported.name}
     known = call.gateway.sync.catalogue.servers.get(imported.name)
     stored = None if known is None else known.spec
 
@@ -118,7 +121,7 @@ async def export_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
 
 
 def _exported(shown: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in shown.items() if name != "name" and value not in (None, "", [], {})}
+    return {name: value for name, value in shown.items() if name != "name" and is_told(name, value)}
 
 
 METHODS: dict[str, Handler] = {

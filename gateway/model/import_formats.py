@@ -30,8 +30,29 @@ class CanNot(Exception):
 
 
 def text_of(value: Any) -> str:
-    """A value as text: what is none is JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """A value as text: a number or truth value as JSON writes it. Raises CanNot."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping | list):
+        raise CanNot("A header, variable or argument must be a text.")
+    return json.dumps(value)
+
+
+def _object(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A member that must be an object, if it is there. Raises CanNot."""
+    found = value.get(name)
+    if found is not None and not isinstance(found, Mapping):
+        raise CanNot(f"Its {name!r} must be an object.")
+    return dict(found or {})
+
+
+def _list(value: Mapping[str, Any], name: str, *, of_objects: bool = False) -> list[Any]:
+    """A member that must be a list, if it is there. Raises CanNot."""
+    found = value.get(name)
+    is_sound = isinstance(found, list) and (not of_objects or all(isinstance(each, Mapping) for each in found))
+    if found is not None and not is_sound:
+        raise CanNot(f"Its {name!r} must be a list{' of objects' if of_objects else ''}.")
+    return list(found or ())
 
 
 def _unknown(value: Mapping[str, Any], known: Sequence[str], without_effect: Sequence[str] = ()) -> list[str]:
@@ -53,9 +74,9 @@ def _plain(value: Mapping[str, Any], url: Any, extra: Sequence[str], notes: list
         inner = command if isinstance(command, Mapping) else value  # Zed had them below `command`
         fields |= {
             "transport_type": "stdio",
-            "command": inner.get("path") if isinstance(command, Mapping) else str(command),
-            "args": list(inner.get("args") or []),
-            "env": dict(inner.get("env") or {}),
+            "command": text_of(inner.get("path") if isinstance(command, Mapping) else command),
+            "args": [text_of(each) for each in _list(inner, "args")],
+            "env": _object(inner, "env"),
             "cwd": value.get("cwd"),
         }
     else:
@@ -76,12 +97,11 @@ def _headers(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, list):  # the registry's, or "Name: value"
-        pairs = [
-            each.partition(":")[::2] if isinstance(each, str) else (each.get("name"), each.get("value"))
-            for each in value
-        ]
+        pairs = [each.partition(":")[::2] if isinstance(each, str) else _named(each) for each in value]
         return {str(name).strip(): str(text or "").strip() for name, text in pairs if name}
-    return {}
+    if value is None:
+        return {}
+    raise CanNot("Its 'headers' must be an object.")
 
 
 def _editors(document: Mapping[str, Any]) -> Found | None:
@@ -103,7 +123,9 @@ def _editors(document: Mapping[str, Any]) -> Found | None:
     return found, [], convert
 
 
-def _named(value: Mapping[str, Any]) -> tuple[Any, Any]:
+def _named(value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise CanNot("Its 'headers' must be texts or objects with a name and a value.")
     return value.get("name"), value.get("value")
 
 
@@ -150,13 +172,13 @@ def _registry(document: Mapping[str, Any]) -> Found | None:
 def _registry_entry(value: Mapping[str, Any]) -> tuple[Fields, list[str]]:
     notes: list[str] = []
     fields: Fields = {"description": value.get("description"), "title": value.get("title") or value.get("name")}
-    remotes, packages = value.get("remotes") or [], value.get("packages") or []
+    remotes, packages = _list(value, "remotes", of_objects=True), _list(value, "packages", of_objects=True)
     if remotes:
         first = remotes[0]
         fields |= {"url": first.get("url"), "transport_type": _TRANSPORTS.get(str(first.get("type")), "http")}
         fields["headers"] = {
             each["name"]: each.get("value") or f"${{input:{each['name']}}}"
-            for each in first.get("headers") or ()
+            for each in _list(first, "headers", of_objects=True)
             if each.get("value") or each.get("isRequired")
         }
         if len(remotes) > 1 or packages:
@@ -176,29 +198,29 @@ def _package(package: Mapping[str, Any], notes: list[str]) -> Fields:
         raise CanNot(f"Packages of {kind[:40]!r} can't be run here.")
     version = package.get("version")
     pinned = name if not version or kind == "oci" else f"{name}{'==' if kind == 'pypi' else '@'}{version}"
-    arguments = [*_arguments(package.get("runtimeArguments"))]
+    arguments = [*_arguments(package, "runtimeArguments")]
     env = {
         each["name"]: each.get("value") or each.get("default") or f"${{input:{each['name']}}}"
-        for each in package.get("environmentVariables") or ()
+        for each in _list(package, "environmentVariables", of_objects=True)
         if each.get("value") or each.get("default") or each.get("isRequired")
     }
     if kind == "npm" and runner == "npx" and "-y" not in arguments:
         arguments.insert(0, "-y")
     if kind == "oci" and not arguments:
         arguments = ["run", "-i", "--rm", *(part for each in env for part in ("-e", each))]
-    transport = (package.get("transport") or {}).get("type", "stdio")
+    transport = _object(package, "transport").get("type", "stdio")
     if transport != "stdio":
         notes.append(f"It speaks {str(transport)[:40]!r} once it runs; run it yourself, and register its URL.")
     return {
         "transport_type": "stdio",
         "command": runner,
-        "args": [*arguments, pinned, *_arguments(package.get("packageArguments"))],
+        "args": [*arguments, pinned, *_arguments(package, "packageArguments")],
         "env": env,
     }
 
 
-def _arguments(value: Any) -> Iterator[str]:
-    for each in value or ():
+def _arguments(package: Mapping[str, Any], name: str) -> Iterator[str]:
+    for each in _list(package, name, of_objects=True):
         text = each.get("value") or each.get("default")
         if each.get("type") == "named":
             yield str(each.get("name"))
@@ -221,20 +243,20 @@ def _litellm(document: Mapping[str, Any]) -> Found | None:
 
     def convert(value: Mapping[str, Any]) -> tuple[Fields, list[str]]:
         notes: list[str] = []
-        headers = {name: _environ(each) for name, each in (value.get("static_headers") or {}).items()}
-        kind = value.get("auth_type")
+        headers = {name: _environ(each) for name, each in _object(value, "static_headers").items()}
+        kind = text_of(value.get("auth_type") or "none")
         secret = value.get("auth_value") or value.get("authentication_token")
         if kind in _LITELLM_AUTH and secret:
-            name, prefix = _LITELLM_AUTH[str(kind)]
+            name, prefix = _LITELLM_AUTH[kind]
             headers[name] = prefix + _environ(secret)
-        elif kind not in (None, "none"):
-            notes.append(f"Its auth_type {str(kind)[:40]!r} is not taken.")
+        elif kind != "none":
+            notes.append(f"Its auth_type {kind[:40]!r} is not taken.")
         plain = {
             **value,
             "url": _environ(value.get("url")),
             "headers": headers,
-            "env": {name: _environ(each) for name, each in (value.get("env") or {}).items()},
-            "args": [_environ(each) for each in value.get("args") or ()],
+            "env": {name: _environ(each) for name, each in _object(value, "env").items()},
+            "args": [_environ(each) for each in _list(value, "args")],
         }
         if not value.get("description") and isinstance(info := value.get("mcp_info"), Mapping):
             plain["description"] = info.get("description")
@@ -259,8 +281,10 @@ def _contextforge(document: Mapping[str, Any]) -> Found | None:
     entities = document.get("entities")
     if not isinstance(entities, Mapping):
         return None
-    gateways = [each for each in entities.get("gateways") or () if isinstance(each, Mapping)]
-    others = [f"{name} ({len(each)})" for name, each in entities.items() if name != "gateways" and each]
+    listed = entities.get("gateways")
+    gateways = [each for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
+    rest = {name: each for name, each in entities.items() if name != "gateways" and each and isinstance(each, list)}
+    others = [f"{name} ({len(each)})" for name, each in rest.items()]
     notes = [f"Taken are gateways; not taken: {', '.join(others)}."] if others else []
 
     def convert(value: Mapping[str, Any]) -> tuple[Fields, list[str]]:
@@ -271,7 +295,9 @@ def _contextforge(document: Mapping[str, Any]) -> Found | None:
         )  # fmt: skip
         fields = _plain(value, value.get("url"), extra, inner)
         if value.get("tags"):
-            fields["tags"] = [str(tag.get("id", tag) if isinstance(tag, Mapping) else tag) for tag in value["tags"]]
+            fields["tags"] = [
+                str(tag.get("id", tag) if isinstance(tag, Mapping) else tag) for tag in _list(value, "tags")
+            ]
         if value.get("auth_type"):
             inner.append("Its credentials are encrypted in the export: set its headers by hand.")
         return fields, inner

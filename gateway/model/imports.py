@@ -15,17 +15,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+import orjson
 
 from gateway.errors import InvalidParams
 from gateway.model.import_formats import FORMATS, CanNot, Convert, Fields, text_of
 
 _MAX_SERVERS = 1_000
+_MAX_TEXT = 512 << 10
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
-_JSONC = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
-_TRAILING = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])')
+# what is not closed goes on to the end: no character is read twice
+_JSONC = re.compile(r'"(?:[^"\\]|\\.)*+"?|//[^\n]*+|/\*(?:.*?\*/|.*+)', re.DOTALL)
+_TRAILING = re.compile(r'"(?:[^"\\]|\\.)*+"?|,(?=\s*+[}\]])', re.DOTALL)
 _REFERRING = ("headers", "env")
 _EDITORS = frozenset({"workspaceFolder", "userHome", "workspaceFolderBasename", "pathSeparator", "cwd"})
 
@@ -44,8 +48,10 @@ class Imported:
     """What of it can't be taken, and why."""
     variables: tuple[str, ...] = ()
     """What stays open: `env:X`, `input:x`."""
+    optional: tuple[str, ...] = ()
+    """Those that have a default, which they take without a value."""
     needed: tuple[str, ...] = ()
-    """Of these, what must have a value before it can be registered."""
+    """Of `variables`, what must have a value before it can be registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +85,20 @@ def read_import(text: str, values: Mapping[str, str] | None = None) -> ImportFil
 
 
 def read_document(text: str) -> Mapping[str, Any]:
-    """Read JSON (with comments and trailing commas) or YAML that holds an object. Raises InvalidParams."""
+    """Read JSON (with comments and trailing commas) or YAML that holds an object. Raises InvalidParams.
+
+    All of it is what JSON can carry. Takes its time with long YAML (seconds for the longest): not for the event loop.
+    """
+    if len(text) > _MAX_TEXT:
+        raise InvalidParams(f"The file is too long; at most {_MAX_TEXT >> 10} KiB are read.", "text")
     stripped = text.lstrip("\ufeff \t\r\n")
     value = _json(text.lstrip("\ufeff")) if stripped[:1] in ("{", "[", "/") else _yaml(text)
     if not isinstance(value, Mapping):
         raise InvalidParams("The file must hold an object.", "text")
+    try:
+        orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME)
+    except TypeError as error:
+        raise InvalidParams(f"The file holds what JSON can't carry: {error}.", "text") from None
     return value
 
 
@@ -101,6 +116,8 @@ def _json(text: str) -> Any:
         raise InvalidParams(f"The file is not JSON: {error.msg} at {where}.", "text") from None
     except RecursionError:
         raise InvalidParams("The file is nested too deeply.", "text") from None
+    except ValueError:
+        raise InvalidParams("The file holds a number that is too long.", "text") from None
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -116,9 +133,22 @@ def _yaml(text: str) -> Any:
     import yaml  # for one format only
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Without times (`2022-11-28` is a text) and without aliases, which make gigabytes of a line."""
+
+        yaml_implicit_resolvers: ClassVar = {
+            first: [each for each in found if each[0] != "tag:yaml.org,2002:timestamp"]
+            for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise yaml.composer.ComposerError(None, None, "aliases are not taken", mark)
+            return super().compose_node(parent, index)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             _once([(str(self.construct_object(key)), None) for key, _ in node.value])
-            return super().construct_mapping(node, deep)
+            return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
     try:
         return yaml.load(text, Loader)  # noqa: S506  # it is a SafeLoader
@@ -126,7 +156,7 @@ def _yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InvalidParams(f"The file is not YAML: {error.problem}{where}.", "text") from None
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
         raise InvalidParams("The file is neither JSON nor YAML.", "text") from None
 
 
@@ -144,26 +174,44 @@ def _server(given: str, value: Any, convert: Convert, values: Mapping[str, str],
         return Imported(name, given, {}, ("It is no object.",))
     try:
         fields, notes = convert(value)
+        filled, used = _filled(fields, values)
     except CanNot as error:
         return Imported(name, given, {}, (str(error),))
+    except (TypeError, ValueError, KeyError, AttributeError):  # a member of another kind than the format has
+        return Imported(name, given, {}, ("It is not as its format has it.",))
     if name != given:
         notes.insert(0, f"Its name {given[:100]!r} becomes {name!r}.")
-    filled, open_variables, needed, more = _filled(fields, values)
+    if fields.get("name", given) != given:
+        notes.append("The name among its fields is not taken.")
     return Imported(
         name,
         given,
-        {key: each for key, each in filled.items() if each not in (None, "", [], {})},
-        (*notes, *more),
-        tuple(dict.fromkeys(open_variables)),
-        tuple(dict.fromkeys(needed)),
+        {key: each for key, each in filled.items() if is_told(key, each)},
+        (*notes, *used.notes),
+        tuple(dict.fromkeys(used.still_open)),
+        tuple(dict.fromkeys(used.optional)),
+        tuple(dict.fromkeys(used.needed)),
     )
 
 
-def _filled(fields: Fields, values: Mapping[str, str]) -> tuple[Fields, list[str], list[str], list[str]]:
-    """The same fields with variables' values; which stay open, which of them need a value, and what can't be taken."""
-    still_open: list[str] = []
-    needed: list[str] = []
-    notes: list[str] = []
+def is_told(field: str, value: Any) -> bool:
+    """Whether a field says anything: an empty prefix is none, and others that are empty have their default."""
+    return field == "prefix" if value == "" else value not in (None, [], {})
+
+
+@dataclass(slots=True)
+class _Used:
+    """The variables of a server: which stay open, which of them need a value, which have a default; and notes."""
+
+    still_open: list[str] = field(default_factory=list)
+    needed: list[str] = field(default_factory=list)
+    optional: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def _filled(fields: Fields, values: Mapping[str, str]) -> tuple[Fields, _Used]:
+    """The same fields with variables' values, and what was found of variables."""
+    used = _Used()
 
     def replaced(text: str, *, may_refer: bool) -> str:
         def value(found: re.Match[str]) -> str:
@@ -173,17 +221,20 @@ def _filled(fields: Fields, values: Mapping[str, str]) -> tuple[Fields, list[str
             if kind not in ("env", "input") or not colon:
                 bare, has_default, default = found[1].partition(":-")
                 if not _NAME.fullmatch(bare) or bare in _EDITORS:
-                    notes.append(f"{found[0]} is known to the editor alone; write what it stands for.")
+                    used.notes.append(f"{found[0]} is known to the editor alone; write what it stands for.")
                     return found[0]
                 if has_default and f"env:{bare}" not in values:
+                    used.optional.append(f"env:{bare}")
                     return default
                 kind, name = "env", bare
             variable = f"{kind}:{name}"
             if variable in values:
+                if not may_refer:
+                    used.notes.append(f"A value of {variable} stands where it is shown; headers and variables are not.")
                 return values[variable]
-            still_open.append(variable)
+            used.still_open.append(variable)
             if kind == "input" or not may_refer:
-                needed.append(variable)
+                used.needed.append(variable)
             return f"${{{variable}}}"
 
         return _VARIABLE.sub(value, text)
@@ -199,4 +250,4 @@ def _filled(fields: Fields, values: Mapping[str, str]) -> tuple[Fields, list[str
             found[name] = {str(key): replaced(text_of(item), may_refer=True) for key, item in each.items()}
         else:
             found[name] = each
-    return found, still_open, needed, notes
+    return found, used

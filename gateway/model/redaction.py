@@ -1,7 +1,8 @@
 """What of a registration is shown: everything but what may be a secret. Pure.
 
 A URL is shown without its user, the values of its query and long segments of letters and digits; a program's arguments
-without the values of `NAME=value`, what follows a flag that asks for a secret, users in URLs, and long segments.
+without the values of `NAME=value`, what follows a flag that asks for a secret or a header, headers whose names tell of
+one, users in URLs, and long segments. What has none of these shapes is shown.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ _REFERENCE = re.compile(r"((Bearer|Basic|Token|ApiKey) )?\$\{(env|file):[^{}]*\}
 _SECRET_NAME = re.compile(r"key|token|secret|passw|signature|\bsig\b|auth|credential|bearer|\bpat\b", re.IGNORECASE)
 _SEGMENT = re.compile(r"(?=[A-Za-z0-9_-]*[0-9])(?=[A-Za-z0-9_-]*[A-Za-z])[A-Za-z0-9_-]{20,}")
 _NAMED = re.compile(r"(-{0,2}[A-Za-z_][\w.-]*=)(.+)", re.DOTALL)
+_HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]*:\s*)(.+)", re.DOTALL)
+_HEADER_FLAGS = frozenset({"-H", "--header", "--headers"})
 _USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -36,14 +39,18 @@ def redact_value(value: str) -> str:
 def redact_arguments(arguments: Sequence[str]) -> list[str]:
     """A program's arguments as they are shown."""
     shown: list[str] = []
-    asked = False
+    asked = asked_header = False
     for argument in arguments:
-        if asked and not argument.startswith("-"):
+        header = _HEADER.fullmatch(argument)
+        if header and (asked_header or _SECRET_NAME.search(header[1])):
+            shown.append(header[1] + REDACTED)
+        elif asked_header or (asked and not argument.startswith("-")):
             shown.append(REDACTED)
         elif named := _NAMED.fullmatch(argument):
             shown.append(named[1] + REDACTED)
         else:
             shown.append(_without_segments(_USER.sub(REDACTED, argument)))
+        asked_header = argument in _HEADER_FLAGS
         asked = argument.startswith("-") and "=" not in argument and _SECRET_NAME.search(argument) is not None
     return shown
 

@@ -294,3 +294,116 @@ def test_names_become_ones_that_can_be_had() -> None:
     )
     assert list(found) == ["My-Server", "my-server", "My-Server-2", "server", "server-2"]
     assert "becomes 'My-Server'" in found["My-Server"].notes[0]
+
+
+ODD: list[Any] = [None, 5, "x", [], [1], {}, {"a": 1}, {"a": []}, [{"a": 1}], [None], True, 1.5]
+_PLACES: list[tuple[str, str]] = [
+    *(("mcpServers", each) for each in ("args", "env", "headers", "command", "url", "cwd", "type", "disabled")),
+    *(("mcp_servers", each) for each in ("static_headers", "auth_type", "auth_value", "env", "args", "mcp_info")),
+    *(("entities", each) for each in ("tags", "auth_type", "url", "headers", "description")),
+    *(("server.json", each) for each in ("remotes", "packages", "title")),
+]
+
+
+@pytest.mark.parametrize(("format", "member"), _PLACES)
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_a_member_of_another_kind_keeps_no_other_server_out(format: str, member: str, odd: Any) -> None:
+    good = {"url": "https://good.example/mcp"}
+    bad = {"url": "https://bad.example/mcp", "auth_type": "api_key", "auth_value": "k", member: odd}
+    if member in ("args", "env", "command", "cwd"):
+        bad = {"command": "run", member: odd}
+    text: dict[str, Any]
+    if format == "server.json":
+        remote = {"remotes": [{"type": "streamable-http", "url": "https://good.example/mcp"}]}
+        text = {
+            "servers": [{"server": {"name": "x/bad", **remote, member: odd}}, {"server": {"name": "x/good", **remote}}]
+        }
+    elif format == "entities":
+        text = {"entities": {"gateways": [{"name": "bad", **bad}, {"name": "good", **good}]}}
+    else:
+        text = {format: {"bad": bad, "good": good}}
+    found = {each.name: each for each in read_import(json.dumps(text)).servers}
+    assert found["good"].fields["url"] == "https://good.example/mcp"
+    assert found["bad"].fields or found["bad"].notes
+
+
+def test_the_parts_of_a_registry_entry_may_be_of_another_kind() -> None:
+    for odd in ODD:
+        for inner in (
+            {"remotes": [{"url": "https://a.example", "headers": odd}]},
+            {"remotes": [odd]},
+            {"packages": [odd]},
+            {"packages": [{"registryType": "npm", "identifier": "a", "packageArguments": odd}]},
+            {"packages": [{"registryType": "npm", "identifier": "a", "environmentVariables": odd, "transport": odd}]},
+        ):
+            for each in read_import(json.dumps({"name": "x/y", **inner})).servers:
+                assert each.fields or each.notes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"mcpServers": {"\\ud800": {"url": "https://a.example"}}}',
+        '{"mcpServers": {"a": {"url": "https://a.example", "timeout": 1' + "0" * 5000 + "}}}",
+        "mcp_servers:\n  a: &x {url: https://a.example, env: *x}\n",
+        "mcp_servers:\n  a: {url: !!binary abc}\n",
+        "mcp_servers:\n  a: {url: !!int abc}\n",
+        "mcp_servers:\n  a: {url: !!timestamp 2022-13-45}\n",
+        "mcp_servers: {? [1] : 2}\n",
+        "{}" + " " * (512 << 10),
+    ],
+    ids=["surrogate", "number", "alias", "binary", "int", "timestamp", "key", "long"],
+)
+def test_what_json_can_not_carry_is_refused(text: str) -> None:
+    with pytest.raises(InvalidParams):
+        read_import(text)
+
+
+def test_yaml_has_dates_and_numbers_as_they_are_written() -> None:
+    text = (
+        "mcp_servers:\n 1:\n  url: https://a.example/mcp\n  static_headers: {X-Api-Version: 2022-11-28, X-Count: 5}\n"
+    )
+    assert fields(text, "1")["headers"] == {"X-Api-Version": "2022-11-28", "X-Count": "5"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"' + '\\"' * 200_000,
+        "{" + "/* " * 160_000,
+        "{" + "," * 500_000,
+        "{" + ", " * 250_000,
+        '{"a": "' + "/" * 500_000,
+    ],
+)
+def test_a_long_file_is_read_once(text: str) -> None:
+    """Each of them took minutes once: the time grew with the square of the length."""
+    with pytest.raises(InvalidParams, match="not JSON"):
+        read_import(text)
+
+
+def test_the_name_among_the_fields_is_not_taken() -> None:
+    text = json.dumps(
+        {
+            "format": "mcp-gateway export",
+            "version": 1,
+            "servers": {"shown": {"name": "hidden", "url": "https://a.example"}},
+        }
+    )
+    (one,) = read_import(text).servers
+    assert one.name == "shown"
+    assert "name among its fields" in str(one.notes)
+
+
+def test_a_value_that_comes_where_it_is_shown_is_told() -> None:
+    found = read({"mcpServers": {"a": {"command": "run", "args": ["${input:token}"]}}}, input__token="s3cret")["a"]
+    assert "stands where it is shown" in str(found.notes)
+    kept = read({"mcpServers": {"a": {"command": "run", "env": {"T": "${input:token}"}}}}, input__token="s3cret")["a"]
+    assert not kept.notes
+
+
+def test_a_default_is_taken_until_there_is_a_value() -> None:
+    file = {"mcpServers": {"a": {"url": "${BASE:-https://one.example}/mcp"}}}
+    found = read(file)["a"]
+    assert (found.fields["url"], found.optional, found.variables) == ("https://one.example/mcp", ("env:BASE",), ())
+    assert fields(file, "a", env__BASE="https://two.example")["url"] == "https://two.example/mcp"

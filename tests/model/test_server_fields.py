@@ -102,6 +102,11 @@ def test_a_url_is_shown_without_what_may_be_a_secret(url: str, shown: str) -> No
         (["--token=s3cret", "NAME=s3cret"], ["--token=[redacted]", "NAME=[redacted]"]),
         (["postgresql://u:s3cret@db/x"], ["postgresql://[redacted]@db/x"]),
         (["s3cretabcdefghijklmnop", "/srv/data"], ["[redacted]", "/srv/data"]),
+        (["--header", "Authorization: Bearer s3cret"], ["--header", f"Authorization: {REDACTED}"]),
+        (["--header", "X-Team: s3cret", "-H", "s3cret"], ["--header", f"X-Team: {REDACTED}", "-H", REDACTED]),
+        (["Authorization:Bearer s3cret", "X-API-Key: s3cret"], [f"Authorization:{REDACTED}", f"X-API-Key: {REDACTED}"]),
+        (["--header=Authorization: Bearer s3cret"], [f"--header={REDACTED}"]),
+        (["mcp-remote", "https://example.org/mcp", "a: b"], ["mcp-remote", "https://example.org/mcp", "a: b"]),
     ],
 )
 def test_arguments_are_shown_without_what_may_be_a_secret(arguments: list[str], shown: list[str]) -> None:

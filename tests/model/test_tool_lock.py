@@ -44,6 +44,8 @@ def test_nothing_is_served_before_anything_was_approved() -> None:
 def test_a_name_that_is_listed_twice_is_its_first_tool() -> None:
     assert judge("enforce", (SAME, tool("same", "other")), APPROVED).tools == (SAME,)
     assert judge("enforce", (NEW, NEW, SAME), APPROVED).tools == (SAME,)
+    twice = judge("enforce", (SAME, tool("same", "other")), Approved(first_approved([SAME])))
+    assert (twice.held, twice.changes) == (frozenset(), {})
 
 
 def test_what_is_no_part_of_a_definition_stays_as_it_was_approved() -> None:

@@ -40,6 +40,8 @@ def test_a_file_is_shown_imported_and_exported(run: Run, stack: Running, tmp_pat
     assert "IMPORTED_TOKEN" in run("import", str(file), "--only", "imported", code=1).stdout  # a reference: not allowed
     done = run("import", str(file), "--only", "imported", "--value", "IMPORTED_TOKEN=secret-of-it")
     assert "1 added" in done.stdout
+    refused = run("import", str(file), "--only", "imported", "--value", "X=1", "--dry-run", code=2)
+    assert "no variable X" in refused.stderr
     exported = json.loads(run("export").stdout)
     assert exported["servers"]["imported"]["headers"] == {"X-Key": "[redacted]"}
     kept = {"format": exported["format"], "servers": {"imported": exported["servers"]["imported"]}}

@@ -15,9 +15,10 @@ from typing import Any
 from gateway import version
 from gateway.access.audit import Filter
 from gateway.edge.lists import ListShown
+from gateway.edge.page.sign_in import page_principal
 from gateway.edge.request import Http
 from gateway.edge.response import stream
-from gateway.errors import StoreUnavailable
+from gateway.errors import GatewayError, StoreUnavailable
 from gateway.methods.call import Call
 from gateway.methods.keys import whoami
 from gateway.methods.services import Gateway
@@ -51,6 +52,7 @@ async def _frames(gateway: Gateway, http: Http, principal: Principal) -> AsyncGe
     yield _event("hello", await _hello(gateway, http, who, view))
     yield shown["servers"].event(view)
     feed = _Feed(gateway, who)
+    by_session = await _is_signed_in(gateway, http)
     while not gateway.draining.is_set():
         told = False
         for name, value in await feed.news():
@@ -62,6 +64,10 @@ async def _frames(gateway: Gateway, http: Http, principal: Principal) -> AsyncGe
         now = gateway.authenticator.current(who)
         if now is None:  # what cuts the request may be lost while the database is asked (`tasks`)
             return
+        if by_session and not await _is_signed_in(gateway, http):
+            return
+        if now is not who:
+            yield _event("hello", await _hello(gateway, http, now, gateway.sync.catalogue.view(now.grants)))
         if gateway.sync.catalogue is not catalogue or now is not who:
             before, catalogue, who = view, gateway.sync.catalogue, now
             view = catalogue.view(who.grants)
@@ -71,6 +77,13 @@ async def _frames(gateway: Gateway, http: Http, principal: Principal) -> AsyncGe
                 yield shown["servers"].event(view)
             if changed:
                 yield _event("changed", {"kinds": changed, "revision": catalogue.revision})
+
+
+async def _is_signed_in(gateway: Gateway, http: Http) -> bool:
+    try:
+        return await page_principal(gateway, http) is not None
+    except GatewayError:
+        return False
 
 
 async def _wait(gateway: Gateway, catalogue: Any) -> None:
