@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from gateway.edge.page import files
+from gateway.errors import StoreUnavailable
 from gateway.methods.services import Gateway
+from gateway.sessions import page_sessions
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import KEY, Open, Servers
@@ -151,6 +153,7 @@ async def test_the_cookie_counts_for_the_own_page_only(client: Client, sent: Map
 async def test_an_old_browser_says_it_by_the_origin(client: Client) -> None:
     cookie = (await signed_in(client))["cookie"]
     assert await whoami(client, {"cookie": cookie, "origin": "http://localhost"}) == "master"
+    assert await whoami(client, {"cookie": cookie, "origin": "https://localhost"}) in (401, 403)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
@@ -198,6 +201,26 @@ async def test_over_https_the_cookie_is_for_https_and_this_host_only(client: Cli
     assert answered["set-cookie"].startswith("__Host-mgw-page-")
     assert "; Secure" in answered["set-cookie"]
     assert "; Path=/;" in answered["set-cookie"]
+
+
+async def test_over_plain_http_a_session_is_for_loopback_only(open_app: Open) -> None:
+    async with open_app(allowed_hosts=("*",)) as (_, client):
+        status, answered, problem = await Client(client.app).ask(
+            "POST", "/page/session", value={"key": KEY}, headers=WRITE | {"host": "gateway.test:4000"}
+        )
+    assert (status, "set-cookie" in answered, "HTTPS" in problem["detail"]) == (403, False, True)
+
+
+async def test_of_two_cookies_none_counts(client: Client) -> None:
+    mine = await signed_in(client)
+    for cookie in (f"{mine['cookie']}; {mine['cookie']}", f"{mine['cookie'].partition('=')[0]}=x; {mine['cookie']}"):
+        assert await whoami(client, mine | {"cookie": cookie}) == 401
+    assert await whoami(client, mine | {"cookie": f"other=1; {mine['cookie']}; more=2"}) == "master"
+
+
+async def test_a_body_that_is_too_long_for_a_key_is_not_read(client: Client) -> None:
+    value = {"key": "x" * 10_000}
+    assert (await Client(client.app).ask("POST", "/page/session", value=value, headers=WRITE))[0] == 413
 
 
 async def test_ports_and_mount_points_have_cookies_of_their_own(client: Client) -> None:
@@ -259,10 +282,25 @@ async def test_another_spelling_of_a_session_is_none(client: Client) -> None:
 
 
 async def test_it_expires(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.sessions import page_sessions
-
     monkeypatch.setattr(page_sessions, "SECONDS", -1)
     assert await whoami(client, await signed_in(client)) == 401
+
+
+async def test_a_browser_is_signed_out_also_while_the_database_is_away(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = await signed_in(client)
+
+    async def away(id: str) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(inside(client).page_sessions, "end", away)
+    status, answered, told = await Client(client.app).ask("DELETE", "/page/session", headers=headers)
+    assert (status, "Max-Age=0" in answered["set-cookie"], "could not be recorded" in told["detail"]) == (
+        202,
+        True,
+        True,
+    )
 
 
 # --- its stream -------------------------------------------------------------------------------------------------------
@@ -313,6 +351,52 @@ async def test_a_call_is_told_once(client: Client, registered: MemoryServer) -> 
                     if event.name == "calls":
                         told += [row["request_id"] for row in json.loads(event.data)["rows"]]
         assert told == ["call-0", "call-1", "call-2"]
+
+
+@pytest.mark.parametrize("how", ["signed out", "expired"])
+async def test_the_stream_ends_with_the_session(client: Client, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    if how == "expired":
+        monkeypatch.setattr(page_sessions, "SECONDS", 2)
+    headers = await signed_in(client)
+    async with Client(client.app).open("GET", "/page/events", headers=headers | STREAM) as stream:
+        await stream.event()
+        if how == "signed out":
+            await Client(client.app).ask("DELETE", "/page/session", headers=headers)
+        async with asyncio.timeout(10):
+            while await stream.event() is not None:
+                pass
+    await until(lambda: inside(client).admission.streams == 0)
+
+
+async def test_a_stream_with_a_key_is_none_of_a_sessions(client: Client) -> None:
+    async with client.open("GET", "/page/events", headers=STREAM) as stream:
+        async with asyncio.timeout(10):
+            names = {event.name async for event in until_figures(stream)}
+    assert {"hello", "servers", "figures"} <= names
+
+
+async def until_figures(stream: Any) -> Any:
+    count = 0
+    while count < 2:  # for longer than one turn
+        event = await stream.event()
+        assert event is not None
+        count += event.name == "figures"
+        yield event
+
+
+async def test_the_stream_tells_of_another_role(client: Client) -> None:
+    _, _, key = await client.ask("POST", "/keys", value={"name": "ann", "role": "operator"})
+    headers = await signed_in(client, key["key"])
+    async with Client(client.app).open("GET", "/page/events", headers=headers | STREAM) as stream:
+        event = await stream.event()
+        assert event is not None
+        assert json.loads(event.data)["is_operator"] is True
+        await client.ask("PATCH", f"/keys/{key['id']}", value={"role": "user", "grants": {"allow": []}})
+        async with asyncio.timeout(10):
+            while (event := await stream.event()) is not None and event.name != "hello":
+                pass
+        assert event is not None
+        assert json.loads(event.data)["is_operator"] is False
 
 
 async def test_the_stream_ends_with_the_key(client: Client) -> None:

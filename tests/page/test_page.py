@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -86,9 +87,21 @@ def test_a_server_is_added_with_errors_at_the_fields_and_seen_in_another_tab(
     detail.get_by_role("button", name="Enable").click()
     expect(detail).to_contain_text("ready")
     detail.get_by_role("button", name="Edit").click()
+    with httpx.Client(base_url=stack.url, headers={"authorization": f"Bearer {KEY}"}) as by_another:
+        by_another.patch("/mcp/servers/pages", json={"tags": ["meanwhile"], "prefix": ""})
     page.get_by_role("dialog").get_by_label("Description").fill("Our pages")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(detail).to_contain_text("Our pages")
+    with httpx.Client(base_url=stack.url, headers={"authorization": f"Bearer {KEY}"}) as by_another:
+        stored = by_another.get("/mcp/servers/pages", headers={"accept": "application/json"}).json()
+    assert (stored["tags"], stored["prefix"]) == (
+        ["meanwhile"],
+        "",
+    )  # what was not edited stays as somebody else made it
+    expect(page.get_by_role("status")).to_contain_text("1 tool")
+    at(page, "tools")
+    expect(page.get_by_role("listitem")).to_have_text(re.compile("^read"))
+    at(page, "servers/pages")
     detail.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(other.get_by_role("heading", name="No server yet")).to_be_visible()
@@ -190,7 +203,7 @@ def test_the_servers_questions_are_answered_in_a_dialog(open_page: Open, stub: R
     for number in range(fields.count()):
         fields.nth(number).fill("Your name?")
     page.get_by_role("button", name="Call", exact=True).click()
-    dialog = page.get_by_role("dialog", name="The server asks")
+    dialog = page.get_by_role("dialog", name="stub__stub.elicit asks")
     expect(dialog).to_be_visible()
     for number in range(dialog.locator("textarea, input[type=text]").count()):
         dialog.locator("textarea, input[type=text]").nth(number).fill("Ada")
@@ -201,7 +214,7 @@ def test_the_servers_questions_are_answered_in_a_dialog(open_page: Open, stub: R
     for number in range(fields.count()):
         fields.nth(number).fill("Say something")
     page.get_by_role("button", name="Call", exact=True).click()
-    dialog = page.get_by_role("dialog", name="The server asks a model")
+    dialog = page.get_by_role("dialog", name="stub__stub.sample asks a model")
     dialog.get_by_label("Answer").fill("Something said by a person")
     dialog.get_by_role("button", name="Send").click()
     expect(page.locator(".result")).to_contain_text("Something said by a person")
@@ -348,6 +361,101 @@ def test_a_hostile_server_shows_as_text(open_page: Open, server: Changing, regis
     expect(page.get_by_role("region", name="hostile", exact=True)).to_contain_text("onerror")
     assert page.evaluate("window.hacked") is None
     assert page.locator("img[src=x]").count() == 0
+
+
+HOSTILE_MEMBERS: list[dict[str, Any]] = [
+    {"a": {"$ref": "#/%zz"}},
+    {"a": {"enum": 5}, "b": {"oneOf": 5}, "c": {"anyOf": {}}, "d": {"enum": [{"toString": 5}, None]}},
+    {"constructor": {"type": "string"}, "__proto__": {"type": "string"}, "toString": {"default": None}},
+    {"a": {"type": "string", "default": {"toString": 5}, "examples": [{"a": 1}], "title": {"x": 1}, "maxLength": {}}},
+    {"a": {"type": "array", "items": True}, "b": {"type": "array", "items": {"$ref": 5}}, "c": {"type": [1, {}]}},
+    {"a": {"properties": 5, "required": 7}, "b": {"type": "object", "properties": [1]}, "c": None, "d": 7, "e": True},
+    {"a": {"oneOf": [None, 5, {"const": {"toString": 1}}, {"type": 5}]}, "b": {"oneOf": [{"const": {"a": 1}}]}},
+    {"a": {"type": "string", "format": "constructor"}, "b": {"type": "string", "format": {"a": 1}}},
+]
+
+
+def test_no_schema_breaks_the_page(open_page: Open, server: Changing, register: Register) -> None:
+    server.tools = [
+        *(
+            {"name": f"t{number}", "inputSchema": {"type": "object", "properties": each}}
+            for number, each in enumerate(HOSTILE_MEMBERS)
+        ),
+        *(
+            {"name": f"r{number}", "inputSchema": {"type": "object", "properties": {"a": {}}, "required": each}}
+            for number, each in enumerate((5, "a", {"a": 1}, [5, None, {}]))
+        ),
+    ]
+    register("odd")
+    page = open_page(path="#/tools")
+    for each in server.tools:
+        at(page, f"tools/odd__{each['name']}")
+        expect(page.get_by_role("heading", name=f"odd__{each['name']}").first).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+        before = len(server.asked)
+        page.get_by_role("button", name="Call", exact=True).click()
+        expect(page.locator(".result")).to_contain_text("done")
+        assert len(server.asked) == before + 1
+    at(page, "tools/odd__t2")
+    for name in ("constructor", "__proto__"):
+        field = page.get_by_role("form", name="Arguments").get_by_label(name, exact=True)
+        expect(field).to_have_value("")
+        field.fill(f"my {name}")
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.locator(".result")).to_contain_text("done")
+    assert json.loads(json.dumps(server.asked[-1]["arguments"])) == {
+        "constructor": "my constructor",
+        "__proto__": "my __proto__",
+        "toString": None,
+    }
+    at(page, "servers")
+    expect(page.get_by_role("heading", name="Servers")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [None],
+        [5, "x", []],
+        [{"type": "text"}, {"type": "text", "text": {"a": 1}}],
+        [{"role": "user"}, {"role": {"a": 1}, "content": None}],
+        [{"type": "resource", "resource": 5}, {"type": "resource_link", "uri": {}}, {"type": {"toString": 1}}],
+        [{"type": "image", "mimeType": 5, "data": {}}, {"type": "resource", "resource": {"text": 5, "mimeType": []}}],
+        [{"text": MARKUP, "type": "text"}],
+    ],
+    ids=range(7),
+)
+def test_no_result_breaks_the_page(open_page: Open, server: Changing, register: Register, blocks: Any) -> None:
+    server.tools = [tool("go", "")]
+    server.result = {"content": blocks}
+    register("odd")
+    page = open_page(path="#/tools/odd__go")
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.locator(".result .block")).to_have_count(len(blocks))
+    assert page.evaluate("window.hacked") is None
+
+
+def test_who_signs_in_next_sees_nothing_of_who_was_there(open_page: Open, stack: Running, stub: Running) -> None:
+    with stack.client() as client:
+        made = client.post("/keys", json={"name": "guest", "grants": {"allow": []}}).json()
+    page = open_page(path="#/calls")
+    other = page.context.new_page()
+    other.goto(f"{stack.url}/#/tools/stub__stub.echo")
+    other.locator(".arguments textarea").first.fill("a secret of the master")
+    expect(other.get_by_text("master", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Key", exact=True)).to_be_visible()
+    expect(other.get_by_label("Key", exact=True)).to_be_visible()
+    sign_in(page, made["key"])
+    expect(page.get_by_text("guest", exact=True)).to_be_visible()
+    at(page, "servers")
+    expect(page.get_by_role("heading", name=re.compile("No server"))).to_be_visible()
+    expect(page.get_by_role("link", name="Keys")).to_have_count(0)
+    at(page, "calls")
+    expect(page.locator("tbody tr")).to_have_count(0)
+    other.reload()
+    expect(other.get_by_text("guest", exact=True)).to_be_visible()
+    expect(other.get_by_text("a secret of the master")).to_have_count(0)
 
 
 def test_a_large_result_is_bounded_and_offered_whole(open_page: Open, stub: Running) -> None:

@@ -26,6 +26,9 @@ class Changing:
 
     url: str
     tools: list[dict[str, Any]] = field(default_factory=list)
+    result: Any = field(default_factory=lambda: {"content": [{"type": "text", "text": "done"}]})
+    asked: list[Any] = field(default_factory=list)
+    """The parameters of the calls that came."""
 
     def answer(self, asked: Any) -> Any:
         match asked["method"]:
@@ -35,7 +38,8 @@ class Changing:
             case "tools/list":
                 return {"tools": self.tools}
             case "tools/call":
-                return {"content": [{"type": "text", "text": "done"}]}
+                self.asked.append(asked["params"])
+                return self.result
         return {}
 
 

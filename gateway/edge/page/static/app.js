@@ -3,8 +3,7 @@
 import { html, render, useEffect, useRef, useState } from './vendored/preact.js';
 import { ask, onSignedOut, send } from './api.js';
 import { leave, open, state, changed, useFeed, useList } from './feed.js';
-import { forget } from './mcp.js';
-import { Problem, go, link } from './parts.js';
+import { Boundary, Problem, go, link } from './parts.js';
 import { Servers } from './views/servers.js';
 import { Items } from './views/items.js';
 import { Calls } from './views/calls.js';
@@ -39,14 +38,18 @@ function SignIn() {
     try {
       await ask('POST', '/page/session', { key });
       setKey('');
+      state.notice = '';
+      if (!(await ask('GET', '/page/session')).signed_in) throw new Error('The browser did not keep the session: are cookies switched off here?');
       state.signedIn = true;
       changed();
-      open();
+      open(true);
     } catch (refused) { setError(refused); } finally { setBusy(false); }
   };
   return html`<main class="sign-in"><form onSubmit=${submit}>
     <h1>MCP gateway</h1>
     <p>The tools, resources and prompts of several MCP servers at one address. Sign in with the key that you were given, or with the master key.</p>
+    ${state.notice && html`<p class="problem" role="alert">${state.notice}</p>`}
+    ${!isSecureContext && html`<p class="problem" role="alert">This page was opened by plain HTTP, at an address other than localhost: a browser keeps no session there, and a key would be sent in clear. Open it by HTTPS.</p>`}
     <label for="key">Key</label>
     <input id="key" type="password" autocomplete="current-password" required autofocus value=${key} onInput=${(event) => setKey(event.target.value)} />
     <${Problem} error=${error} />
@@ -109,6 +112,7 @@ function Frame() {
   useEffect(() => {
     const moved = () => setWhere(place());
     addEventListener('hashchange', moved);
+    moved(); // it may have moved before anybody listened
     return () => removeEventListener('hashchange', moved);
   }, []);
   const me = feed.hello?.me;
@@ -116,7 +120,15 @@ function Frame() {
   const [name, , View] = views.find(([each]) => each === where[0]) || views[0];
   useEffect(() => { document.title = `${views.find(([each]) => each === name)[1]} · MCP gateway`; }, [name]);
   const signOut = async () => {
-    try { await send('DELETE', '/page/session'); } finally { forget(); leave(); }
+    let said = '';
+    try {
+      const answer = await send('DELETE', '/page/session');
+      if (answer.status === 202) said = (await answer.json()).detail;
+      else if (!answer.ok) said = 'The gateway did not take it: close this browser.';
+    } catch (error) { said = `${error.message} This browser may still be signed in.`; }
+    leave(true);
+    state.notice = said;
+    changed();
   };
   const servers = feed.servers;
   const tools = servers ? servers.filter((server) => server.enabled).reduce((sum, server) => sum + server.counts.tools, 0) : null;
@@ -134,7 +146,7 @@ function Frame() {
       <button class="small" onClick=${signOut}>Sign out</button>
     </header>
     <nav aria-label="Views">${views.map(([each, title]) => html`<a href=${`#/${each}`} aria-current=${each === name ? 'page' : null}>${title}</a>`)}</nav>
-    <main key=${name}><${View} kind=${name} where=${where[0] === name ? where.slice(1) : []} /></main>
+    <main key=${name}><${Boundary} of=${where.join('/')}><${View} kind=${name} where=${where[0] === name ? where.slice(1) : []} /><//></main>
   </div>`;
 }
 
@@ -146,7 +158,7 @@ function Page() {
 
 async function begin() {
   document.documentElement.dataset.theme = localStorage.getItem('gateway-theme') || 'system';
-  onSignedOut(() => { if (state.signedIn) { forget(); leave(); } });
+  onSignedOut(() => { if (state.signedIn) leave(); });
   render(html`<${Page} />`, document.getElementById('page'));
   try {
     state.signedIn = (await ask('GET', '/page/session')).signed_in;

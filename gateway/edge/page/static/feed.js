@@ -19,6 +19,7 @@ export const state = {
   now: 0,
   workers: null,
   sessions: null,
+  notice: '', // for who signs in next
 };
 const listeners = new Set();
 let planned = false;
@@ -55,18 +56,20 @@ export function useList(kind) {
   return list || { items: null };
 }
 
-const loading = new Set();
+let loading = new Set();
+let turn = 0; // of who is signed in: what was asked for before is of somebody else
 async function load(kind) {
   if (loading.has(kind)) { // what comes may be older than what changed just now
     state.stale.add(kind);
     return;
   }
   loading.add(kind);
-  const revision = state.revision;
+  const mine = turn;
   try {
     let found = await ask('GET', KINDS[kind]);
-    for (let tries = 0; found.revision < state.revision && tries < 40; tries += 1) { // of a worker that has not heard yet
-      await new Promise((go) => setTimeout(go, 100));
+    for (let tries = 0; found.revision < state.revision && tries < 8; tries += 1) { // of a worker that has not heard yet
+      await new Promise((go) => setTimeout(go, 100 * (tries + 1)));
+      if (turn !== mine) return;
       found = await ask('GET', KINDS[kind]);
     }
     const items = found[kind];
@@ -75,22 +78,26 @@ async function load(kind) {
       item.key = item.name && kind !== 'resources' ? item.name : item.uri || item.uriTemplate;
       item.text = `${item.key} ${item.name || ''} ${item.title || ''} ${item.description || ''}`.toLowerCase();
     }
-    state.lists[kind] = { items: [...items, ...templates] };
+    if (turn === mine) state.lists[kind] = { items: [...items, ...templates] };
   } catch (error) {
-    if (!state.lists[kind]) state.lists[kind] = { items: null, error: error.message };
+    if (turn === mine && !state.lists[kind]) state.lists[kind] = { items: null, error: error.message };
   } finally {
-    loading.delete(kind);
-    changed();
-    if (state.revision > revision && state.stale.delete(kind)) load(kind);
+    if (turn === mine) {
+      loading.delete(kind);
+      changed();
+      if (state.stale.delete(kind)) load(kind);
+    }
   }
 }
 
 const takes = {
   open: () => { state.connected = true; },
   away: () => { state.connected = false; },
-  out: () => { leave(); },
+  out: () => { if (state.signedIn) leave(); },
   hello: (value) => { // also after the stream was away: what changed meanwhile was not told
+    if (state.hello && state.hello.me.id !== value.me.id) forget(); // somebody else signed in, in another tab
     const isBack = state.hello !== null;
+    if (!value.is_operator) Object.assign(state, { slots: new Map(), workers: null, sessions: null });
     Object.assign(state, { hello: value, signedIn: true, connected: true, revision: value.revision });
     if (isBack) for (const kind of Object.keys(state.lists)) load(kind);
   },
@@ -121,14 +128,15 @@ export function take(name, value) {
 let port = null;
 let alone = null;
 
-export function open() {
+/** Begin to listen; `isNew` if somebody just signed in. */
+export function open(isNew = false) {
   if (port || alone) return;
   const address = `${root}/page/events`;
   if (window.SharedWorker) {
     const worker = new SharedWorker(`${root}/page/worker.js`, { name: `gateway ${root}` });
     port = worker.port;
     port.onmessage = (message) => take(message.data.name, message.data.value);
-    port.postMessage({ say: 'open', address });
+    port.postMessage({ say: 'open', address, isNew });
     return;
   }
   alone = new EventSource(address);
@@ -154,17 +162,30 @@ async function look() {
   open();
 }
 
-function close() {
-  if (port) port.postMessage({ say: 'close' });
+function close(say = 'close') {
+  if (port) port.postMessage({ say });
   if (alone) alone.close();
   port = alone = null;
 }
-addEventListener('pagehide', close);
+addEventListener('pagehide', () => close());
 addEventListener('pageshow', (event) => { if (event.persisted && state.signedIn) open(); });
 
-/** Forget everything: the session is over. */
-export function leave() {
-  close();
-  Object.assign(state, { signedIn: false, connected: false, hello: null, servers: null, lists: {}, calls: [], slots: new Map(), workers: null });
+const forgets = [];
+/** Have something called when what belongs to the user is to be forgotten. */
+export const onForget = (call) => forgets.push(call);
+
+/** Forget what the user saw, typed and opened. */
+function forget() {
+  turn += 1;
+  loading = new Set();
+  Object.assign(state, { hello: null, servers: null, lists: {}, calls: [], revision: 0, stale: new Set(), slots: new Map(), now: 0, workers: null, sessions: null });
+  for (const call of forgets) call();
+}
+
+/** The session is over; `isOurs` if it was ended here, and other tabs must hear of it. */
+export function leave(isOurs = false) {
+  close(isOurs ? 'end' : 'close');
+  forget();
+  Object.assign(state, { signedIn: false, connected: false });
   changed();
 }

@@ -1,6 +1,7 @@
 // A small MCP client over the gateway's own /mcp: a session, calls with progress, logs and questions, cancelling.
 
 import { Refused, eventsOf, send } from './api.js';
+import { onForget } from './feed.js';
 
 const VERSION = '2025-11-25';
 const BOTH = { accept: 'application/json, text/event-stream' };
@@ -26,7 +27,7 @@ async function open() {
   await post({ jsonrpc: '2.0', method: 'notifications/initialized' });
 }
 
-export const forget = () => { session = null; };
+onForget(() => { session = null; });
 
 /**
  * One request of MCP: returns its result. Throws Refused with the protocol's error.
@@ -50,7 +51,7 @@ export async function request(method, params, { signal, on = {} } = {}) {
       if (value.id === id && !value.method) return resultOf(answer, value);
       if (value.method === 'notifications/progress') on.progress?.(value.params);
       else if (value.method === 'notifications/message') on.log?.(value.params);
-      else if (value.method && value.id !== undefined) reply(value, on);
+      else if (value.method && value.id !== undefined) reply(value, on).catch(() => {}); // the call itself tells who is away
     }
     throw new Refused(502, { detail: 'The stream ended before the answer came.' });
   } finally {

@@ -1,6 +1,6 @@
 // Small pieces that all views are made of.
 
-import { html, useEffect, useRef, useState } from './vendored/preact.js';
+import { Component, html, useEffect, useRef, useState } from './vendored/preact.js';
 
 export const go = (path) => { location.hash = `#/${path}`; };
 export const link = (...parts) => `#/${parts.map(encodeURIComponent).join('/')}`;
@@ -19,6 +19,16 @@ export function Problem({ error }) {
   if (!error) return null;
   const asked = error.problem?.did_you_mean;
   return html`<div class="problem" role="alert"><strong>${error.problem?.title || 'It did not work'}</strong> ${error.message}${asked ? html` Did you mean ${asked.join(', ')}?` : ''}</div>`;
+}
+
+/** What can't be drawn becomes a sentence, and takes nothing else along; `of` says when to try again. */
+export class Boundary extends Component {
+  componentDidCatch(error) { this.setState({ error, of: this.props.of }); }
+  componentDidUpdate() { if (this.state.error && this.state.of !== this.props.of) this.setState({ error: null }); }
+  render({ of, children }, { error, of: failed }) {
+    if (!error || of !== failed) return children;
+    return html`<div class="problem" role="alert"><strong>This can't be shown.</strong> What the server sent is of an unexpected shape.</div>`;
+  }
 }
 
 /** Lines that stand where something will be. */

@@ -55,7 +55,7 @@ function Key({ of: key, onChange, onMade }) {
   };
   return html`<section class="detail" aria-label=${key.name}><div class="bar"><h2>${key.name}</h2><span class="tag">${key.role}</span><span class="tag">${stateOf(key)}</span><span class="fill"></span>
     ${!key.revoked_at && html`<button onClick=${() => edit(true)}>Edit</button>
-      <${Confirm} action="Rotate" text="Give it a new secret? The old one is taken for an hour more." onYes=${async () => { const value = await run('POST', `${path}/rotate`, {}); if (value) onMade(value); }} />
+      <${Confirm} action="Rotate" text="Give it a new secret? The old one is taken for an hour more, and sessions of this page go on. A key that leaked is better revoked." onYes=${async () => { const value = await run('POST', `${path}/rotate`, {}); if (value) onMade(value); }} />
       <${Confirm} action="Revoke" danger text=${`End ${key.name} for good? What it has open ends at once.`} onYes=${() => run('DELETE', path)} />`}
     <a href="#/keys" class="quiet button" aria-label="Close">✕</a></div><${Problem} error=${error} />
     <dl class="facts">${[['id', key.id], ['owner', key.owner], ['made', new Date(key.created_at).toLocaleString()], ['expires', key.expires_at && new Date(key.expires_at).toLocaleString()], ['limits', key.limits && JSON.stringify(key.limits)], ['grants', key.role === 'user' ? JSON.stringify(key.grants || {}) : 'everything']].filter(([, value]) => value).map(([name, value]) => html`<dt>${name}</dt><dd class=${['id', 'limits', 'grants'].includes(name) ? 'mono' : ''}>${value}</dd>`)}</dl>
@@ -112,13 +112,19 @@ function Edit({ of: key, onClose, onDone }) {
     return () => clearTimeout(timer);
   }, [JSON.stringify(grants), fields.role]);
   const at = (name) => ((error?.field || '').split(/[.[]/)[0] === name ? error.message : null);
+  const valueNow = () => {
+    const number = (text) => (text === '' ? undefined : Number(text));
+    const limits = Object.fromEntries(Object.entries({ calls_per_second: number(fields.rate), concurrent: number(fields.concurrent), calls_per_day: number(fields.perDay) }).filter(([, value]) => value !== undefined));
+    return { name: fields.name, role: fields.role, owner: fields.owner || null, tags: words(fields.tags), limits: Object.keys(limits).length ? { ...limits, ...(key?.limits?.burst ? { burst: key.limits.burst } : {}) } : null, ...(fields.role === 'user' ? { grants } : { grants: null }), ...(fields.days !== '' ? { expires_in: Math.round(Number(fields.days) * 86400) } : {}) };
+  };
+  const [first] = useState(key ? valueNow() : {});
   const submit = async (event) => {
     event.preventDefault();
     setError(null);
     if (fields.role === 'user' && !grants) { setError(Object.assign(new Error('The grants are not whole JSON.'), { field: 'grants' })); return; }
-    const number = (text) => (text === '' ? undefined : Number(text));
-    const limits = Object.fromEntries(Object.entries({ calls_per_second: number(fields.rate), concurrent: number(fields.concurrent), calls_per_day: number(fields.perDay) }).filter(([, value]) => value !== undefined));
-    const value = { name: fields.name, role: fields.role, owner: fields.owner || null, tags: words(fields.tags), limits: Object.keys(limits).length ? { ...limits, ...(key?.limits?.burst ? { burst: key.limits.burst } : {}) } : null, ...(fields.role === 'user' ? { grants } : { grants: null }), ...(fields.days !== '' ? { expires_in: Math.round(Number(fields.days) * 86400) } : {}) };
+    // only what was changed: what somebody else changed meanwhile stays
+    const value = Object.fromEntries(Object.entries(valueNow()).filter(([name, each]) => JSON.stringify(each) !== JSON.stringify(first[name])));
+    if (!Object.keys(value).length) { onClose(); return; }
     try { onDone(await ask(key ? 'PATCH' : 'POST', key ? `/keys/${encodeURIComponent(key.id)}` : '/keys', value)); } catch (refused) { setError(refused); }
   };
   const servers = (feed.servers || []).map((server) => server.name);

@@ -142,12 +142,13 @@ const pairs = (text, what) => Object.fromEntries(text.split('\n').map((line) => 
 
 function Edit({ server, onClose }) {
   const feed = useFeed();
-  const [fields, setFields] = useState({
+  const [first] = useState({
     name: server?.name || '', kind: server && isProgram(server) ? 'stdio' : 'http', url: server?.url || '', transport_type: server && !isProgram(server) ? server.transport_type : 'http',
     command: server?.command || '', args: (server?.args || []).join('\n'), env: lines(server?.env), headers: lines(server?.headers),
-    title: server?.title || '', description: server?.description || '', tags: (server?.tags || []).join(', '), prefix: server?.prefix ?? '', lock: server?.lock || '', timeout_seconds: server?.timeout_seconds ?? '',
+    title: server?.title || '', description: server?.description || '', tags: (server?.tags || []).join(', '), prefix: server?.prefix ?? '', noPrefix: server?.prefix === '', lock: server?.lock || '', timeout_seconds: server?.timeout_seconds ?? '',
     validate_arguments: server?.validate_arguments || false, trust_annotations: server?.trust_annotations ?? true,
   });
+  const [fields, setFields] = useState(first);
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   const put = (name) => (event) => setFields({ ...fields, [name]: event.target.type === 'checkbox' ? event.target.checked : event.target.value });
@@ -158,11 +159,23 @@ function Edit({ server, onClose }) {
     setBusy(true);
     setError(null);
     try {
-      const value = { title: fields.title || null, description: fields.description, tags: fields.tags.split(',').map((tag) => tag.trim()).filter(Boolean), lock: fields.lock || null, validate_arguments: fields.validate_arguments, trust_annotations: fields.trust_annotations, timeout_seconds: fields.timeout_seconds === '' ? null : Number(fields.timeout_seconds), prefix: fields.prefix === '' ? null : fields.prefix };
-      if (fields.kind === 'stdio') Object.assign(value, { transport_type: 'stdio', command: fields.command, args: fields.args.split('\n').filter(Boolean), env: pairs(fields.env, 'env') });
-      else Object.assign(value, { url: fields.url, transport_type: fields.transport_type, headers: pairs(fields.headers, 'headers') });
-      if (server) await ask('PATCH', serverPath(server.name), value);
-      else await ask('POST', '/mcp/servers', { name: fields.name, ...value });
+      // only what was changed is sent: what somebody else changed meanwhile stays. What says where a server is goes with
+      // its secrets, so that the gateway can refuse to send them elsewhere.
+      const value = {};
+      const take = (names, make) => { if (!server || names.some((name) => fields[name] !== first[name])) Object.assign(value, make()); };
+      take(['title'], () => ({ title: fields.title || null }));
+      for (const name of ['description', 'validate_arguments', 'trust_annotations']) take([name], () => ({ [name]: fields[name] }));
+      take(['tags'], () => ({ tags: fields.tags.split(',').map((tag) => tag.trim()).filter(Boolean) }));
+      take(['lock'], () => ({ lock: fields.lock || null }));
+      take(['timeout_seconds'], () => ({ timeout_seconds: fields.timeout_seconds === '' ? null : Number(fields.timeout_seconds) }));
+      take(['prefix', 'noPrefix'], () => ({ prefix: fields.noPrefix ? '' : fields.prefix || null }));
+      if (fields.kind === 'stdio') take(['command', 'args', 'env'], () => ({ transport_type: 'stdio', command: fields.command, args: fields.args === '' ? [] : fields.args.replace(/\n$/, '').split('\n'), env: pairs(fields.env, 'env') }));
+      else {
+        take(['transport_type'], () => ({ transport_type: fields.transport_type }));
+        take(['url', 'headers'], () => ({ url: fields.url, headers: pairs(fields.headers, 'headers') }));
+      }
+      if (server && Object.keys(value).length) await ask('PATCH', serverPath(server.name), value);
+      if (!server) await ask('POST', '/mcp/servers', { name: fields.name, ...value });
       if (server) onClose(); else go(`servers/${encodeURIComponent(fields.name)}`);
     } catch (refused) { setError(refused); } finally { setBusy(false); }
   };
@@ -179,7 +192,8 @@ function Edit({ server, onClose }) {
     <details><summary>More</summary>
       <${Field} label="Title" error=${at('title')}>${(id) => html`<input id=${id} value=${fields.title} onInput=${put('title')} />`}<//>
       <${Field} label="Tags" error=${at('tags')} hint="Separated by commas.">${(id) => html`<input id=${id} value=${fields.tags} onInput=${put('tags')} />`}<//>
-      <${Field} label="Prefix" error=${at('prefix')} hint="In place of its name in public names.">${(id) => html`<input id=${id} value=${fields.prefix} onInput=${put('prefix')} />`}<//>
+      <${Field} label="Prefix" error=${at('prefix')} hint="In place of its name in public names.">${(id) => html`<input id=${id} value=${fields.prefix} disabled=${fields.noPrefix} onInput=${put('prefix')} />`}<//>
+      <label class="check"><input type="checkbox" checked=${fields.noPrefix} onChange=${put('noPrefix')} /> No prefix: tools are called as it calls them</label>
       <${Field} label="Timeout, in seconds" error=${at('timeout_seconds')}>${(id) => html`<input id=${id} type="number" min="0" step="any" value=${fields.timeout_seconds} onInput=${put('timeout_seconds')} />`}<//>
       <${Field} label="When it changes a tool">${(id) => html`<select id=${id} value=${fields.lock} onChange=${put('lock')}><option value="">serve it</option><option value="warn">serve it and warn</option><option value="enforce">hold it until it is approved</option></select>`}<//>
       <label class="check"><input type="checkbox" checked=${fields.validate_arguments} onChange=${put('validate_arguments')} /> Check arguments against the tools' schemas</label>

@@ -1,17 +1,20 @@
 // Try it: a call by a form, with what comes while it runs, its result, the server's questions, and the call as code.
 
 import { html, useEffect, useMemo, useRef, useState } from '../vendored/preact.js';
-import { useFeed } from '../feed.js';
+import { onForget, useFeed } from '../feed.js';
 import { Form, Json, initial, missing } from '../form.js';
 import { request } from '../mcp.js';
-import { Code, Dialog, Field, Problem, Tree, bytes, cut, ms } from '../parts.js';
+import { Boundary, Code, Dialog, Field, Problem, Tree, bytes, cut, ms } from '../parts.js';
 
 const METHODS = { tools: 'tools/call', resources: 'resources/read', prompts: 'prompts/get' };
 const REST = { tools: '/mcp/tools/call', resources: '/mcp/resources/read', prompts: '/mcp/prompts/get' };
 const VERBS = { tools: 'Call', resources: 'Read', prompts: 'Get' };
 const MAX_TEXT = 100_000;
 const MAX_LOGS = 200;
+const MAX_MESSAGE = 2_000;
 const drafts = new Map(); // what was typed stays, also while another item is looked at
+onForget(() => drafts.clear());
+const ASKS = ['elicitation/create', 'sampling/createMessage'];
 
 const schemaOf = (kind, item) => (kind === 'tools' ? item.inputSchema || { type: 'object' } : {
   type: 'object',
@@ -31,11 +34,24 @@ export function Try({ kind, item }) {
   const [value, setValue] = useState(drafts.get(key) ?? initial(schema) ?? {});
   const [asJson, setAsJson] = useState(false);
   const [run, setRun] = useState(null);
-  const [question, ask] = useState(null);
+  const [questions, setQuestions] = useState([]); // of the server, one after the other
   const [wrong, setWrong] = useState({});
   const abort = useRef(null);
   useEffect(() => { drafts.set(key, value); }, [value]);
   useEffect(() => () => abort.current?.abort(), []);
+  const open = useRef(new Set()).current;
+  const question = (asked) => new Promise((answer, refuse) => {
+    if (!ASKS.includes(asked.method)) throw new Error('This page does not answer that.');
+    const one = { asked, by: item.key };
+    const end = (how) => (said) => {
+      open.delete(one);
+      setQuestions([...open]);
+      how(said);
+    };
+    Object.assign(one, { answer: end(answer), refuse: end(refuse) });
+    open.add(one);
+    setQuestions([...open]);
+  });
   const uri = item.uriTemplate ? expand(item.uriTemplate, value) : item.uri;
   const params = kind === 'resources' ? { uri } : { name: item.key, arguments: value };
   const call = async (event) => {
@@ -54,35 +70,37 @@ export function Try({ kind, item }) {
         on: {
           progress: (each) => { now.progress = each; show(); },
           log: (each) => { now.logs = [...now.logs, each].slice(-MAX_LOGS); show(); },
-          question: (asked) => new Promise((answer, refuse) => { ask({ asked, answer: (said) => { ask(null); answer(said); }, refuse: (error) => { ask(null); refuse(error); } }); }),
+          question,
         },
       });
     } catch (error) {
       now.error = error.name === 'AbortError' ? Object.assign(new Error('You cancelled it; the server was told.'), { problem: { title: 'Cancelled' } }) : error;
     }
     now.running = false;
-    ask(null);
+    for (const one of open) one.refuse(new Error('The call has ended.'));
     show();
   };
   const described = { readOnlyHint: item.annotations?.readOnlyHint, destructive: kind === 'tools' && item.annotations?.readOnlyHint !== true && item.annotations?.destructiveHint !== false };
   return html`<div class="try"><form class="arguments" onSubmit=${call} aria-label="Arguments"><div class="bar"><h3>${VERBS[kind]} it</h3><span class="fill"></span><button type="button" class="small" aria-pressed=${asJson} onClick=${() => setAsJson(!asJson)}>as JSON</button></div>
-      ${asJson ? html`<${Field} label="arguments">${(id) => html`<${Json} id=${id} value=${value} onChange=${(next) => setValue(next ?? {})} />`}<//>` : html`<${Form} schema=${schema} value=${value} onChange=${(next) => setValue(next ?? {})} errors=${wrong} />`}
+      ${asJson ? html`<${Field} label="arguments">${(id) => html`<${Json} id=${id} value=${value} onChange=${(next) => setValue(next ?? {})} />`}<//>` : html`<${Boundary} of=${schema}><${Form} schema=${schema} value=${value} onChange=${(next) => setValue(next ?? {})} errors=${wrong} /><//>`}
       ${kind === 'resources' && html`<p class="mono muted">${uri}</p>`}
       <div class="actions">${described.destructive && html`<span class="hint">It may change or destroy something.</span>`}${run?.running ? html`<button key="cancel" type="button" class="danger" onClick=${() => abort.current.abort()}>Cancel</button>` : html`<button key="call" class="primary">${VERBS[kind]}</button>`}</div></form>
-    <${Result} run=${run} />
+    <${Boundary} of=${run}><${Result} run=${run} /><//>
     <${Snippets} kind=${kind} params=${params} url=${feed.hello?.url || ''} />
-    ${question && html`<${Question} ...${question} />`}</div>`;
+    ${questions.length > 0 && html`<${Boundary} of=${questions[0]}><${Question} key=${questions[0].asked.id} ...${questions[0]} /><//>`}</div>`;
 }
 
 function Result({ run }) {
+  const size = useMemo(() => (run?.result ? new Blob([JSON.stringify(run.result)]).size : 0), [run?.result]);
   if (!run) return html`<div class="result" aria-live="polite"><h3>Result</h3><p class="muted">What comes back appears here, also while it runs.</p></div>`;
-  const size = run.result ? new Blob([JSON.stringify(run.result)]).size : 0;
   return html`<div class="result" aria-live="polite" aria-busy=${run.running}><div class="bar"><h3>Result</h3><span class="fill"></span><span class="muted number">${size ? `${bytes(size)} · ` : ''}${run.running ? 'running' : ms(run.took)}</span></div>
-    ${run.progress && html`<div class="progress"><progress max=${run.progress.total || undefined} value=${run.progress.total ? run.progress.progress : undefined} aria-label="progress"></progress> <span>${run.progress.total ? `${Math.round((100 * run.progress.progress) / run.progress.total)} %` : run.progress.progress} ${run.progress.message || ''}</span></div>`}
-    ${run.logs.length > 0 && html`<ul class="logs" aria-label="log">${run.logs.map((log) => html`<li><span class="tag level-${log.level}">${log.level}</span> ${log.logger ? html`<span class="muted">${log.logger}</span> ` : ''}${typeof log.data === 'string' ? log.data : JSON.stringify(log.data)}</li>`)}</ul>`}
+    ${run.progress && html`<div class="progress"><progress max=${run.progress.total || undefined} value=${run.progress.total ? run.progress.progress : undefined} aria-label="progress"></progress> <span>${run.progress.total ? `${Math.round((100 * run.progress.progress) / run.progress.total)} %` : run.progress.progress} ${messageOf(run.progress.message ?? '')}</span></div>`}
+    ${run.logs.length > 0 && html`<ul class="logs" aria-label="log">${run.logs.map((log) => html`<li><span class="tag level-${messageOf(log?.level)}">${messageOf(log?.level)}</span> ${log?.logger ? html`<span class="muted">${messageOf(log.logger)}</span> ` : ''}${messageOf(log?.data)}</li>`)}</ul>`}
     ${run.error && html`<${Problem} error=${run.error} />`}
     ${run.result && html`<${Shown} result=${run.result} size=${size} />`}</div>`;
 }
+
+const messageOf = (value) => cut(typeof value === 'string' ? value : JSON.stringify(value) ?? '', MAX_MESSAGE);
 
 function Shown({ result, size }) {
   const download = () => {
@@ -104,18 +122,19 @@ function Shown({ result, size }) {
 const IMAGE = /^image\/(png|jpeg|gif|webp|avif|svg\+xml|bmp)$/;
 const AUDIO = /^audio\/[a-z0-9.+-]+$/;
 function Block({ block }) {
-  const inner = block.role ? block.content : block;
-  const role = block.role && html`<span class="tag">${block.role}</span>`;
+  const inner = block?.role ? block.content : block;
+  const role = block?.role && html`<span class="tag">${messageOf(block.role)}</span>`;
+  if (inner === null || typeof inner !== 'object') return html`<div class="block">${role}<${Tree} value=${inner} /></div>`;
   const type = inner.type || (inner.text !== undefined ? 'text' : inner.blob !== undefined ? 'blob' : '');
   const resource = inner.type === 'resource' ? inner.resource : inner;
-  const mime = inner.mimeType || resource?.mimeType || '';
+  const mime = String(typeof inner.mimeType === 'string' ? inner.mimeType : typeof resource?.mimeType === 'string' ? resource.mimeType : '');
   let shown;
-  if (type === 'text') shown = html`<${Text} text=${inner.text} />`;
+  if (type === 'text' && typeof inner.text === 'string') shown = html`<${Text} text=${inner.text} />`;
   else if (type === 'image' && IMAGE.test(mime)) shown = html`<img alt="image of the result" src=${`data:${mime};base64,${inner.data}`} />`;
   else if (type === 'audio' && AUDIO.test(mime)) shown = html`<audio controls src=${`data:${mime};base64,${inner.data}`}></audio>`;
-  else if (type === 'resource_link') shown = html`<p><a href=${`#/resources/${encodeURIComponent(inner.uri)}`} class="mono">${inner.uri}</a> ${inner.title || inner.name || ''}</p>`;
-  else if (resource?.text !== undefined) shown = html`<p class="mono muted">${resource.uri}</p><${Text} text=${resource.text} />`;
-  else if (resource?.blob !== undefined && IMAGE.test(mime)) shown = html`<p class="mono muted">${resource.uri}</p><img alt="image of the resource" src=${`data:${mime};base64,${resource.blob}`} />`;
+  else if (type === 'resource_link' && typeof inner.uri === 'string') shown = html`<p><a href=${`#/resources/${encodeURIComponent(inner.uri)}`} class="mono">${inner.uri}</a> ${messageOf(inner.title || inner.name || '')}</p>`;
+  else if (typeof resource?.text === 'string') shown = html`<p class="mono muted">${resource.uri}</p><${Text} text=${resource.text} />`;
+  else if (typeof resource?.blob === 'string' && IMAGE.test(mime)) shown = html`<p class="mono muted">${resource.uri}</p><img alt="image of the resource" src=${`data:${mime};base64,${resource.blob}`} />`;
   else shown = html`<${Tree} value=${inner} />`;
   return html`<div class="block">${role}${shown}</div>`;
 }
@@ -130,8 +149,13 @@ function Text({ text }) {
     ${text.length > MAX_TEXT && html`<p class="muted">The first ${MAX_TEXT.toLocaleString()} of ${text.length.toLocaleString()} characters; the download has all.</p>`}`;
 }
 
-function Question({ asked, answer, refuse }) {
-  const params = asked.params || {};
+/** Where an address leads, for people to look at twice. */
+function hostOf(address) {
+  try { return new URL(address).host; } catch { return 'an address that can\'t be read'; }
+}
+
+function Question({ asked, by, answer, refuse }) {
+  const params = Object(asked.params);
   const isForm = asked.method === 'elicitation/create' && params.mode !== 'url';
   const schema = params.requestedSchema || { type: 'object', properties: {} };
   const [value, setValue] = useState(initial(schema) ?? {});
@@ -144,20 +168,16 @@ function Question({ asked, answer, refuse }) {
       setWrong(Object.fromEntries(empty.map((name) => [name, 'It is required.'])));
       if (!empty.length) answer(isForm ? { action: 'accept', content: value } : { action: 'accept' });
     };
-    return html`<${Dialog} title="The server asks" onClose=${close}><p class="description">${params.message}</p>
-      ${isForm ? html`<${Form} schema=${schema} value=${value} onChange=${setValue} errors=${wrong} />` : html`<p>It wants you to open this address: <code>${params.url}</code></p><p class="hint">Open it only if you expect it. The gateway does not vouch for it.</p>`}
+    return html`<${Dialog} title="${by} asks" onClose=${close}><p class="hint">Its server wants to know, not this gateway. Tell it no key of yours.</p><p class="description">${messageOf(params.message ?? '')}</p>
+      ${isForm ? html`<${Form} schema=${schema} value=${value} onChange=${setValue} errors=${wrong} />` : html`<p>It wants you to open an address at <strong>${hostOf(params.url)}</strong>: <code>${messageOf(params.url)}</code></p><p class="hint">Open it only if you expect it. The gateway does not vouch for it.</p>`}
       <div class="actions"><button onClick=${() => answer({ action: 'decline' })}>Decline</button><button class="primary" onClick=${accept}>${isForm ? 'Send' : 'I opened it'}</button></div><//>`;
   }
-  if (asked.method === 'sampling/createMessage') {
-    const send = () => answer({ role: 'assistant', content: { type: 'text', text }, model: 'a person', stopReason: 'endTurn' });
-    return html`<${Dialog} title="The server asks a model" wide onClose=${close}><p class="hint">No model is connected to this page: answer in its place, or refuse.</p>
-      ${params.systemPrompt && html`<p class="muted">${params.systemPrompt}</p>`}
-      ${(params.messages || []).map((message) => [].concat(message.content).map((content) => html`<div class="block"><span class="tag">${message.role}</span>${content.type === 'text' ? html`<pre class="text">${content.text}</pre>` : html`<${Tree} value=${content} />`}</div>`))}
+  const send = () => answer({ role: 'assistant', content: { type: 'text', text }, model: 'a person', stopReason: 'endTurn' });
+  return html`<${Dialog} title="${by} asks a model" wide onClose=${close}><p class="hint">No model is connected to this page: answer in its place, or refuse.</p>
+      ${params.systemPrompt && html`<p class="muted">${messageOf(params.systemPrompt)}</p>`}
+      ${[].concat(params.messages ?? []).slice(0, 50).map((message) => [].concat(message?.content ?? []).map((content) => html`<${Block} block=${{ role: message.role || 'message', content }} />`))}
       <${Field} label="Answer">${(id) => html`<textarea id=${id} rows="4" value=${text} onInput=${(event) => setText(event.target.value)}></textarea>`}<//>
       <div class="actions"><button onClick=${() => refuse(new Error('The user refused.'))}>Refuse</button><button class="primary" onClick=${send} disabled=${!text}>Send</button></div><//>`;
-  }
-  refuse(new Error('This page does not answer that.'));
-  return null;
 }
 
 const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
