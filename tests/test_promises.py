@@ -14,7 +14,7 @@ from gateway.protocol.messages import Notification, Request
 from gateway.upstream.memory import Emit, MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import Open, Servers
-from tests.talk import ask, handshake
+from tests.talk import STREAM, ask, handshake
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +99,28 @@ async def test_with_every_hint_lost_the_poll_brings_the_change(
     async with open_app(poll_seconds=0.2) as (other, _):
         await client.ask("POST", "/mcp/servers", value={"name": "a", "url": "http://a.test/mcp"})
         await until(lambda: "a__echo" in str(inside(other).sync.catalogue.servers))
+
+
+async def test_with_every_hint_lost_the_poll_ends_a_revoked_key_and_what_it_has_open(
+    client: Client, open_app: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_: object) -> bool:
+        return False
+
+    _, _, key = await client.ask("POST", "/keys", value={"name": "ann", "role": "operator"})
+    headers = {"authorization": f"Bearer {key['key']}"}
+    async with open_app(poll_seconds=0.2) as (_, polling), open_app(poll_seconds=300) as (_, deaf):
+        for other in (polling, deaf):
+            assert (await Client(other.app).ask("GET", "/whoami", headers=headers))[0] == 200
+        async with Client(polling.app).open("GET", "/mcp/tools", headers=headers | STREAM) as stream:
+            monkeypatch.setattr("gateway.stores.hints.Hints.publish", lost)
+            monkeypatch.setattr("gateway.stores.hints.Hints.broadcast", lost)
+            assert (await client.ask("DELETE", f"/keys/{key['id']}"))[0] in (200, 204)
+            async with asyncio.timeout(10):
+                while await stream.event() is not None:
+                    pass
+        assert (await Client(polling.app).ask("GET", "/whoami", headers=headers))[0] == 401
+        assert (await Client(deaf.app).ask("GET", "/whoami", headers=headers))[0] == 200  # the hint was lost
 
 
 async def test_a_worker_that_starts_while_an_upstream_is_down_lists_its_tools(
