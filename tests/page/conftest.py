@@ -1,10 +1,13 @@
-"""A browser, pages that are signed in, and servers that do as the tests say. Without Playwright: nothing."""
+"""A browser, pages that are signed in, and servers that do as the tests say. Run when they are asked for by name.
+
+Playwright keeps a loop running in the process, in which no other test could run its own (`make test-page`).
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,10 +19,13 @@ from tests.system.test_cli_lock import Changing, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
-if find_spec("playwright") is None:
-    collect_ignore_glob = ["test_*.py"]
-
 Open = Callable[..., "Page"]
+_HERE = Path(__file__).parent
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    asked = [(config.invocation_params.dir / each.partition("::")[0]).resolve() for each in config.args]
+    return None if any(each.is_relative_to(_HERE) for each in asked) else True
 
 
 @pytest.fixture(scope="session")
