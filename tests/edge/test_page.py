@@ -204,10 +204,15 @@ async def test_over_https_the_cookie_is_for_https_and_this_host_only(client: Cli
 
 
 async def test_over_plain_http_a_session_is_for_loopback_only(open_app: Open) -> None:
-    async with open_app(allowed_hosts=("*",)) as (_, client):
+    async with open_app(allowed_hosts=("gateway.test",)) as (_, client):
+        asked = WRITE | {"host": "gateway.test:4000"}
         status, answered, problem = await Client(client.app).ask(
-            "POST", "/page/session", value={"key": KEY}, headers=WRITE | {"host": "gateway.test:4000"}
+            "POST", "/page/session", value={"key": KEY}, headers=asked | {"origin": "http://gateway.test:4000"}
         )
+        by_a_proxy = await Client(client.app).ask(
+            "POST", "/page/session", value={"key": KEY}, headers=asked | {"origin": "https://gateway.test:4000"}
+        )
+        assert (by_a_proxy[0], "; Secure" in by_a_proxy[1]["set-cookie"]) == (204, True)
     assert (status, "set-cookie" in answered, "HTTPS" in problem["detail"]) == (403, False, True)
 
 

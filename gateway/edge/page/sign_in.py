@@ -50,7 +50,8 @@ async def session(gateway: Gateway, http: Http) -> None:
             return
         await send_empty(http, 204, [ended, (b"cache-control", b"no-store")])
         return
-    if is_secure and _scheme(http, gateway) == "http":
+    # the browser's own word: a proxy that ends TLS need not tell us of it
+    if is_secure and http.headers.values.get(b"origin", b"").startswith(b"http://"):
         raise Forbidden("Over plain HTTP a browser keeps no session, except of localhost. Open the page by HTTPS.")
     id = await _open(gateway, http)
     cookie = (b"set-cookie", f"{name}={id}; Max-Age={SECONDS}{attributes}".encode())
