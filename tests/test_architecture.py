@@ -82,6 +82,16 @@ def test_the_reference_has_every_setting_error_and_figure() -> None:
     assert [path for path in openapi.document("")["paths"] if path not in text] == []
 
 
+def test_the_readme_says_which_role_each_address_needs() -> None:
+    """An address whose operations need one stands in that role's row, and in no other's."""
+    rows = dict(zip(("user", "operator", "admin"), re.split(r"\n``(?:operator|admin)`` ", README)[:3], strict=True))
+    rows["admin"] = rows["admin"].partition("\n====")[0]
+    for path, operations in openapi.document("")["paths"].items():
+        roles = {each.get("x-role") for name, each in operations.items() if name != "parameters"} - {None}
+        named = "/keys" if path.startswith("/keys") else path.removeprefix("/mcp/servers/{name}/")
+        assert {role for role in ("operator", "admin") if f"``{named}``" in rows[role]} == roles, path
+
+
 @pytest.mark.parametrize("target", ["run", "ha", "validate", "conformance", "test", "lint", "types", "bench", "docs"])
 def test_every_command_is_documented(target: str) -> None:
     assert f"make {target}" in README

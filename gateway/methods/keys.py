@@ -24,6 +24,7 @@ _ADMIN = needs("admin", "manage keys")
 _MAX_PAGE = 1000
 _MAX_COMPARED = 1_000_000  # names with grants, in search of those that match nothing
 _WARN_SECONDS = 14 * 86_400
+_TOOLSETS: Sequence[str] = ()  # what a grant may name: this version has none
 
 
 @_ADMIN
@@ -31,7 +32,9 @@ async def create_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     """Make a key. The answer alone has its text."""
     table = call.gateway.keys
     fields.pop("_meta", None)
-    key, text = await table.create(read_key_fields(fields, datetime.now(UTC)).new(), _log(call))
+    spec = read_key_fields(fields, datetime.now(UTC)).new()
+    _check_toolsets(spec.grants)
+    key, text = await table.create(spec, _log(call))
     await call.gateway.sync.announce()
     return shown(key) | {"key": text}
 
@@ -77,6 +80,8 @@ async def update_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     id = _id(fields)
     del fields["id"]
     changes = read_key_fields(fields, datetime.now(UTC))
+    if "grants" in fields:
+        _check_toolsets(read_grants(fields["grants"]))
     key = await table.update(id, changes.changed, _log(call, id))
     await call.gateway.sync.announce()
     return shown(key)
@@ -115,6 +120,8 @@ async def key_access(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     asked = fields.pop("grants", None)
     key = await table.get(_only_id(fields))
     grants = read_grants(asked) if asked is not None else key.spec.grants
+    if asked is not None:
+        _check_toolsets(grants)
     return access(call.gateway.sync.catalogue.view(_effective(key, grants)))
 
 
@@ -183,6 +190,17 @@ def _unmatched(view: View, rules: Sequence[Rule]) -> list[str]:
                 if not any(map(alone.match, texts)):
                     found[f"{field}: {text}"] = None
     return list(found)
+
+
+def _check_toolsets(grants: Grants | None) -> None:
+    """Refuse grants that name a toolset which does not exist; a pattern may speak of those to come."""
+    for kind in ("allow", "deny") if grants is not None else ():
+        rules: Sequence[Rule] = getattr(grants, kind)
+        for number, rule in enumerate(rules):
+            for text in () if rule.toolsets is None else rule.toolsets.texts:
+                if not {"*", "?"} & set(text) and text not in _TOOLSETS:
+                    at = f"grants.{kind}[{number}].toolsets"
+                    raise InvalidParams(f"'{at}': there is no toolset {text[:64]!r}.", at)
 
 
 def _log(call: Call, id: str = "") -> Log:

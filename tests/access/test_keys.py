@@ -307,14 +307,29 @@ async def test_lists_of_keys_have_pages(client: Client) -> None:
 
 
 async def test_access_shows_what_a_key_sees_and_what_matches_nothing(client: Client, registered: MemoryServer) -> None:
-    grants = {"allow": [{"servers": ["demo", "docs"], "tools": ["ec*", "serch"]}, {"toolsets": ["research"]}]}
+    grants = {"allow": [{"servers": ["demo", "docs"], "tools": ["ec*", "serch"]}, {"toolsets": ["research*"]}]}
     key, _ = await made(client, grants=grants)
     status, _, seen = await client.ask("GET", f"/keys/{key['id']}/access")
     assert (status, seen["servers"], seen["tools"]) == (200, ["demo"], ["demo__echo"])
-    assert seen["unmatched"] == ["servers: docs", "tools: serch", "toolsets: research"]
+    assert seen["unmatched"] == ["servers: docs", "tools: serch", "toolsets: research*"]
     _, _, preview = await client.ask("POST", f"/keys/{key['id']}/access", value={"grants": {"allow": []}})
     assert preview["tools"] == []
     assert (await client.ask("GET", f"/keys/{key['id']}"))[2]["grants"] == grants
+
+
+@pytest.mark.parametrize("kind", ["allow", "deny"])
+async def test_a_grant_names_no_toolset_that_does_not_exist(client: Client, kind: str) -> None:
+    wrong = {kind: [{"servers": ["*"]}, {"toolsets": ["research"]}]}
+    key, _ = await made(client)
+    for method, path, value in (
+        ("POST", "/keys", {"name": "other", "grants": wrong}),
+        ("PATCH", f"/keys/{key['id']}", {"grants": wrong}),
+        ("POST", f"/keys/{key['id']}/access", {"grants": wrong}),
+    ):
+        status, _, answer = await client.ask(method, path, value=value)
+        assert (status, answer["field"]) == (422, f"grants.{kind}[1].toolsets"), answer
+        assert "there is no toolset 'research'" in answer["detail"]
+    assert [each["name"] for each in (await client.ask("GET", "/keys"))[2]["keys"]] == [key["name"]]
 
 
 async def test_the_search_for_what_matches_nothing_comes_to_an_end(
