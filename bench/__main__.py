@@ -140,7 +140,8 @@ def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]
     for shape in OTHERS:
         bench.measure([(way, shape) for way in (direct, hop, mcp)])
     saturation = next(row for row in at_32 if row.way == mcp.name).middle("rate")
-    late = bench.measure([(way, CALL) for way in (direct, hop, mcp)], rate=saturation / 2)
+    plain = ways.gateway("gateway, no audit", settings={"GATEWAY_AUDIT": "off"})[0]
+    late = bench.measure([(way, CALL) for way in (direct, hop, mcp, plain)], rate=saturation / 2)
     few = ways.gateway("gateway, 10 servers", upstream_port=ways.start_upstream(7)[1], more=9)[0]
     many = ways.gateway("gateway, 1,000 servers", more=999)[0]
     full = ways.gateway("gateway, 50,000 tools", more=_FULL_SERVERS, tools_of_more=1000)[0]

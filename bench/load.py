@@ -75,6 +75,11 @@ class Row:
             statistics.median(getattr(ours, name) / max(getattr(theirs, name), 1e-9) for ours, theirs in pairs)
         )
 
+    def above(self, other: Row, name: str) -> float:
+        """How much more this row has than another, round by round: the median."""
+        pairs = zip(self.rounds, other.rounds, strict=False)
+        return float(statistics.median(getattr(ours, name) - getattr(theirs, name) for ours, theirs in pairs))
+
     def middle(self, name: str) -> float:
         return float(statistics.median(getattr(each, name) for each in self.rounds))
 

@@ -70,6 +70,8 @@ class Result:
         p99 = {row.way: row.middle("p99") for row in late}
         added = max(p99["nginx hop"] - p99["direct"], 1.0)
         self._goal("p99_added_to_nginx_added", (p99[ours.way] - p99["direct"]) / added, at_most=3.0)
+        audited, plain = (next(row for row in late if row.way == way) for way in (ours.way, "gateway, no audit, /mcp"))
+        self._goal("us_of_the_audit_per_call_at_half_of_saturation", audited.above(plain, "cpu_us"), at_most=8.0)
         few, many, full, known = growth
         self._goal("calls_with_1000_servers_and_tools_to_10", many.ratio(few), at_least=0.95)
         self._goal("calls_with_50000_tools_to_10", full.ratio(few), at_least=0.95)
