@@ -19,6 +19,8 @@ from gateway.net.http1_client import Connection, Response
 Dial = Callable[[Callable[[], asyncio.Protocol]], Awaitable[None]]
 """Connects a protocol. Raises httpx.ConnectError or httpx.ConnectTimeout, or AddressRefused."""
 
+_SEVERAL = 8  # requests under way, of which some fall into one turn of the loop
+
 
 class Connections:
     """The kept connections to one origin, at most `limit`; who finds none free waits in line, but not for long."""
@@ -32,6 +34,7 @@ class Connections:
         self._all: set[Connection] = set()
         self._dialing = 0
         self._line: deque[asyncio.Future[Connection | None]] = deque()
+        self._unsent: list[Connection] = []
         self._sweeping: asyncio.TimerHandle | None = None
         self.loop = asyncio.get_running_loop()
         self.is_closed = False
@@ -85,6 +88,20 @@ class Connections:
         self._idle.append(connection)
         if self._sweeping is None:
             self._sweeping = self.loop.call_later(self._keepalive_seconds, self._sweep)
+
+    def flush_later(self, connection: Connection) -> bool:
+        """Have a request written at the end of the loop's turn, together with others; False where it would be alone."""
+        if len(self._all) - len(self._idle) < _SEVERAL:
+            return False
+        self._unsent.append(connection)
+        if len(self._unsent) == 1:
+            self.loop.call_soon(self._flush)
+        return True
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for connection in unsent:
+            connection.flush()
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone: the next in line may make another one."""

@@ -11,7 +11,9 @@ arrives on an idle connection closes it.
 
 One that was idle for a while is looked at before it is used, so that a request never goes out on one that its server
 has closed. A request is not sent twice: whether a server that closes in the middle has carried it out can't be known
-here.
+here. Where several are under way, whole requests are written at the end of the loop's turn, one after the other: a
+write wakes the server, which costs a tenth of a call, and of several in a row only the first does. What arrives, or
+closes, before that is no answer, and nothing has been sent then.
 
 Backpressure: an answer whose reader is slow stops the connection's reading at `_HIGH_WATER` bytes; a body that is sent
 in parts waits while the other side does not read.
@@ -157,6 +159,10 @@ class Pool(Protocol):
         """A connection is free for the next request."""
         ...
 
+    def flush_later(self, connection: Connection) -> bool:
+        """Have the connection's `flush` called at the end of the loop's turn; False where it is better called now."""
+        ...
+
     def lost(self, connection: Connection) -> None:
         """A connection is gone, or is no good any more."""
         ...
@@ -172,6 +178,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = None
         self._response: Response | None = None
         self._bodiless = False
+        self._unsent = b""
         self._is_sending = False
         self._head_size = 0
         self._interim = 0
@@ -194,8 +201,17 @@ class Connection(asyncio.Protocol):
         self._is_sending = has_more
         self._has_head = self._is_whole = self._until_end = False
         self._head_size = self._interim = 0
-        self._transport.write(data)
+        if has_more or not self._pool.flush_later(self):
+            self._transport.write(data)
+        else:
+            self._unsent = data
         return response
+
+    def flush(self) -> None:
+        """Write the request that was begun, if it is still wanted."""
+        data, self._unsent = self._unsent, b""
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
 
     async def write(self, data: bytes) -> bool:
         """Send more of a request's body, when the other side reads; False when it wants no more of it."""
@@ -258,6 +274,9 @@ class Connection(asyncio.Protocol):
         if response is None:  # nothing was asked
             self.close()
             return
+        if self._unsent:
+            self.fail(_not_asked())
+            return
         if not self._has_head:
             self._head_size += len(data)
         try:
@@ -294,7 +313,9 @@ class Connection(asyncio.Protocol):
         response, self._response = self._response, None
         if response is None:
             return
-        if self._until_end and error is None:
+        if self._unsent:
+            response._fail(_not_asked())
+        elif self._until_end and error is None:
             response._finish()
         elif error is not None:
             lost = httpx.ReadError(str(error) or type(error).__name__)
@@ -389,6 +410,10 @@ class Connection(asyncio.Protocol):
         else:
             self.close()
         response._finish()
+
+
+def _not_asked() -> httpx.ConnectError:
+    return httpx.ConnectError("the server ended the connection, or spoke on it, before the request was sent")
 
 
 def _large_head() -> httpx.RemoteProtocolError:

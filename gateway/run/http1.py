@@ -13,8 +13,9 @@ to hypercorn's stream as before, so that its server ends too; who is handed a co
 A connection is *idle* (no request), *reading* (a head has begun), or *busy* (a request is at the application). One
 request is at the application at a time; what a client sends ahead of its answer waits parsed in line, and no more is
 read meanwhile. A request is carried out by the task that did the last one, if that is free, else by a new one. Its
-answer's head is kept until the first part of the body, so that a whole answer is one write; a head without a body yet
-is written at the end of the loop's turn.
+answer's head is kept until the first part of the body, so that a whole answer is one write; that, or a head without a
+body yet, is written at the end of the loop's turn, together with the answers to others: a write wakes who reads, and of
+several in a row only the first does.
 
 A connection goes on after an answer if both sides want that, the request was read whole and the answer is whole.
 Otherwise it is closed: an answer that failed in the middle must not look whole, and bytes that belong to nobody must
@@ -54,6 +55,7 @@ KNOWN_VERSIONS = frozenset({"0.18.0"})
 _SEAM = "H11Protocol"
 _HEAD_SECONDS = 15.0  # for a connection's first head, and for each that has begun
 _SLICE = 8 << 10  # bytes that are parsed before the requests in them are answered
+_SEVERAL = 8  # requests at the application, of which some are answered in one turn of the loop
 _LINGER_SECONDS = 0.5
 _LINGER_BYTES = 4 << 20
 _MAX_HEADERS = 256
@@ -90,6 +92,8 @@ class _Shared:
         self.open: dict[Http1Protocol, None] = {}
         """The connections, the oldest first."""
         self._max_connections = max_connections
+        self.busy = 0
+        """Requests at the application."""
         self.is_ending = False
         """Whether the server ends: each connection closes after its answer."""
         self._watching: asyncio.Task[None] | None = None
@@ -124,7 +128,7 @@ class _Shared:
         return RawData(b"HTTP/1.1 %d \r\n%b\r\n" % (status, lines))
 
     def flush_later(self, exchange: Exchange) -> None:
-        """Have a head written at the end of the loop's turn, if its body has not come by then."""
+        """Have an answer, or its beginning, written at the end of the loop's turn."""
         self._unsent.append(exchange)
         if len(self._unsent) == 1:
             self.alarms.loop.call_soon(self._flush)
@@ -360,19 +364,22 @@ class Http1Protocol:
             finally:
                 self._drainers.remove(waiter)
 
-    def write(self, data: bytes) -> Awaitable[None] | None:
-        """Write a part of an answer; what is returned is to be awaited, since the client does not read as fast.
+    @property
+    def may_defer(self) -> bool:
+        """Whether a whole answer may wait for the end of the loop's turn, to be written together with others."""
+        return self.shared.busy >= _SEVERAL and self.transport is not None and not self._is_paused
 
-        What nobody can read any more is dropped in silence, as hypercorn does.
-        """
-        transport = self.transport
-        if transport is None:
+    def put(self, data: bytes) -> None:
+        """Write to the transport; what nobody can read any more is dropped in silence, as hypercorn does."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def write(self, data: bytes) -> Awaitable[None] | None:
+        """Write a part of an answer; what is returned is to be awaited, since the client does not read as fast."""
+        if self.transport is None:
             return self.send(RawData(data))
-        if not transport.is_closing():
-            transport.write(data)
-            if self._is_paused:
-                return self._drain()
-        return None
+        self.put(data)
+        return self._drain() if self._is_paused else None
 
     # --- what arrives -------------------------------------------------------------------------------------------
 
@@ -663,6 +670,7 @@ class Http1Protocol:
         next: Exchange | None = exchange
         while next is not None:
             exchange = next
+            self.shared.busy += 1
             try:
                 if self._asgi is not None:
                     await self._asgi(exchange.scope, exchange.receive, exchange.send)
@@ -673,6 +681,7 @@ class Http1Protocol:
             except Exception:
                 await self.config.log.exception("Error in ASGI Framework")
             finally:
+                self.shared.busy -= 1
                 if not exchange.is_ended:
                     await self._broken_off(exchange)
             if self._is_closed or self._stock is not None or self._free is not None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from hypercorn.config import Config
 from hypercorn.typing import TaskGroup, WorkerContext
 
+_AT_ONCE = 64 << 10  # bytes of an answer that is written without waiting for the end of the loop's turn
 HIGH_WATER = 256 << 10
 """Bytes of a body that the application has not asked for yet; with more the connection reads nothing."""
 
@@ -46,10 +47,20 @@ class Connection(Protocol):
     config: Config
     context: WorkerContext
     task_group: TaskGroup
+    transport: Any
+    """What is written to; None as long as hypercorn's stream is."""
     logs: bool
 
     @property
     def shared(self) -> Shared: ...
+    @property
+    def may_defer(self) -> bool:
+        """Whether a whole answer may wait for the end of the loop's turn, to be written together with others."""
+        ...
+
+    def put(self, data: bytes) -> None:
+        """Write to the transport, without waiting."""
+        ...
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         """Write a part of the answer; what is returned is to be awaited."""
@@ -217,14 +228,18 @@ class Exchange:
         shared.flush_later(self)
 
     def flush(self) -> None:
-        """Write the head if it waits for a body that has not come."""
+        """Write what waits for the end of the loop's turn: a whole answer, or a head whose body has not come."""
         if self._head:
-            self._connection.task_group.spawn(self._flush)
+            if self._connection.transport is None:
+                self._connection.task_group.spawn(self._flush)
+            else:
+                data, self._head = self._head, b""
+                self._connection.put(data)
 
     async def _flush(self) -> None:
-        head, self._head = self._head, b""
-        if head:
-            await _written(self._connection.write(head))
+        data, self._head = self._head, b""
+        if data:
+            await _written(self._connection.write(data))
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         if self._bodiless:
@@ -237,9 +252,11 @@ class Exchange:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
-        head, self._head = self._head, b""
-        if head or body:
-            waiting = self._connection.write(head + body if head else bytes(body))
+        if self._head and not more and len(body) <= _AT_ONCE and self._connection.may_defer:
+            self._head += body
+        elif self._head or body:
+            data, self._head = self._head + body if self._head else bytes(body), b""
+            waiting = self._connection.write(data)
             if waiting is not None:
                 await waiting
         if more:

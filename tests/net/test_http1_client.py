@@ -368,6 +368,50 @@ async def test_the_answer_to_head_has_no_body(answer: bytes) -> None:
         assert (response.header(b"content-length"), await response.read(9)) == ("500", b"")
 
 
+async def dialed(limit: int = 8) -> tuple[Connections, list["_Transport"]]:
+    """Connections over transports that remember what was written."""
+    transports: list[_Transport] = []
+
+    async def dial(protocol: Callable[[], asyncio.Protocol]) -> None:
+        transports.append(_Transport())
+        protocol().connection_made(transports[-1])
+
+    return Connections(dial, limit=limit, keepalive_seconds=1, wait_seconds=1), transports
+
+
+async def test_whole_requests_are_written_together_at_the_end_of_the_turn() -> None:
+    """Of one alone nothing would be gained by waiting."""
+    connections, transports = await dialed()
+    (await connections.take()).begin(GET)
+    assert [each.written for each in transports] == [GET]
+    taken = [await connections.take() for _ in range(7)]
+    responses = [connection.begin(GET) for connection in taken]
+    responses[1].close()  # whose caller has left in the same turn
+    assert [each.written for each in transports] == [GET, *[b""] * 7]
+    await asyncio.sleep(0)
+    assert [each.written for each in transports] == [GET, GET, b"", *[GET] * 5]
+    connections.close()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_comes_before_the_request_was_written_is_no_answer(ends: bool) -> None:
+    """The server answers what nobody asked, or closes an idle connection, in the turn in which it is taken."""
+    connections, transports = await dialed()
+    taken = [await connections.take() for _ in range(8)]
+    connection = taken[0]
+    response = connection.begin(GET)
+    if ends:
+        transports[0].close()
+        connection.connection_lost(None)
+    else:
+        connection.data_received(OK)
+    with pytest.raises(httpx.ConnectError, match="before the request was sent"):
+        await response.head()
+    await asyncio.sleep(0)
+    assert (transports[0].written, transports[0].is_closing(), connections.busy) == (b"", True, 7)
+    connections.close()
+
+
 PIECES = [OK, CHUNKED, UNTIL_END, INTERIM, *MALFORMED.values(), b"\r\n", b"0\r\n\r\n", b"HTTP/1.1 ", b"\x00\xff"]
 
 
@@ -389,6 +433,7 @@ async def fed(data: bytes, step: int) -> None:
     connections = Connections(dial, limit=1, keepalive_seconds=1, wait_seconds=1)
     connection = await connections.take()
     response = connection.begin(GET)
+    await asyncio.sleep(0)  # in which the request is written
     for at in range(0, len(data), step):
         if transport.is_closing():
             break
@@ -414,9 +459,10 @@ class _Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self._closing = False
+        self.written = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        pass
+        self.written += bytes(data)
 
     def get_write_buffer_size(self) -> int:
         return 0
