@@ -34,6 +34,7 @@ _AT_ONCE = 2_000
 _BATCH_BYTES = 2 << 20
 _CLOSE_SECONDS = 3.0
 _FLUSH_SECONDS = 0.7
+_LOOKS = 7  # within that time: a whole batch is written at once, so that a busy worker keeps few rows
 _TEND_SECONDS = 3600.0
 _TEND_LOCK = 0x61756469
 _DROPPED_SECONDS = 60.0  # for which drops are shown
@@ -211,20 +212,23 @@ class Audit:
 
     async def run(self) -> None:
         """Write what waits, and tend the partitions, until cancelled."""
-        due = 0.0
+        due, is_taken = 0.0, True
         while True:
             if time.monotonic() >= due:
                 due = time.monotonic() + _TEND_SECONDS
                 await self._tend()
-            await asyncio.sleep(_FLUSH_SECONDS)
-            await self.flush()
+            for _ in range(_LOOKS):
+                await asyncio.sleep(_FLUSH_SECONDS / _LOOKS)
+                if is_taken and len(self._waiting) >= _AT_ONCE:
+                    break
+            is_taken = await self.flush()
 
-    async def flush(self) -> None:
-        """Write what waits now; what comes meanwhile, and what the database does not take, waits for the next time."""
+    async def flush(self) -> bool:
+        """Write what waits now, and tell whether the database took it; what else there is waits for the next time."""
         async with self._flushing:
-            await self._flush()
+            return await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
         left, most, is_again = len(self._waiting), _AT_ONCE, False
         while left > 0:
             rows = self._batch(min(left, most))
@@ -234,7 +238,7 @@ class Audit:
                     await connection.execute(_INSERT, (orjson.dumps(rows),))
             except StoreUnavailable:
                 self._made.clear()
-                return
+                return False
             except Exception:
                 self._made.clear()  # a transaction that made them may not have come to its end
                 if len(rows) > 1 or not is_again:
@@ -246,6 +250,7 @@ class Audit:
             del self._waiting[: len(rows)]
             self._bytes -= sum(len(row[-1] or "") for row in rows)
             left -= len(rows)
+        return True
 
     def _batch(self, most: int) -> list[tuple[Any, ...]]:
         """The rows to write together, of so many bytes of arguments at most."""

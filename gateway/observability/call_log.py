@@ -19,7 +19,8 @@ from gateway.observability.logs import FIELDS, only_handler
 from gateway.observability.metrics import Metrics
 
 _TOGETHER_SECONDS = 0.1
-_AT_ONCE = 5  # lines that are formatted before the loop goes on with its work
+_LEAST, _MOST = 5, 200  # lines that are formatted before the loop goes on with its work
+_TURNS = 20  # in which all of them are: in a turn of a busy loop more than a few calls come to their end
 _NAME = 128  # characters of a name
 _MAX_WAITING = 20_000  # entries; more are dropped, and counted, while nobody reads standard error
 
@@ -127,9 +128,11 @@ class CallLog:
             return
         lines: list[str] = []
         try:
-            for _ in range(0, len(self._waiting), _AT_ONCE):
-                lines += [self._handler.line(*_line(entry)) for entry in self._waiting[:_AT_ONCE]]
-                del self._waiting[:_AT_ONCE]
+            left = len(self._waiting)
+            at_once = min(max(_LEAST, left // _TURNS), _MOST)
+            for _ in range(0, left, at_once):
+                lines += [self._handler.line(*_line(entry)) for entry in self._waiting[:at_once]]
+                del self._waiting[:at_once]
                 await asyncio.sleep(0)
         except asyncio.CancelledError:  # at the end: what is formatted goes out before what is not
             self._handler.write(lines)

@@ -17,6 +17,7 @@ from tests.asgi import Client
 from tests.fix_gateway import Open, Servers
 from tests.talk import ask, handshake, request
 from tests.talk import inside as inside_app
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -271,6 +272,21 @@ async def test_rows_are_written_once_however_many_write(client: Client, register
     audit = inside(client).audit
     await asyncio.gather(*(audit.flush() for _ in range(5)))
     assert len(await rows(client, "?kind=call")) == 20
+
+
+async def test_a_busy_worker_keeps_few_rows(open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole batch does not wait for the time at which a few would be written."""
+    monkeypatch.setattr(audit_module, "_FLUSH_SECONDS", 35.0)
+    monkeypatch.setattr(audit_module, "_LOOKS", 350)
+    monkeypatch.setattr(audit_module, "_AT_ONCE", 3)
+    async with open_app() as (_, client):
+        waiting = inside(client).audit._waiting
+        for _ in range(2):
+            await client.ask("POST", "/mcp/tools/call", value={"name": "x"})
+        await asyncio.sleep(0.3)
+        assert len(waiting) == 2
+        await client.ask("POST", "/mcp/tools/call", value={"name": "x"})
+        await until(lambda: not waiting)
 
 
 async def test_a_row_that_is_refused_takes_no_other_with_it(client: Client, registered: MemoryServer) -> None:

@@ -55,6 +55,23 @@ def configured(form: str) -> Iterator[io.StringIO]:
         root.setLevel(level)
 
 
+async def test_lines_are_formatted_faster_than_a_busy_loop_brings_them() -> None:
+    """In each turn of the loop sixteen calls come to their end, as under a load of thirty-two callers."""
+    with configured("text") as written:
+        log = CallLog(Metrics("r"), ["tools/call"])
+        running = asyncio.create_task(log.run())
+        for _ in range(2000):
+            log.write(_Call(), "ok", 0.5, 10)
+        await until(lambda: len(log._waiting) < 2000)
+        for _ in range(100):
+            for _ in range(16):
+                log.write(_Call(), "ok", 0.5, 10)
+            await asyncio.sleep(0)
+        assert len(log._waiting) < 2000
+        await until(lambda: written.getvalue().count("\n") >= 2000)
+        await end([running])
+
+
 @pytest.mark.parametrize("form", ["json", "text"])
 async def test_lines_come_together_a_little_later_and_say_what_a_record_would(form: str) -> None:
     with configured(form) as written:
