@@ -255,7 +255,14 @@ class Exchange:
         if self._head and not more and len(body) <= _AT_ONCE and self._connection.may_defer:
             self._head += body
         elif self._head or body:
-            data, self._head = self._head + body if self._head else bytes(body), b""
+            data, self._head = self._head, b""
+            if not data:
+                data = bytes(body)
+            elif len(body) <= _AT_ONCE:
+                data += body
+            else:  # which would be copied
+                await _written(self._connection.write(data))
+                data = bytes(body)
             waiting = self._connection.write(data)
             if waiting is not None:
                 await waiting
