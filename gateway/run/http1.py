@@ -60,6 +60,15 @@ _LINGER_SECONDS = 0.5
 _LINGER_BYTES = 4 << 20
 _MAX_HEADERS = 256
 _MAX_TARGET = 16 << 10
+_ASGI = {"spec_version": "2.1", "version": "3.0"}
+_COMMON = (
+    b"Accept", b"Accept-Encoding", b"Accept-Language", b"Authorization", b"Cache-Control", b"Connection",
+    b"Content-Length", b"Content-Type", b"Cookie", b"Host", b"Last-Event-ID", b"MCP-Protocol-Version", b"Mcp-Method",
+    b"Mcp-Name", b"Mcp-Session-Id", b"Origin", b"Sec-Fetch-Dest", b"Sec-Fetch-Mode", b"Sec-Fetch-Site", b"Traceparent",
+    b"User-Agent", b"X-Forwarded-For", b"X-Forwarded-Host", b"X-Forwarded-Proto", b"X-Real-IP", b"X-Request-ID",
+)  # fmt: skip
+_NAMES = {spelled: name.lower() for name in _COMMON for spelled in (name, name.lower())}
+"""Names of headers in lower case: a stream keeps its request's as long as it is open, and these only once."""
 _PREFACE = b"PRI * HTTP/2.0"
 _STOCK_SPEAKS = (b"h2c", b"websocket")
 
@@ -557,7 +566,9 @@ class Http1Protocol:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # else it is a trailer, which ASGI has no place for
-            self._headers.append((name if self._keeps_case else name.lower(), value))
+            if not self._keeps_case:
+                name = _NAMES.get(name) or name.lower()
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers
@@ -617,7 +628,7 @@ class Http1Protocol:
         return {
             "type": "http",
             "http_version": http_version,
-            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "asgi": _ASGI,
             "method": method,
             "scheme": "https" if self.ssl else "http",
             "path": unquote(path) if "%" in path else path,
