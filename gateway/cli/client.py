@@ -72,12 +72,14 @@ class Remote:
             answer = self.http.request(method, self.url + path, json=body, headers={"accept": "application/json"})
         return _checked(answer)
 
-    def events(self, path: str, body: Any) -> Iterator[Event]:
-        """Send one request and yield its events as they come. Raises Refused."""
+    def events(self, path: str, body: Any = None) -> Iterator[Event]:
+        """Send one request, a GET where it has no body, and yield its events as they come. Raises Refused."""
         headers = {"accept": "text/event-stream"}
         with (
             self._errors(),
-            self.http.stream("POST", self.url + path, json=body, headers=headers, timeout=None) as answer,
+            self.http.stream(
+                "GET" if body is None else "POST", self.url + path, json=body, headers=headers, timeout=None
+            ) as answer,
         ):
             if answer.status_code != 200:
                 answer.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -55,11 +55,18 @@ def call_tool(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Call a tool; on a terminal its progress is shown while it runs."""
+    """Call a tool; on a terminal its progress is shown while it runs, and what it needs and was not given is asked."""
     given = arguments or []
     with asking(url, key, as_json) as to:
-        body = {"name": name, "arguments": _as_declared(to.remote, name, given, _arguments(given))}
-        answer = _watched(to.remote, body)
+        values, may_ask = _arguments(given), sys.stdin.isatty() and given != ["-"] and not to.as_json
+        texts = dict(each.split("=", 1) for each in given if "=" in each)
+        read = {field for field, value in values.items() if field in texts and not isinstance(value, str)}
+        if read or may_ask:
+            schemas = _schemas(to.remote, name)
+            values |= {field: texts[field] for field in read if _is_text(field, schemas)}
+            if may_ask and len(schemas) == 1:
+                values |= ask_for(schemas[0], values)
+        answer = _watched(to.remote, {"name": name, "arguments": values})
         result = answer["result"]
         if to.as_json:
             print_json(answer)
@@ -162,19 +169,71 @@ def _described(item: Any) -> str:
     return escape((item.get("description") or item.get("title") or "").strip().partition("\n")[0][:_SHOWN])
 
 
-def _as_declared(remote: Remote, name: str, given: list[str], read: dict[str, Any]) -> dict[str, Any]:
-    """The arguments; what the tool's schema declares as a string stays the text that it was given as."""
-    texts = dict(each.split("=", 1) for each in given if "=" in each)
-    if all(isinstance(value, str) or field not in texts for field, value in read.items()):
-        return read
+def _schemas(remote: Remote, name: str) -> list[Mapping[str, Any]]:
+    """What the tools of this name take; several where it is the own name of several servers' tools."""
     found = remote.ask("GET", f"/mcp/tools?{urlencode({'q': name.rpartition('__')[2]})}")["tools"]
-    named = [tool for tool in found if tool["name"] == name or tool["name"].endswith(f"__{name}")]
-    schemas = [tool["inputSchema"].get("properties") or {} for tool in named]
+    return [tool["inputSchema"] for tool in found if tool["name"] == name or tool["name"].endswith(f"__{name}")]
 
-    def is_text(field: str) -> bool:
-        return bool(schemas) and all((schema.get(field) or {}).get("type") == "string" for schema in schemas)
 
-    return read | {field: text for field, text in texts.items() if field in read and is_text(field)}
+def _is_text(field: str, schemas: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a field is declared as a string: then it is the text that it was given as."""
+    return bool(schemas) and all(_property(schema, field).get("type") == "string" for schema in schemas)
+
+
+def _property(schema: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    properties = schema.get("properties")
+    found = properties.get(field) if isinstance(properties, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def ask_for(schema: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask on the terminal for what a schema requires and `values` lack, one after the other, until it fits."""
+    required = schema.get("required")
+    found: dict[str, Any] = {}
+    for field in required if isinstance(required, list) else ():
+        if not isinstance(field, str) or field in values or field in found:
+            continue
+        declared = _property(schema, field)
+        kind, choices = declared.get("type"), declared.get("enum")
+        if description := str(declared.get("description") or ""):
+            typer.echo(clean(" ".join(description.split())[:_SHOWN]), err=True)
+        said = (
+            f"one of {json.dumps(choices)}" if isinstance(choices, list) else kind if isinstance(kind, str) else "JSON"
+        )
+        default = declared.get("default")
+        while True:
+            text = typer.prompt(
+                clean(f"{field} ({said})"),
+                default=None if default is None else default if isinstance(default, str) else json.dumps(default),
+                err=True,
+            )
+            value = text if kind == "string" else _json_or_text(text)
+            if isinstance(choices, list) and value not in choices and text in choices:
+                value = text
+            if (isinstance(choices, list) and value not in choices) or not _fits(value, kind):
+                typer.echo(f"It takes {clean(said)}.", err=True)
+                continue
+            found[field] = value
+            break
+    return found
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type of JSON Schema; of an unknown one it is the server's to say."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    match kind:
+        case "boolean":
+            return isinstance(value, bool)
+        case "integer":
+            return is_number and value == int(value)
+        case "number":
+            return is_number
+        case "array":
+            return isinstance(value, list)
+        case "object":
+            return isinstance(value, dict)
+        case _:
+            return True
 
 
 def _json_or_text(text: str) -> Any:

@@ -27,6 +27,7 @@ from gateway.cli import (
     key_commands,
     lock_commands,
     server_commands,
+    top,
 )
 from gateway.cli.terminal import DEFAULT_URL, AsJson, Key, Options, Url, asking, print_json, print_table, set_options
 from gateway.errors import SettingsError, StoreUnavailable
@@ -45,6 +46,7 @@ cli.command("export")(import_commands.export_servers)
 cli.command("client-config")(import_commands.client_config)
 cli.add_typer(key_commands.keys, name="keys")
 cli.add_typer(audit_commands.audit, name="audit")
+cli.command("top")(top.top)
 cli.command("whoami")(key_commands.whoami)
 cli.add_typer(item_commands.tools, name="tools")
 cli.add_typer(item_commands.resources, name="resources")

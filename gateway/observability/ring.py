@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Seconds up to which a call counts to a bucket; the last bucket has no bound."""
@@ -11,6 +11,21 @@ CALLS, ERRORS, BUCKETS = 0, 1, 2
 """Where in a server's counts the calls stand, those that did not end well, and the first bucket."""
 _SIZE = BUCKETS + len(BOUNDS) + 1
 _MAX_SERVERS = 5_000
+
+
+def quantile(buckets: Sequence[int], share: float) -> float | None:
+    """Seconds within which this share of the calls ended, from the counts of buckets; None without calls.
+
+    Within a bucket calls are taken as spread evenly; the last one is taken to end at twice the bound before it.
+    """
+    wanted, passed = share * sum(buckets), 0
+    for place, count in enumerate(buckets):
+        if count and passed + count >= wanted:
+            low = BOUNDS[place - 1] if place else 0.0
+            high = BOUNDS[place] if place < len(BOUNDS) else 2 * BOUNDS[-1]
+            return low + (high - low) * (wanted - passed) / count
+        passed += count
+    return None
 
 
 class Ring:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +76,75 @@ def test_tools_are_listed_and_progress_does_not_disturb_scripts(run: Run, stack:
     done = run("tools", "call", "cli__stub.progress", "steps=3", "seconds=0.3")
     assert done.stdout == "3 steps done\n"
     assert "step 1" in done.stderr
+
+
+def on_terminal(stack: Running, words: list[str], typed: str) -> str:
+    """What a command says on a terminal where this is typed."""
+    screen, terminal = pty.openpty()
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "GATEWAY_URL": stack.url}
+    command = [sys.executable, "-m", "gateway", *words]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        os.write(screen, typed.encode())
+        said = b""
+        try:
+            while data := os.read(screen, 4096):
+                said += data
+        except OSError:  # its other end is closed
+            pass
+        finally:
+            os.close(screen)
+        assert process.wait(30) == 0, said.decode()
+    return said.decode()
+
+
+def test_what_a_tool_requires_is_asked_for_on_a_terminal(run: Run, stack: Running) -> None:
+    """A value that does not fit is asked for again; what was given is not."""
+    run("servers", "add", "cli", stack.stub)
+    said = on_terminal(stack, ["tools", "call", "cli__stub.sum"], "seven\n[3, 4]\n")
+    assert "values (array)" in said
+    assert "It takes array." in said
+    assert said.rstrip().endswith("7")
+    said = on_terminal(stack, ["tools", "call", "cli__stub.sum", "values=[1, 2]"], "")
+    assert "values (array)" not in said
+
+
+def test_top_shows_servers_workers_and_calls_of_all_replicas(run: Run, stack: Running) -> None:
+    run("servers", "add", "cli", stack.stub)
+    run("tools", "call", "cli__stub.echo", "text=hello")
+
+    def is_there() -> bool:
+        found = json.loads(run("top", "--json").stdout)
+        workers = {each["replica"] for each in found["workers"]}
+        called = [each for each in found["servers"] if each["name"] == "cli" and each["calls"] and each["p95"]]
+        return bool(len(workers) == 2 and called and any(row["tool"] == "stub.echo" for row in found["calls"]))
+
+    assert any(is_there() for _ in range(5))
+    shown = run("top", "--once").stdout
+    assert "cli" in shown
+    assert "stub.echo" in shown
+
+
+def test_top_draws_on_a_terminal_until_it_is_interrupted(run: Run, stack: Running) -> None:
+    run("servers", "add", "cli", stack.stub)
+    screen, terminal = pty.openpty()
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "GATEWAY_URL": stack.url}
+    command = [sys.executable, "-m", "gateway", "top"]
+    with subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment | {"TERM": "xterm"}
+    ) as process:
+        os.close(terminal)
+        said = b""
+        while b"cli" not in said or b"revision" not in said:
+            said += os.read(screen, 4096)
+        process.send_signal(signal.SIGINT)
+        try:
+            while os.read(screen, 4096):
+                pass
+        except OSError:  # its other end is closed
+            pass
+        os.close(screen)
+        assert process.wait(30) == 0
 
 
 def test_exit_codes_mean_something(run: Run, stack: Running) -> None:
