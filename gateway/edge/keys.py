@@ -22,7 +22,9 @@ async def keys(gateway: Gateway, http: Http, principal: Principal) -> None:
             await manage(gateway, http, principal, "mcp.keys.create", fields, 201)
         return
     http.accepts()
-    query = query_fields(http, ("owner",) if http.method == "DELETE" else ("name", "owner", "role", "limit", "cursor"))
+    query = query_fields(
+        http, ("owner",) if http.method == "DELETE" else ("name", "owner", "role", "sees", "limit", "cursor")
+    )
     if http.method == "DELETE":
         if "owner" not in query:
             raise BadQuery("Say whose keys are to end: DELETE /keys?owner=NAME, or DELETE /keys/{id} for one.", "owner")

@@ -16,6 +16,7 @@ from gateway.model.api_keys import Key, is_id, read_key_fields, read_overlap
 from gateway.model.grants import NOTHING, Globs, Grants, Rule, read_grants
 from gateway.model.kinds import KINDS
 from gateway.model.listing import read_limit
+from gateway.model.parts import Target, gives_tool
 from gateway.model.principals import ROLES
 from gateway.model.view import View
 from gateway.stores.redis import RedisUnavailable
@@ -41,18 +42,19 @@ async def create_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 
 @_ADMIN
 async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
-    """Show keys without their secrets, by name, a page at a time."""
+    """Show keys without their secrets, by name, a page at a time; with `sees` those that may call this tool now."""
     table, cursors = call.gateway.keys, call.gateway.cursors
     for name in params:
-        if name not in ("name", "owner", "role", "limit", "cursor", "_meta"):
-            known = "name, owner, role, limit, cursor"
+        if name not in ("name", "owner", "role", "sees", "limit", "cursor", "_meta"):
+            known = "name, owner, role, sees, limit, cursor"
             raise InvalidParams(f"There is no parameter {name[:64]!r}; keys take {known}.", name[:64])
     role, limit = params.get("role"), read_limit(params.get("limit", _MAX_PAGE), _MAX_PAGE)
-    for field in ("name", "owner"):
+    for field in ("name", "owner", "sees"):
         if not isinstance(text := params.get(field), str | None) or "\0" in (text or ""):
             raise InvalidParams(f"{field!r} must be a text.", field)
     if role is not None and role not in ROLES:
         raise InvalidParams(f"'role' must be one of {', '.join(ROLES)}.", "role")
+    target = None if params.get("sees") is None else call.view.tool(params["sees"])
     after = cursors.read(params.get("cursor"))
     name, _, id = (after or "").rpartition("\0")
     keys = await table.page(
@@ -60,10 +62,19 @@ async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
     )
     page = keys[:limit]
     more = len(keys) > limit
+    now = datetime.now(UTC)
     return {
-        "keys": [shown(key) for key in page],
+        "keys": [shown(key) for key in page if target is None or _sees(key, target, now)],
         "next_cursor": cursors.after(f"{page[-1].spec.name}\0{page[-1].id}") if more else None,
     }
+
+
+def _sees(key: Key, target: Target, now: datetime) -> bool:
+    """Whether a key that has not ended may call a tool."""
+    if key.revoked_at is not None or (key.spec.expires_at is not None and key.spec.expires_at <= now):
+        return False
+    grants = _effective(key, key.spec.grants)
+    return grants is None or gives_tool(grants, target)
 
 
 @_ADMIN

@@ -83,6 +83,16 @@ class Part:
         return Part(server, public, items, found, seen)
 
 
+def gives_tool(grants: Grants, target: Target) -> bool:
+    """Tell whether grants give one tool: what `narrowed` says of it, without the server's other tools."""
+    server, local = target.server, target.local
+    found = grants.of_server(server.name, server.spec.tags, trusts=server.spec.trust_annotations)
+    if found.is_nothing or found.is_whole:
+        return found.is_whole
+    item = next(item for item in server.listed("tools") if item["name"] == local)
+    return found.sees("tools", local, item, server.judged.doubted.get(local))
+
+
 def bare_part(server: Server) -> Part:
     """What may be seen of a server, without tables."""
     if server.is_enforced:

@@ -317,6 +317,31 @@ async def test_access_shows_what_a_key_sees_and_what_matches_nothing(client: Cli
     assert (await client.ask("GET", f"/keys/{key['id']}"))[2]["grants"] == grants
 
 
+async def test_keys_that_see_a_tool_are_those_that_may_call_it(client: Client, registered: MemoryServer) -> None:
+    """As `access` says of each; keys that have ended see nothing."""
+    grants: dict[str, Any] = {
+        "all": {"allow": [{"servers": ["*"]}]},
+        "one": {"allow": [{"tools": ["ec*"]}]},
+        "other": {"allow": [{"tools": ["add"]}]},
+        "denied": {"allow": [{"servers": ["demo"]}], "deny": [{"tools": ["echo"]}]},
+        "none": None,
+        "reads": {"allow": [{"annotations": {"readOnlyHint": True}}]},
+        "ended": {"allow": [{"servers": ["*"]}]},
+    }
+    ids = {name: (await made(client, name=name, grants=given))[0]["id"] for name, given in grants.items()}
+    await made(client, name="boss", role="operator")
+    await client.ask("DELETE", f"/keys/{ids.pop('ended')}")
+    status, _, found = await client.ask("GET", "/keys?sees=demo__echo")
+    expected = {"boss"}
+    for name, id in ids.items():
+        if "demo__echo" in (await client.ask("GET", f"/keys/{id}/access"))[2]["tools"]:
+            expected.add(name)
+    assert (status, {each["name"] for each in found["keys"]}) == (200, expected)
+    assert {"boss", "all", "one"} <= expected
+    assert (await client.ask("GET", "/keys?sees=demo__nothing"))[0] == 404
+    assert len((await client.ask("GET", "/keys?sees=demo__echo&role=operator"))[2]["keys"]) == 1
+
+
 @pytest.mark.parametrize("kind", ["allow", "deny"])
 async def test_a_grant_names_no_toolset_that_does_not_exist(client: Client, kind: str) -> None:
     wrong = {kind: [{"servers": ["*"]}, {"toolsets": ["research"]}]}

@@ -2,39 +2,15 @@
 
 import { html, useEffect, useMemo, useRef, useState } from '../vendored/preact.js';
 import { useFeed } from '../feed.js';
+import { quantile, sum } from '../figures.js';
 import { Dialog, Empty, State, bytes, clock, ms } from '../parts.js';
-
-const BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
-
-/** The time, in ms, below which this share of calls ended; by the middle of a bucket. */
-function quantile(buckets, share) {
-  const total = buckets.reduce((sum, count) => sum + count, 0);
-  if (!total) return null;
-  let passed = 0;
-  for (let at = 0; at < buckets.length; at += 1) {
-    if (passed + buckets[at] >= share * total) {
-      const low = at ? BOUNDS[at - 1] : 0;
-      return 1e3 * (low + (BOUNDS[at] - low) * ((share * total - passed) / buckets[at]));
-    }
-    passed += buckets[at];
-  }
-  return 1e3 * BOUNDS[buckets.length - 1];
-}
 
 function series(feed, server, seconds) {
   const { slots, now } = feed;
   const found = [[], [], [], [], []];
   for (let number = now - 359; number <= now; number += 1) {
     const slot = slots.get(number) || {};
-    const all = server ? [slot[server]].filter(Boolean) : Object.values(slot);
-    const buckets = Array(BOUNDS.length).fill(0);
-    let calls = 0;
-    let errors = 0;
-    for (const counts of all) {
-      calls += counts[0] || 0;
-      errors += counts[1] || 0;
-      for (let at = 2; at < counts.length; at += 1) buckets[at - 2] += counts[at];
-    }
+    const { calls, errors, buckets } = sum(server ? [slot[server]].filter(Boolean) : Object.values(slot));
     found[0].push(number * seconds);
     found[1].push(calls / seconds);
     found[2].push(errors / seconds);

@@ -3,7 +3,8 @@
 import { html, useEffect, useState } from '../vendored/preact.js';
 import { ask, serverPath } from '../api.js';
 import { useFeed } from '../feed.js';
-import { Confirm, Dialog, Empty, Field, Problem, Skeleton, State, ago, go, link } from '../parts.js';
+import { quantile, recent } from '../figures.js';
+import { Confirm, Dialog, Empty, Field, Problem, Skeleton, State, ago, go, link, ms } from '../parts.js';
 
 const isProgram = (server) => server.transport_type === 'stdio';
 const placeOf = (server) => server.url || [server.command, ...(server.args || [])].filter(Boolean).join(' ');
@@ -25,12 +26,12 @@ export function Servers({ where }) {
     ${servers.length === 0 ? html`<${Empty} title="No server yet">${manages
     ? html`<p><a href="#/servers/+">Add one</a> by its URL, <a href="#/servers/import">import</a> the <code>mcp.json</code> that you have, or use the command line: <code>mcp-gateway servers add NAME URL</code>.</p><p>To try it: the stub of this gateway speaks MCP at <code>http://localhost:9100/mcp</code> where <code>make run</code> or <code>make ha</code> runs.</p>`
     : html`<p>Your key is granted nothing yet: an administrator can change that.</p>`}<//>`
-    : html`<div class="table" tabindex="0" role="region" aria-label="Servers"><table><thead><tr><th>Name</th><th>State</th><th class="number">Tools</th><th class="number">Resources</th><th class="number">Prompts</th><th>Protocol</th>${manages && html`<th>Asked</th><th>Where</th>`}<th>Tags</th></tr></thead>
-      <tbody>${shown.map((server) => html`<tr key=${server.name} class=${chosen === server ? 'chosen' : ''}>
+    : html`<div class="table" tabindex="0" role="region" aria-label="Servers"><table><thead><tr><th>Name</th><th>State</th><th class="number">Tools</th><th class="number">Resources</th><th class="number">Prompts</th><th>Protocol</th>${manages && html`<th class="number" title="of the last five minutes">Calls</th><th class="number" title="of the last five minutes">p95</th><th>Asked</th><th>Where</th>`}<th>Tags</th></tr></thead>
+      <tbody>${shown.map((server) => [server, manages && recent(feed, server.name)]).map(([server, came]) => html`<tr key=${server.name} class=${chosen === server ? 'chosen' : ''}>
         <td><a class="mono" href=${link('servers', server.name)}>${server.name}</a></td>
         <td><${State} of=${server.state} />${server.changes ? html` <a class="tag warn" href=${link('servers', server.name)}>${server.changes} to approve</a>` : ''}${server.flags ? html` <span class="tag warn" title="what looks suspicious in its lists">⚑ ${server.flags}</span>` : ''}</td>
         <td class="number">${server.counts.tools}</td><td class="number">${server.counts.resources + (server.counts.templates || 0)}</td><td class="number">${server.counts.prompts}</td>
-        <td>${server.protocol_version || ''}</td>${manages && html`<td>${ago(server.discovered_at)}</td><td class="mono cut" title=${placeOf(server)}>${placeOf(server)}</td>`}
+        <td>${server.protocol_version || ''}</td>${manages && html`<td class="number">${came.calls || ''}${came.errors > 0 && html` <span class="tag warn">${came.errors} failed</span>`}</td><td class="number">${came.calls ? ms(quantile(came.buckets, 0.95)) : ''}</td><td>${ago(server.discovered_at)}</td><td class="mono cut" title=${placeOf(server)}>${placeOf(server)}</td>`}
         <td>${server.tags.map((each) => html`<span class="tag">${each}</span>`)}</td></tr>`)}</tbody></table></div>`}
     ${shown.length === 0 && servers.length > 0 && html`<p class="muted">No server fits.</p>`}
     ${where[0] === 'import' && manages && html`<${Import} onClose=${() => go('servers')} />`}
@@ -85,6 +86,7 @@ function Server({ server, manages }) {
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState('');
   const [details, setDetails] = useState(null);
+  const came = recent(useFeed(), server.name);
   const path = serverPath(server.name);
   useEffect(() => { ask('GET', path).then(setDetails, () => {}); }, [server.state, server.discovered_at]);
   const run = async (what, method, address, body) => {
@@ -95,6 +97,7 @@ function Server({ server, manages }) {
   const facts = [
     ['title', server.title], ['description', server.description], ['where', manages && placeOf(server)],
     ['transport', server.transport_type], ['protocol', server.protocol_version], ['server', server.server_info && `${server.server_info.name} ${server.server_info.version || ''}`],
+    ['last five minutes', manages && came.calls > 0 && `${came.calls} calls, ${came.errors} failed, p50 ${ms(quantile(came.buckets, 0.5))}, p95 ${ms(quantile(came.buckets, 0.95))}, p99 ${ms(quantile(came.buckets, 0.99))}`],
     ['breaker', details?.breaker], ['unreachable since', server.unreachable_since && ago(server.unreachable_since)],
     ['asked', server.discovered_at && ago(server.discovered_at)], ['lock', server.lock], ['limits', server.limits && JSON.stringify(server.limits)],
     ['headers', server.headers && Object.keys(server.headers).join(', ')], ['renamed', server.renamed && Object.entries(server.renamed).map(([from, to]) => `${from} → ${to}`).join(', ')],
