@@ -16,6 +16,15 @@ EXPORT = "mcp-gateway export"
 _TRANSPORTS = {
     "http": "http", "streamable-http": "http", "streamable_http": "http", "streamablehttp": "http", "sse": "sse",
 }  # fmt: skip
+_OF_ENTRY = (
+    "$schema", "name", "title", "description", "version", "status", "repository", "websiteUrl", "icons", "remotes",
+    "packages", "_meta",
+)  # fmt: skip
+_OF_REMOTE = ("type", "url", "headers", "variables")
+_OF_PACKAGE = (
+    "registryType", "registry_name", "registryBaseUrl", "identifier", "version", "fileSha256", "runtimeHint",
+    "runtimeArguments", "packageArguments", "environmentVariables", "transport",
+)  # fmt: skip
 _RUNNERS = {"npm": "npx", "pypi": "uvx", "oci": "docker", "nuget": "dnx"}
 
 Fields = dict[str, Any]
@@ -181,6 +190,7 @@ def _registry_entry(value: Mapping[str, Any]) -> tuple[Fields, list[str]]:
             for each in _list(first, "headers", of_objects=True)
             if each.get("value") or each.get("isRequired")
         }
+        notes += _unknown(first, _OF_REMOTE)
         if len(remotes) > 1 or packages:
             notes.append("It can be reached in other ways, too; the first remote is taken.")
         fields["url"] = re.sub(r"\{([^{}]+)\}", r"${input:\1}", str(first.get("url") or ""))
@@ -188,6 +198,7 @@ def _registry_entry(value: Mapping[str, Any]) -> tuple[Fields, list[str]]:
         fields |= _package(packages[0], notes)
     else:
         raise CanNot("It names neither a remote nor a package.")
+    notes += _unknown(value, _OF_ENTRY)
     return fields, notes
 
 
@@ -208,6 +219,7 @@ def _package(package: Mapping[str, Any], notes: list[str]) -> Fields:
         arguments.insert(0, "-y")
     if kind == "oci" and not arguments:
         arguments = ["run", "-i", "--rm", *(part for each in env for part in ("-e", each))]
+    notes += _unknown(package, _OF_PACKAGE)
     transport = _object(package, "transport").get("type", "stdio")
     if transport != "stdio":
         notes.append(f"It speaks {str(transport)[:40]!r} once it runs; run it yourself, and register its URL.")

@@ -29,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
 # what is not closed goes on to the end: no character is read twice
 _JSONC = re.compile(r'"(?:[^"\\]|\\.)*+"?|//[^\n]*+|/\*(?:.*?\*/|.*+)', re.DOTALL)
+_TOKENS = re.compile(r'[{}\[\]]|(?P<string>"(?:[^"\\]|\\.)*+")(?P<colon>\s*+:)?', re.DOTALL)
 _TRAILING = re.compile(r'"(?:[^"\\]|\\.)*+"?|,(?=\s*+[}\]])', re.DOTALL)
 _REFERRING = ("headers", "env")
 _EDITORS = frozenset({"workspaceFolder", "userHome", "workspaceFolderBasename", "pathSeparator", "cwd"})
@@ -110,7 +111,10 @@ def _json(text: str) -> Any:
         return found[0] if found[0].startswith('"') else keep.sub(" ", found[0])
 
     try:
-        return json.loads(_TRAILING.sub(blank, _JSONC.sub(blank, text)), object_pairs_hook=_once)
+        plain = _TRAILING.sub(blank, _JSONC.sub(blank, text))
+        return json.loads(plain, object_pairs_hook=_once)
+    except _Twice as error:
+        raise _twice(error.name, *_second(plain, error.name)) from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidParams(f"The file is not JSON: {error.msg} at {where}.", "text") from None
@@ -120,13 +124,42 @@ def _json(text: str) -> Any:
         raise InvalidParams("The file holds a number that is too long.", "text") from None
 
 
+class _Twice(Exception):
+    """A name that stands twice in one object."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _twice(name: str, line: int, column: int) -> InvalidParams:
+    at = f"line {line}, column {column}"
+    return InvalidParams(f"The name {name[:100]!r} stands twice in one place of the file: again at {at}.", "text")
+
+
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise InvalidParams(f"The name {name[:100]!r} stands twice in one place of the file.", "text")
+            raise _Twice(name)
         found[name] = value
     return found
+
+
+def _second(text: str, name: str) -> tuple[int, int]:
+    """Line and column of the first member whose object has had one of this name. The text is JSON, at least so far."""
+    seen: list[bool] = []  # for each open object or list: whether the name stood there
+    for token in _TOKENS.finditer(text):
+        if token[0] in "{[":
+            seen.append(False)
+        elif token[0] in "}]":
+            seen.pop()
+        elif token["colon"] and json.loads(token["string"]) == name:
+            if seen[-1]:
+                before = text[: token.start()]
+                return before.count("\n") + 1, token.start() - before.rfind("\n")
+            seen[-1] = True
+    raise AssertionError("it was found twice")
 
 
 def _yaml(text: str) -> Any:
@@ -147,7 +180,12 @@ def _yaml(text: str) -> Any:
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            _once([(str(self.construct_object(key)), None) for key, _ in node.value])
+            names: set[str] = set()
+            for key, _ in node.value:
+                name = str(self.construct_object(key))
+                if name in names:
+                    raise _twice(name, key.start_mark.line + 1, key.start_mark.column + 1)
+                names.add(name)
             return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
     try:

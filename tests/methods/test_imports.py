@@ -111,6 +111,62 @@ async def test_an_export_is_taken_by_another_gateway(open_app: Open, servers: Se
         await until(lambda: True)
 
 
+URL = "http://a.test/mcp"
+FILES: dict[str, Any] = {
+    "Claude Code": {"mcpServers": {"a": {"type": "http", "url": URL}}},
+    "Cursor": {"mcpServers": {"a": {"url": URL}}},
+    "Windsurf": {"mcpServers": {"a": {"serverUrl": URL, "disabled": True}}},
+    "VS Code": {"servers": {"a": {"type": "http", "url": URL}}, "inputs": []},
+    "VS Code's settings": {"mcp": {"servers": {"a": {"type": "sse", "url": URL}}}},
+    "Zed": {"context_servers": {"a": {"source": "custom", "url": URL}}},
+    "LiteLLM": {"mcp_servers": {"a": {"url": URL, "auth_type": "none", "description": "One"}}},
+    "ContextForge": {
+        "entities": {"gateways": [{"name": "a", "url": URL, "transport": "STREAMABLEHTTP", "tags": ["x"]}]}
+    },
+    "server.json": {
+        "$schema": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json",
+        "name": "com.example/a", "description": "One", "version": "1.0.0",
+        "remotes": [{"type": "streamable-http", "url": URL}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("of", FILES)
+async def test_what_was_imported_is_exported_and_taken_again(client: Client, servers: Servers, of: str) -> None:
+    """From each product's file to a registration, to our export, and back to the very same registration."""
+    servers["a"] = MemoryServer()
+    text = json.dumps(FILES[of])
+    assert (await imported(client, text))["a"]["action"] == "add"
+    assert (await imported(client, text))["a"]["action"] == "same"
+    _, _, stored = await client.ask("GET", "/mcp/servers/a")
+    export = json.dumps((await client.ask("GET", "/mcp/export"))[2])
+    assert (await imported(client, export, whole=True, replace=True))["a"]["action"] == "same"
+    await client.ask("DELETE", "/mcp/servers/a")
+    assert (await imported(client, export))["a"]["action"] == "add"
+    _, _, again = await client.ask("GET", "/mcp/servers/a")
+    for name in (
+        "state", "reason", "counts", "discovered_at", "created_at", "updated_at", "unreachable_since", "breaker",
+        "protocol_version", "server_info",
+    ):  # fmt: skip
+        del stored[name], again[name]
+    assert again == stored
+
+
+async def test_the_registry_document_of_one_gateway_is_taken_by_another(client: Client, servers: Servers) -> None:
+    """Its servers' own addresses at that gateway, each with a key that has to be given."""
+    servers["a"] = MemoryServer()
+    await client.ask("POST", "/mcp/servers", value={"name": "a", "url": URL, "title": "The A"})
+    _, _, document = await client.ask("GET", "/v0.1/servers")
+    found = await imported(client, json.dumps(document), dry_run=True)
+    entry = next(each for each in found[""]["servers"] if each["given"] == "a")
+    assert "It needs values of input:Authorization" in entry["problem"]
+    values = {"input:Authorization": "Bearer x"}
+    found = await imported(client, json.dumps(document), dry_run=True, values=values)
+    entry = next(each for each in found[""]["servers"] if each["given"] == "a")
+    assert entry["server"]["url"].endswith("/mcp/servers/a/mcp")
+    assert (entry["server"]["title"], entry["server"]["headers"]) == ("The A", {"Authorization": "[redacted]"})
+
+
 WRONG = [
     {},
     {"text": 1},

@@ -256,8 +256,17 @@ def test_our_own_export() -> None:
     [
         ('{"mcpServers": {"a": {"url": }}}', "line 1, column 30"),
         ('{\n  "mcpServers": {\n    "a": x\n  }\n}', "line 3, column 10"),
-        ('{"mcpServers": {"a": {}, "a": {}}}', "'a' stands twice"),
-        ("mcp_servers:\n  a:\n    url: x\n  a:\n    url: y\n", "'a' stands twice"),
+        ('{"mcpServers": {"a": {}, "a": {}}}', "'a' stands twice in one place of the file: again at line 1, column 26"),
+        (
+            '{"a": "\\"a\\": {", // a: "a":\n'
+            ' "mcpServers": {"x": {"a": [{"a": 1}]}, "b": {"a": {},\n'
+            '  "\\u0061" : {}}}}',
+            "'a' stands twice in one place of the file: again at line 3, column 3",
+        ),
+        (
+            "mcp_servers:\n  a:\n    url: x\n  a:\n    url: y\n",
+            "'a' stands twice in one place of the file: again at line 4, column 3",
+        ),
         ("mcp_servers:\n  a: [1, 2\n", "line 3"),
         ("a: &a [*a]\nb: {? [1]: 2}\n", ""),
         ("{}", "none of the files"),

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.main import cli
+from gateway.model.imports import read_import
 from tests.fix_stack import Running
 
 pytestmark = pytest.mark.system
@@ -62,6 +63,7 @@ def test_each_clients_snippet_has_the_address(run: Run, stack: Running, client: 
     said = run("client-config", client).stdout
     assert f"{stack.url}/mcp" in said
     if client not in ("claude-code", "curl"):
-        json.loads(said)
+        [taken] = read_import(said).servers  # its product's shape, as our own importer knows it
+        assert f"{stack.url}/mcp" in (taken.fields.get("url"), *taken.fields.get("args", ()))
         assert "/mcp/servers/docs/mcp" in run("client-config", client, "--server", "docs").stdout
     assert "claude-code" in run("client-config", "emacs", code=2).stderr
