@@ -88,13 +88,11 @@ class Bench:
         return rows
 
     def memory_grows(self, way: Way) -> tuple[int, int]:
-        """Bytes of the way's worker after 1,000 and after 100,000 calls."""
-        after = []
-        for calls in (_FEW_CALLS, _MANY_CALLS):
-            done = 0
+        """Bytes of the worker of a way that has done nothing yet, after 1,000 and after 100,000 calls."""
+        after, done = list[int](), 0
+        for calls, seconds in ((_FEW_CALLS, 0.1), (_MANY_CALLS, self._seconds)):
             while done < calls:
-                load = CALL.load(way, min(5.0, self._seconds))
-                done += run(way.port, load, way.pids).calls
+                done += run(way.port, CALL.load(way, seconds), way.pids).calls
             after.append(memory(way.pids[0]))
         return after[0], after[1]
 
@@ -150,7 +148,7 @@ def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]
     grown = bench.measure([(few, CALL), (many, CALL), (full, CALL), (known, CALL)])
     idle = measure_idle(ways.gateway("gateway, idle")[0], _STREAMS)
     result = Result(bench.rows, idle)
-    result.judge(at_32, late, grown, memory=bench.memory_grows(mcp), keyed=keyed.name)
+    result.judge(at_32, late, grown, memory=bench.memory_grows(ways.gateway("gateway, memory")[0]), keyed=keyed.name)
     result.judge_growth(
         callable_seconds=growth.seconds_to_be_callable(ways),
         start_seconds=growth.seconds_to_start(ways, 1000),

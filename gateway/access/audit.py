@@ -30,7 +30,7 @@ Log = Callable[[Connection, Mapping[str, Any] | None, Mapping[str, Any] | None],
 
 _MAX_WAITING = 50_000
 _MAX_BYTES = 32 << 20  # of arguments
-_AT_ONCE = 2_000
+_AT_ONCE = 1_000
 _BATCH_BYTES = 2 << 20
 _CLOSE_SECONDS = 3.0
 _FLUSH_SECONDS = 0.7

@@ -14,6 +14,7 @@ from gateway import version
 from gateway.access.audit import Audit
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_table import KeyTable
+from gateway.access.latest_calls import LatestCalls
 from gateway.access.limits import Admission, KeyEnd
 from gateway.access.rates import Rates
 from gateway.access.references import References
@@ -274,6 +275,7 @@ async def open_gateway(
                 keys=keys,
                 rates=rates,
                 audit=audit,
+                latest_calls=LatestCalls(audit),
                 admission=admission,
                 metrics=metrics,
                 call_log=call_log,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.access.audit import Audit
 from gateway.access.authenticator import Authenticator
 from gateway.access.key_table import KeyTable
+from gateway.access.latest_calls import LatestCalls
 from gateway.access.limits import Admission
 from gateway.access.rates import Rates
 from gateway.methods.arguments import ArgumentChecker
@@ -58,6 +59,7 @@ class Gateway:
     keys: KeyTable
     rates: Rates
     audit: Audit
+    latest_calls: LatestCalls
     admission: Admission
     metrics: Metrics
     call_log: CallLog

@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway import version
-from gateway.access.audit import Filter
 from gateway.edge.lists import ListShown
 from gateway.edge.page.sign_in import page_principal
 from gateway.edge.request import Http
 from gateway.edge.response import stream
-from gateway.errors import GatewayError, StoreUnavailable
+from gateway.errors import GatewayError
 from gateway.methods.call import Call
 from gateway.methods.keys import whoami
 from gateway.methods.services import Gateway
@@ -33,8 +31,6 @@ from gateway.tasks import end
 
 _TICK_SECONDS = 1.0
 _FIGURES_SECONDS = 5.0
-_MAX_CALLS = 100  # of one event
-_FIRST_CALLS_SECONDS = 900.0
 _KINDS = ("servers", "tools", "resources", "prompts")
 
 
@@ -120,8 +116,8 @@ class _Feed:
     def __init__(self, gateway: Gateway, who: Principal) -> None:
         self.who = who
         self._gateway = gateway
-        self._since = datetime.now(UTC) - timedelta(seconds=_FIRST_CALLS_SECONDS)
         self._numbers: set[int] = set()
+        """The calls that were told, of those that may come again."""
         self._slot = 0
         self._due = 0.0
 
@@ -140,16 +136,10 @@ class _Feed:
         gateway = self._gateway
         if not gateway.audit.has_calls:
             return []
-        own = None if has_role(self.who, "operator") else self.who.id
-        try:
-            rows = await gateway.audit.page(Filter(kind="call", key_id=own, since=self._since), None, _MAX_CALLS)
-        except StoreUnavailable:
-            return []
-        fresh = [row for (_, number), row in rows if number not in self._numbers]
+        rows = await gateway.latest_calls.of(None if has_role(self.who, "operator") else self.who.id)
+        fresh = [row for number, row in rows if number not in self._numbers]
         if rows:
-            # rows of other workers may be written a little later than those that began after them
-            self._since = max(self._since, rows[0][0][0] - timedelta(seconds=3))
-            self._numbers = {number for (_, number), _ in rows}
+            self._numbers = {number for number, _ in rows}
         return fresh
 
     async def _figures(self) -> list[tuple[str, Any]]:
