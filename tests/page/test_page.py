@@ -134,6 +134,7 @@ def test_a_file_is_imported_after_it_was_shown(open_page: Open, server: Changing
         {
             "mcpServers": {
                 "mine": {"url": server.url, "headers": {"X-Key": "${input:k}"}},
+                "other": {"url": server.url},
                 "odd": {},
                 "there": {"url": server.url},
             }
@@ -146,9 +147,30 @@ def test_a_file_is_imported_after_it_was_shown(open_page: Open, server: Changing
     expect(dialog.get_by_role("row", name=re.compile("odd"))).to_contain_text("neither a URL nor a command")
     expect(dialog.get_by_role("row", name=re.compile("there"))).to_contain_text("same")
     dialog.get_by_label("input:k").fill("secret-of-mine")
+    expect(dialog.get_by_role("button", name="Import 2")).to_be_visible()
+    dialog.get_by_label("Import other").uncheck()
     dialog.get_by_role("button", name="Import 1").click()
     expect(page.get_by_role("row", name=re.compile("mine")).first).to_contain_text("ready")
     assert "secret-of-mine" not in page.content()
+    expect(page.get_by_role("row", name=re.compile("other"))).to_have_count(0)
+
+
+def test_an_import_of_which_a_part_is_refused_says_so_and_shows_the_rest(
+    open_page: Open, server: Changing, register: Register
+) -> None:
+    """Somebody else registers a server of that name between the look and the import."""
+    server.tools = [tool("read", "Reads.")]
+    page = open_page(path="#/servers/import")
+    dialog = page.get_by_role("dialog", name="Import servers")
+    servers = {"first": {"url": server.url}, "second": {"url": server.url, "description": "mine"}}
+    text = json.dumps({"mcpServers": servers})
+    dialog.get_by_label("or its text").fill(text)
+    expect(dialog.get_by_role("button", name="Import 2")).to_be_visible()
+    register("second", description="somebody else's")
+    dialog.get_by_role("button", name="Import 2").click()
+    expect(dialog.get_by_role("status")).to_contain_text("1 imported. Not taken: second")
+    expect(dialog.get_by_role("row", name=re.compile("first"))).to_contain_text("same")
+    expect(dialog.get_by_role("button", name="Import", exact=True)).to_be_disabled()
 
 
 # --- trying -----------------------------------------------------------------------------------------------------------
@@ -298,6 +320,13 @@ def test_calls_of_all_replicas_stream_in_and_are_plotted(open_page: Open, stub: 
     rows.first.get_by_role("link").click()
     expect(page.get_by_role("dialog", name="One call")).to_contain_text("stub.echo")
     page.keyboard.press("Escape")
+    at(page, "servers")
+    row = page.get_by_role("row", name=re.compile("stub"))
+    expect(row).to_contain_text(re.compile(r"[0-9.]+ m?s"))  # its p95
+    row.get_by_role("link").first.click()
+    expect(page.get_by_role("region", name="stub", exact=True)).to_contain_text(
+        re.compile(r"\d+ calls, \d+ failed, p50")
+    )
     at(page, "replicas")
     expect(page.get_by_role("region", name="Workers").get_by_role("row")).to_have_count(5)
     at(page, "audit")
@@ -325,6 +354,14 @@ def test_a_key_is_made_shown_once_and_sees_its_own(open_page: Open, stub: Runnin
     assert secret not in page.content()
     page.get_by_role("link", name=name).click()
     expect(page.get_by_role("region", name=name)).to_contain_text("1 servers, 1 tools")
+    for there, tool_name in ((True, "stub.echo"), (False, "stub.sum")):
+        at(page, f"tools/stub__{tool_name}")
+        page.get_by_text("Who may see it").click()
+        seers = page.locator("details").filter(has_text="Administrators and operators")
+        expect(seers).to_be_visible()
+        expect(seers.get_by_role("link", name=name)).to_have_count(int(there))
+    at(page, "keys")
+    page.get_by_role("link", name=name).click()
     user = open_page(secret, path="#/tools")
     expect(user.get_by_role("listitem")).to_have_count(1)
     expect(user.get_by_role("navigation")).not_to_contain_text("Keys")
@@ -433,6 +470,53 @@ def test_no_result_breaks_the_page(open_page: Open, server: Changing, register: 
     page.get_by_role("button", name="Call", exact=True).click()
     expect(page.locator(".result .block")).to_have_count(len(blocks))
     assert page.evaluate("window.hacked") is None
+
+
+def test_a_result_of_many_parts_draws_few_of_them(open_page: Open, server: Changing, register: Register) -> None:
+    server.tools = [tool("go", "")]
+    server.result = {
+        "content": [],
+        "structuredContent": {str(a): {str(b): [1, 2] for b in range(200)} for a in range(200)},
+    }
+    register("many")
+    page = open_page(path="#/tools/many__go")
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.locator(".result .branch").first).to_be_visible()
+    assert page.locator(".result .branch, .result .leaf").count() < 1000
+    page.get_by_role("button", name=re.compile(r"7: \{200\}")).first.click()
+    expect(page.get_by_role("button", name=re.compile(r"199: \[2\]"))).to_be_visible()
+
+
+def test_what_hides_in_a_description_is_marked(open_page: Open, server: Changing, register: Register) -> None:
+    server.tools = [tool("go", "Reads.\u200b And \U000e0041more. \U0001f468\u200d\U0001f469 stay.")]
+    register("sly")
+    page = open_page(path="#/tools/sly__go")
+    described = page.locator(".description")
+    expect(described.locator(".tag")).to_have_text(["U+200B", "U+E0041"])
+    expect(described).to_contain_text("Reads.U+200B And U+E0041more. \U0001f468\u200d\U0001f469 stay.")
+
+
+def test_the_session_of_a_tab_ends_with_it(open_page: Open, stub: Running) -> None:
+    page = open_page(path="#/tools/stub__stub.echo")
+    page.get_by_label("text").fill("x")
+    with page.expect_request(lambda request: "mcp-session-id" in request.headers) as opened:
+        page.get_by_role("button", name="Call", exact=True).click()
+    session = opened.value.headers["mcp-session-id"]
+    expect(page.locator(".result")).to_contain_text("x")
+    headers = {
+        "mcp-session-id": session,
+        "mcp-protocol-version": "2025-11-25",
+        "accept": "application/json, text/event-stream",
+    }
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    with stub.client() as client:
+        assert client.post("/mcp", json=ping, headers=headers).status_code == 200
+        page.goto("about:blank")
+        for _ in range(200):
+            if client.post("/mcp", json=ping, headers=headers).status_code == 404:
+                return
+            time.sleep(0.05)
+    pytest.fail("the session is still there")
 
 
 def test_who_signs_in_next_sees_nothing_of_who_was_there(open_page: Open, stack: Running, stub: Running) -> None:

@@ -27,6 +27,7 @@ export async function send(method, path, body, options = {}) {
       headers: { accept: 'application/json', ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...OWN, ...options.headers },
       body: body === undefined ? undefined : JSON.stringify(body),
       signal: options.signal,
+      keepalive: options.keepalive,
     });
   } catch (error) {
     if (error.name === 'AbortError') throw error;

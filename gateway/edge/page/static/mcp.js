@@ -29,6 +29,12 @@ async function open() {
 
 onForget(() => { session = null; });
 
+addEventListener('pagehide', () => { // the tab is closed, or left
+  if (!session) return;
+  send('DELETE', '/mcp', undefined, { headers: { 'mcp-session-id': session, 'mcp-protocol-version': VERSION }, keepalive: true }).catch(() => {});
+  session = null;
+});
+
 /**
  * One request of MCP: returns its result. Throws Refused with the protocol's error.
  * `on` takes `{progress, log, question}`; a question returns the result that is sent back, or throws to refuse it.

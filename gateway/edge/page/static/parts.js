@@ -91,17 +91,32 @@ export function Field({ label, hint, error, children, required }) {
   </div>`;
 }
 
-/** A value as a tree; large parts open when they are clicked. */
-export function Tree({ value, name, depth = 0 }) {
+// What is not seen: blanks of no width, marks that turn the direction of writing, tags; not what joins pictures.
+const UNSEEN = /(?<![\p{Extended_Pictographic}\ufe0f])\u200d|[\u00ad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}\u{e0100}-\u{e01ef}]/gu;
+
+/** Somebody else's text, with what hides in it marked. */
+export function Told({ text }) {
+  const found = String(text);
+  const parts = [];
+  let last = 0;
+  for (const hidden of found.matchAll(UNSEEN)) {
+    parts.push(found.slice(last, hidden.index), html`<span class="tag warn" title="a character that is not seen">U+${hidden[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}</span>`);
+    last = hidden.index + hidden[0].length;
+  }
+  return html`${parts}${found.slice(last)}`;
+}
+
+/** A value as a tree; `room` is how many nodes it may draw by itself, which its parts share: what is larger opens when it is clicked. */
+export function Tree({ value, name, room = 400 }) {
   const isObject = value !== null && typeof value === 'object';
-  const [open, toggle] = useState(depth < 2);
+  const [open, toggle] = useState(() => name === undefined || (isObject && Object.keys(value).length <= room));
   const label = name === undefined ? '' : html`<span class="key">${name}</span>: `;
   if (!isObject) return html`<div class="leaf">${label}<span class="value ${typeof value}">${typeof value === 'string' ? cut(JSON.stringify(value), 2000) : String(value)}</span></div>`;
   const entries = Object.entries(value);
   const what = Array.isArray(value) ? `[${entries.length}]` : `{${entries.length}}`;
   if (!entries.length) return html`<div class="leaf">${label}${Array.isArray(value) ? '[]' : '{}'}</div>`;
   return html`<div class="branch"><button class="quiet" aria-expanded=${open} onClick=${() => toggle(!open)}>${open ? '▾' : '▸'} ${label}${what}</button>
-    ${open && html`<div class="inside">${entries.slice(0, 200).map(([key, each]) => html`<${Tree} key=${key} name=${key} value=${each} depth=${depth + 1} />`)}
+    ${open && html`<div class="inside">${entries.slice(0, 200).map(([key, each]) => html`<${Tree} key=${key} name=${key} value=${each} room=${room / Math.min(entries.length, 200) - 1} />`)}
     ${entries.length > 200 && html`<div class="leaf muted">… and ${entries.length - 200} more</div>`}</div>`}</div>`;
 }
 

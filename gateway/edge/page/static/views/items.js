@@ -4,7 +4,7 @@ import { html, useEffect, useMemo, useState } from '../vendored/preact.js';
 import { useFeed, useList } from '../feed.js';
 import { quantile, recent } from '../figures.js';
 import { ask } from '../api.js';
-import { Empty, Hints, Problem, Rows, Skeleton, link, ms } from '../parts.js';
+import { Empty, Hints, Problem, Rows, Skeleton, Told, link, ms } from '../parts.js';
 import { rowsOf } from '../form.js';
 import { Try } from './try.js';
 
@@ -56,9 +56,9 @@ function Item({ kind, item }) {
   const came = feed.hello?.is_operator ? recent(feed, item.server) : null;
   return html`<section class="detail" aria-label=${item.key}><div class="bar"><a class="back button quiet" href=${link(kind)} aria-label="Back to the list">←</a><h2 class="mono">${item.key}</h2></div>
     <p class="where"><a href=${link('servers', item.server)}>${item.server}</a>${server && server.state !== 'ready' && html` <span class="tag warn">${server.state}</span>`}${came?.calls > 0 && html` <span class="muted" title="of all calls of this server in the last five minutes">${ms(quantile(came.buckets, 0.95))} p95</span>`} ${kind === 'tools' && html`<${Hints} of=${item.annotations} />`} ${item.mimeType && html`<span class="tag">${item.mimeType}</span>`}</p>
-    ${item.title && html`<h3>${item.title}</h3>`}
-    ${item.description && html`<p class="description">${item.description}</p>`}
-    ${rows.length > 0 && html`<details><summary>Arguments (${rows.length})</summary><div class="table"><table><thead><tr><th>Name</th><th>Type</th><th>What for</th></tr></thead><tbody>${rows.map((row) => html`<tr><td class="mono">${row.name}${row.required && html`<span class="required" title="required"> *</span>`}</td><td class="mono">${row.type}</td><td>${row.text}${row.initial !== undefined && html` <span class="muted">(${JSON.stringify(row.initial)})</span>`}</td></tr>`)}</tbody></table></div></details>`}
+    ${item.title && html`<h3><${Told} text=${item.title} /></h3>`}
+    ${item.description && html`<p class="description"><${Told} text=${item.description} /></p>`}
+    ${rows.length > 0 && html`<details><summary>Arguments (${rows.length})</summary><div class="table"><table><thead><tr><th>Name</th><th>Type</th><th>What for</th></tr></thead><tbody>${rows.map((row) => html`<tr><td class="mono">${row.name}${row.required && html`<span class="required" title="required"> *</span>`}</td><td class="mono">${row.type}</td><td><${Told} text=${row.text || ''} />${row.initial !== undefined && html` <span class="muted">(${JSON.stringify(row.initial)})</span>`}</td></tr>`)}</tbody></table></div></details>`}
     ${item.outputSchema && html`<details><summary>Result's schema</summary><pre class="mono small-text" tabindex="0">${JSON.stringify(item.outputSchema, null, 2)}</pre></details>`}
     ${kind === 'tools' && feed.hello?.is_admin && html`<${Seers} tool=${item.key} />`}
     <${Try} kind=${kind} item=${item} />

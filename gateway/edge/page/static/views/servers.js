@@ -1,6 +1,6 @@
 // Servers: their state, adding and editing them, what they changed.
 
-import { html, useEffect, useState } from '../vendored/preact.js';
+import { html, useEffect, useRef, useState } from '../vendored/preact.js';
 import { ask, serverPath } from '../api.js';
 import { useFeed } from '../feed.js';
 import { quantile, recent } from '../figures.js';
@@ -51,31 +51,45 @@ function Import({ onClose }) {
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   const [over, setOver] = useState(false);
+  const [left, setLeft] = useState([]);
+  const [done, setDone] = useState('');
+  const turn = useRef(0);
+  const wanted = found ? found.servers.filter((each) => !each.problem && each.action !== 'same' && !left.includes(each.name)) : [];
   const send = async (dry) => {
-    setBusy(true);
+    turn.current += 1;
+    const mine = turn.current; // an answer to an older question is not shown
+    if (!dry) setBusy(true);
     setError(null);
     try {
       const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value));
-      const answer = await ask('POST', '/mcp/import', { text, values: given, replace, dry_run: dry });
-      setFound(answer);
-      if (!dry && !answer.servers.some((each) => each.problem)) onClose();
-    } catch (refused) { setError(refused); setFound(null); } finally { setBusy(false); }
+      const body = { text, values: given, replace, dry_run: dry };
+      const answer = await ask('POST', '/mcp/import', dry ? body : { ...body, only: wanted.map((each) => each.name) });
+      if (mine !== turn.current) return;
+      if (dry) { setFound(answer); return; }
+      const bad = answer.servers.filter((each) => each.problem);
+      if (!bad.length) { onClose(); return; }
+      setDone(`${answer.servers.length - bad.length} imported. Not taken: ${bad.map((each) => `${each.name} (${each.problem})`).join(' ')}`);
+      await send(true);
+    } catch (refused) { if (mine === turn.current) { setError(refused); setFound(null); } } finally { if (!dry) setBusy(false); }
   };
   useEffect(() => { // what it would do, as one types
+    turn.current += 1;
     if (!text.trim()) { setFound(null); return undefined; }
     const timer = setTimeout(() => send(true), 300);
     return () => clearTimeout(timer);
   }, [text, replace, JSON.stringify(values)]);
   const take = async (files) => { if (files[0]) setText(await files[0].text()); };
   const drop = (event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); };
-  const count = found ? found.servers.filter((each) => !each.problem && each.action !== 'same').length : 0;
+  const count = wanted.length;
+  const choose = (name, yes) => setLeft(yes ? left.filter((each) => each !== name) : [...left, name]);
   return html`<${Dialog} title="Import servers" wide onClose=${onClose}><p class="hint">From Claude, Cursor, VS Code, Windsurf, Zed, LiteLLM, ContextForge or a registry: mcp.json, settings.json, config.yaml, server.json.</p>
     <div class="drop ${over ? 'over' : ''}" onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
       <${Field} label="File">${(id) => html`<input id=${id} type="file" accept=".json,.jsonc,.yaml,.yml,.code-workspace" onChange=${(event) => take(event.target.files)} />`}<//>
       <${Field} label="or its text">${(id) => html`<textarea id=${id} class="mono" rows="6" spellcheck=${false} placeholder='{"mcpServers": {…}}' value=${text} onInput=${(event) => setText(event.target.value)}></textarea>`}<//></div>
     <${Problem} error=${error} />
+    ${done && html`<p class="problem" role="status">${done}</p>`}
     ${found && html`<p><strong>${found.format}</strong> ${found.notes.join(' ')}</p>
-      <div class="table" tabindex="0" role="region" aria-label="What would be done"><table><thead><tr><th></th><th>Server</th><th>Where</th><th>Notes</th></tr></thead><tbody>${found.servers.map((each) => html`<tr key=${each.name}><td><span class="tag ${each.problem ? 'warn' : ''}">${ACTIONS[each.action] || each.action}</span></td><td class="mono">${each.name}</td><td class="mono cut">${each.server ? placeOf(each.server) : ''}</td><td class="wrap">${[each.problem, (each.changes || []).join(', '), ...each.notes].filter(Boolean).join(' ')}</td></tr>`)}</tbody></table></div>
+      <div class="table" tabindex="0" role="region" aria-label="What would be done"><table><thead><tr><th></th><th>Server</th><th>Where</th><th>Notes</th></tr></thead><tbody>${found.servers.map((each) => html`<tr key=${each.name}><td>${each.problem || each.action === 'same' ? '' : html`<input type="checkbox" aria-label=${`Import ${each.name}`} checked=${!left.includes(each.name)} onChange=${(event) => choose(each.name, event.target.checked)} /> `}<span class="tag ${each.problem ? 'warn' : ''}">${ACTIONS[each.action] || each.action}</span></td><td class="mono">${each.name}</td><td class="mono cut">${each.server ? placeOf(each.server) : ''}</td><td class="wrap">${[each.problem, (each.changes || []).join(', '), ...each.notes].filter(Boolean).join(' ')}</td></tr>`)}</tbody></table></div>
       ${found.variables.length > 0 && html`<h3>Values</h3><p class="hint">What the file leaves open. Without a value <code>env:…</code> stays a reference to the gateway's own environment, which administrators alone may write.</p><div class="columns">${found.variables.map((name) => html`<${Field} key=${name} label=${name}>${(id) => html`<input id=${id} type="password" autocomplete="off" value=${values[name] || ''} onInput=${(event) => setValues({ ...values, [name]: event.target.value })} />`}<//>`)}</div>`}
       ${found.servers.some((each) => each.action === 'change') && html`<label class="check"><input type="checkbox" checked=${replace} onChange=${(event) => setReplace(event.target.checked)} /> Change servers that are there and differ</label>`}`}
     <div class="actions"><button onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy || !count} onClick=${() => send(false)}>${count ? `Import ${count}` : 'Import'}</button></div><//>`;
