@@ -63,8 +63,7 @@ def _unpacked() -> Chromium:
         _run("apt-get", *own, "download", *names, "fonts-dejavu-core", folder=packages)
         for package in packages.glob("*.deb"):
             _run("dpkg", "-x", str(package), str(root))
-    machine = os.uname().machine
-    libraries = [f"{root}/usr/lib/{machine}-linux-gnu", f"{root}/lib/{machine}-linux-gnu", f"{root}/usr/lib/chromium"]
+    libraries = sorted({str(each.parent) for each in root.glob("**/lib*.so*")})  # some stand in folders of their own
     return Chromium(str(binary), {"LD_LIBRARY_PATH": ":".join(libraries)})
 
 
