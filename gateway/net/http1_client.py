@@ -208,9 +208,9 @@ class Connection(asyncio.Protocol):
         return response
 
     def flush(self) -> None:
-        """Write the request that was begun, if it is still wanted."""
-        data, self._unsent = self._unsent, b""
-        if data and not self._transport.is_closing():
+        """Write the request that was begun, if it is still wanted; on a connection that closes it stays unsent."""
+        if not self._transport.is_closing():
+            data, self._unsent = self._unsent, b""
             self._transport.write(data)
 
     async def write(self, data: bytes) -> bool:

@@ -229,6 +229,8 @@ class Exchange:
 
     def flush(self) -> None:
         """Write what waits for the end of the loop's turn: a whole answer, or a head whose body has not come."""
+        if self._is_dropped:
+            self._head = b""
         if self._head:
             if self._connection.transport is None:
                 self._connection.task_group.spawn(self._flush)
@@ -238,7 +240,7 @@ class Exchange:
 
     async def _flush(self) -> None:
         data, self._head = self._head, b""
-        if data:
+        if data and not self._is_dropped:
             await _written(self._connection.write(data))
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:

@@ -597,6 +597,22 @@ def alone(app: Any = None, **config: Any) -> tuple[http1.Http1Protocol, list[Any
     return kind(wrapped, made, context, tasks, ConnectionState({}), False, None, None, send), sent
 
 
+async def test_a_head_that_waits_is_not_written_after_a_refusal() -> None:
+    """The application has begun its answer when the rest of the request turns out to be nonsense."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-secret", b"1")]})
+        await receive()
+
+    async with serving(app) as connect:
+        peer = await connect()
+        peer.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nZZ\r\n")
+        data = await peer.reader.read()
+    assert data.startswith(b"HTTP/1.1 400")
+    assert b"x-secret" not in data
+
+
 async def test_nonsense_is_400_and_then_the_end() -> None:
     protocol, sent = alone()
     await protocol.handle(RawData(b"broken nonsense\r\n\r\n"))
