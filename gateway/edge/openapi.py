@@ -146,7 +146,7 @@ def _keys() -> Json:
         {**owner, "name": "name"},
         owner,
         {"name": "role", "in": "query", "schema": {"enum": list(ROLES)}},
-        {"name": "sees", "in": "query", "schema": {"type": "string"}, "description": "a tool that they may call"},
+        {"name": "sees", "in": "query", "schema": {"type": "string"}, "description": "a tool that they see"},
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
         {"name": "cursor", "in": "query", "schema": {"type": "string"}},
     ]
@@ -161,7 +161,7 @@ def _keys() -> Json:
     return {
         "/keys": {
             "get": {
-                **_operation("List keys", None, _listed("keys"), 404, 422, method="mcp.keys.list"),
+                **_operation("List keys", None, _listed("keys"), 404, 409, 422, method="mcp.keys.list"),
                 "parameters": asked,
             },
             "post": _operation(

@@ -87,12 +87,10 @@ SERVER: Json = {
         "breaker": {"enum": ["closed", "open", "half-open"]},
     },
 }
+_SAID: Json = {"description": "as the server says it, of the type that MCP has for it unless the server errs"}
 _OF_SERVER: Json = {
     "server": {**NAME, "description": "whose it is"},
-    "title": _TEXT,
-    "description": _TEXT,
-    "icons": {"type": "array", "items": _OBJECT},
-    "_meta": _OBJECT,
+    **dict.fromkeys(("title", "description", "icons", "_meta"), _SAID),
 }
 ITEMS: dict[str, Json] = {
     "tools": {
@@ -102,8 +100,8 @@ ITEMS: dict[str, Json] = {
             "name": {**_TEXT, "description": "the public name, by which it is called"},
             **_OF_SERVER,
             "inputSchema": {"type": "object", "description": "a JSON Schema of its arguments"},
-            "outputSchema": {"type": "object", "description": "a JSON Schema of `structuredContent`"},
-            "annotations": {"type": "object", "description": "its hints (MCP, ToolAnnotations), as the server says"},
+            "outputSchema": {"description": "a JSON Schema of `structuredContent`, as the server says it"},
+            "annotations": {"description": "its hints (MCP, ToolAnnotations), as the server says them"},
         },
     },
     "resources": {
@@ -111,11 +109,8 @@ ITEMS: dict[str, Json] = {
         "required": ["uri", "server"],
         "properties": {
             "uri": {**_TEXT, "description": "by which it is read"},
-            "name": _TEXT,
             **_OF_SERVER,
-            "mimeType": _TEXT,
-            "size": {"type": "integer", "description": "bytes"},
-            "annotations": _OBJECT,
+            **dict.fromkeys(("name", "mimeType", "size", "annotations"), _SAID),
         },
     },
     "resourceTemplates": {
@@ -123,10 +118,8 @@ ITEMS: dict[str, Json] = {
         "required": ["uriTemplate", "server"],
         "properties": {
             "uriTemplate": {**_TEXT, "description": "RFC 6570"},
-            "name": _TEXT,
             **_OF_SERVER,
-            "mimeType": _TEXT,
-            "annotations": _OBJECT,
+            **dict.fromkeys(("name", "mimeType", "annotations"), _SAID),
         },
     },
     "prompts": {
@@ -135,17 +128,7 @@ ITEMS: dict[str, Json] = {
         "properties": {
             "name": {**_TEXT, "description": "the public name"},
             **_OF_SERVER,
-            "arguments": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {
-                        **dict.fromkeys(("name", "title", "description"), _TEXT),
-                        "required": {"type": "boolean"},
-                    },
-                },
-            },
+            "arguments": {"description": "a list of objects with `name`, `title`, `description` and `required`"},
         },
     },
     "servers": SERVER,

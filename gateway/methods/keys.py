@@ -5,6 +5,7 @@ For administrators only, but `mcp.whoami`, which is for everybody.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,8 @@ from gateway.stores.redis import RedisUnavailable
 
 _ADMIN = needs("admin", "manage keys")
 _MAX_PAGE = 1000
+_MAX_JUDGED = 20_000  # keys of one request, in search of those that see a tool
+_JUDGED_AT_ONCE = 20
 _MAX_COMPARED = 1_000_000  # names with grants, in search of those that match nothing
 _WARN_SECONDS = 14 * 86_400
 _TOOLSETS: Sequence[str] = ()  # what a grant may name: this version has none
@@ -42,7 +45,7 @@ async def create_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 
 @_ADMIN
 async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
-    """Show keys without their secrets, by name, a page at a time; with `sees` those that may call this tool now."""
+    """Show keys without their secrets, by name, a page at a time; with `sees` those that see this tool."""
     table, cursors = call.gateway.keys, call.gateway.cursors
     for name in params:
         if name not in ("name", "owner", "role", "sees", "limit", "cursor", "_meta"):
@@ -57,21 +60,30 @@ async def list_keys(call: Call, /, **params: Any) -> Mapping[str, Any]:
     target = None if params.get("sees") is None else call.view.tool(params["sees"])
     after = cursors.read(params.get("cursor"))
     name, _, id = (after or "").rpartition("\0")
-    keys = await table.page(
-        (name, id) if after else None, limit + 1, name=params.get("name"), owner=params.get("owner"), role=role
-    )
-    page = keys[:limit]
-    more = len(keys) > limit
-    now = datetime.now(UTC)
+    only = {"name": params.get("name"), "owner": params.get("owner"), "role": role}
+    place, found, judged, more = (name, id) if after else None, list[Key](), 0, True
+    while more and len(found) < limit and judged < _MAX_JUDGED:
+        wanted = limit - len(found) if target is None else _MAX_PAGE
+        keys = await table.page(place, wanted + 1, **only)
+        more = len(keys) > wanted
+        for key in keys[:wanted]:
+            if len(found) == limit:
+                more = True
+                break
+            place, judged = (key.spec.name, key.id), judged + 1
+            if target is None or _sees(key, target):
+                found.append(key)
+            if judged % _JUDGED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # grants may have many patterns
     return {
-        "keys": [shown(key) for key in page if target is None or _sees(key, target, now)],
-        "next_cursor": cursors.after(f"{page[-1].spec.name}\0{page[-1].id}") if more else None,
+        "keys": [shown(key) for key in found],
+        "next_cursor": cursors.after("\0".join(place)) if more and place is not None else None,
     }
 
 
-def _sees(key: Key, target: Target, now: datetime) -> bool:
-    """Whether a key that has not ended may call a tool."""
-    if key.revoked_at is not None or (key.spec.expires_at is not None and key.spec.expires_at <= now):
+def _sees(key: Key, target: Target) -> bool:
+    """Whether a key has not ended and is granted a tool."""
+    if key.revoked_at is not None or (key.spec.expires_at is not None and key.spec.expires_at <= datetime.now(UTC)):
         return False
     grants = _effective(key, key.spec.grants)
     return grants is None or gives_tool(grants, target)

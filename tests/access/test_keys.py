@@ -339,6 +339,15 @@ async def test_keys_that_see_a_tool_are_those_that_may_call_it(client: Client, r
     assert (status, {each["name"] for each in found["keys"]}) == (200, expected)
     assert {"boss", "all", "one"} <= expected
     assert (await client.ask("GET", "/keys?sees=demo__nothing"))[0] == 404
+    paged = list[str]()
+    cursor: str | None = ""
+    while cursor is not None:
+        _, _, page = await client.ask("GET", f"/keys?sees=demo__echo&limit=1&cursor={cursor}")
+        assert len(page["keys"]) == 1 or page["next_cursor"] is None
+        paged += [each["name"] for each in page["keys"]]
+        cursor = page["next_cursor"]
+    assert set(paged) == expected
+    assert len(paged) == len(expected)
     assert len((await client.ask("GET", "/keys?sees=demo__echo&role=operator"))[2]["keys"]) == 1
 
 
