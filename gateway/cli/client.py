@@ -72,8 +72,11 @@ class Remote:
             answer = self.http.request(method, self.url + path, json=body, headers={"accept": "application/json"})
         return _checked(answer)
 
-    def events(self, path: str, body: Any = None) -> Iterator[Event]:
-        """Send one request, a GET where it has no body, and yield its events as they come. Raises Refused."""
+    def events(self, path: str, body: Any = None, *, beats: bool = False) -> Iterator[Event]:
+        """Send one request, a GET where it has no body, and yield its events as they come. Raises Refused.
+
+        With `beats` also what says that nothing is new, as events without a name.
+        """
         headers = {"accept": "text/event-stream"}
         with (
             self._errors(),
@@ -84,7 +87,7 @@ class Remote:
             if answer.status_code != 200:
                 answer.read()
                 _checked(answer)
-            yield from read_events(answer)
+            yield from read_events(answer, beats=beats)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -105,8 +108,8 @@ def server_path(name: str) -> str:
     return f"/mcp/servers/{quote(name, safe='')}"
 
 
-def read_events(answer: httpx.Response) -> Iterator[Event]:
-    """The events of a stream, as they come."""
+def read_events(answer: httpx.Response, *, beats: bool = False) -> Iterator[Event]:
+    """The events of a stream, as they come; with `beats` also its comments, as events without a name."""
     name, data = "message", ""
     for line in answer.iter_lines():
         field, _, value = line.partition(":")
@@ -114,6 +117,8 @@ def read_events(answer: httpx.Response) -> Iterator[Event]:
             name = value.strip()
         elif field == "data":
             data += value.removeprefix(" ")
+        elif beats and line.startswith(":"):
+            yield Event("", None)
         elif not line and data:
             yield Event(name, json.loads(data))
             name, data = "message", ""

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from gateway.cli.client import Exit, Refused, Remote
 from gateway.cli.terminal import AsJson, Key, Url, asking, clean, print_json, print_table, say
+from gateway.model.hidden_text import in_one_line
 
 tools = typer.Typer(no_args_is_help=True, help="The tools of all servers.")
 resources = typer.Typer(no_args_is_help=True, help="The resources of all servers.")
@@ -39,8 +40,10 @@ def list_tools(
             return
     table = Table("tool", "arguments", "description")
     for tool in found["tools"]:
-        wanted = set(tool["inputSchema"].get("required", ()))
-        names = [f"{name}*" if name in wanted else name for name in tool["inputSchema"].get("properties", {})]
+        wanted, properties = set(_required(tool["inputSchema"])), tool["inputSchema"].get("properties")
+        names = [
+            f"{name}*" if name in wanted else name for name in (properties if isinstance(properties, Mapping) else ())
+        ]
         table.add_row(escape(tool["name"]), escape(", ".join(names)), _described(tool))
     print_table(table)
 
@@ -166,7 +169,7 @@ def _listed(remote: Remote, kind: str, server: str | None, words: str | None) ->
 
 
 def _described(item: Any) -> str:
-    return escape((item.get("description") or item.get("title") or "").strip().partition("\n")[0][:_SHOWN])
+    return escape(str(item.get("description") or item.get("title") or "").strip().partition("\n")[0][:_SHOWN])
 
 
 def _schemas(remote: Remote, name: str) -> list[Mapping[str, Any]]:
@@ -188,34 +191,42 @@ def _property(schema: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 def ask_for(schema: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Ask on the terminal for what a schema requires and `values` lack, one after the other, until it fits."""
-    required = schema.get("required")
     found: dict[str, Any] = {}
-    for field in required if isinstance(required, list) else ():
-        if not isinstance(field, str) or field in values or field in found:
-            continue
-        declared = _property(schema, field)
-        kind, choices = declared.get("type"), declared.get("enum")
-        if description := str(declared.get("description") or ""):
-            typer.echo(clean(" ".join(description.split())[:_SHOWN]), err=True)
-        said = (
-            f"one of {json.dumps(choices)}" if isinstance(choices, list) else kind if isinstance(kind, str) else "JSON"
-        )
-        default = declared.get("default")
-        while True:
-            text = typer.prompt(
-                clean(f"{field} ({said})"),
-                default=None if default is None else default if isinstance(default, str) else json.dumps(default),
-                err=True,
-            )
-            value = text if kind == "string" else _json_or_text(text)
-            if isinstance(choices, list) and value not in choices and text in choices:
-                value = text
-            if (isinstance(choices, list) and value not in choices) or not _fits(value, kind):
-                typer.echo(f"It takes {clean(said)}.", err=True)
-                continue
-            found[field] = value
-            break
+    for field in _required(schema):
+        if field not in values and field not in found:
+            found[field] = _ask_for_one(field, _property(schema, field))
     return found
+
+
+def _ask_for_one(field: str, declared: Mapping[str, Any]) -> Any:
+    """One value; what a server says of it stands on one line each, and is no command for the terminal."""
+    kinds = [kind] if isinstance(kind := declared.get("type"), str) else kind if isinstance(kind, list) else []
+    choices, default = declared.get("enum"), declared.get("default")
+    if description := declared.get("description"):
+        typer.echo(_shown(description), err=True)
+    said = f"one of {json.dumps(choices)}" if isinstance(choices, list) else " or ".join(map(str, kinds)) or "JSON"
+    shown = "" if default is None else f" [{_shown(default if isinstance(default, str) else json.dumps(default))}]"
+    while True:
+        enter = None if default is None else ""  # which takes the default; without one it is asked again
+        text = typer.prompt(f"{_shown(field)} ({_shown(said)}){shown}", default=enter, show_default=False, err=True)
+        for value in _readings(text, kinds) if text else [default]:
+            if isinstance(choices, list):
+                fits = any(value == each and isinstance(value, bool) is isinstance(each, bool) for each in choices)
+            else:
+                fits = not kinds or any(_fits(value, kind) for kind in kinds)
+            if fits:
+                return value
+        typer.echo(f"It takes {_shown(said)}.", err=True)
+
+
+def _readings(text: str, kinds: Sequence[Any]) -> list[Any]:
+    """What a text may mean, the likelier first; nothing of what can't be sent."""
+    if not text.isprintable():
+        return []
+    value = _json_or_text(text)
+    if "string" in kinds and not any(_fits(value, kind) for kind in kinds if kind != "string"):
+        return ["" if text == '""' else text]
+    return [value, text]
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -225,22 +236,40 @@ def _fits(value: Any, kind: Any) -> bool:
         case "boolean":
             return isinstance(value, bool)
         case "integer":
-            return is_number and value == int(value)
+            return is_number and value % 1 == 0
         case "number":
             return is_number
         case "array":
             return isinstance(value, list)
         case "object":
             return isinstance(value, dict)
+        case "string":
+            return isinstance(value, str)
+        case "null":
+            return value is None
         case _:
             return True
 
 
+def _shown(text: Any) -> str:
+    """A server's words, cut to a line."""
+    return in_one_line(clean(str(text)[:_SHOWN]))
+
+
 def _json_or_text(text: str) -> Any:
+    """JSON, or else the text itself; what JSON can't carry further (NaN, 1e999) is a text."""
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
         return text
+    return value
+
+
+def _required(schema: Mapping[str, Any]) -> list[str]:
+    """The names that a schema requires, as far as it is sound."""
+    found = schema.get("required")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
 def _arguments(given: list[str], read: Callable[[str], Any] = _json_or_text) -> dict[str, Any]:
@@ -249,7 +278,8 @@ def _arguments(given: list[str], read: Callable[[str], Any] = _json_or_text) -> 
     if len(given) == 1 and given[0].lstrip().startswith("{"):
         try:
             value = json.loads(given[0])
-        except ValueError as error:
+            json.dumps(value, allow_nan=False)
+        except (ValueError, RecursionError) as error:
             raise typer.BadParameter(f"not valid JSON: {error}", param_hint="ARGUMENTS") from None
         return dict(value)
     found: dict[str, Any] = {}

@@ -23,9 +23,12 @@ from gateway.cli.client import Event, Exit, Refused
 from gateway.cli.terminal import AsJson, Key, Url, asking, clean, print_json, print_table
 from gateway.observability.ring import BUCKETS, CALLS, ERRORS, quantile
 
-_FIRST_SECONDS = 2.5  # in which the first figures come
+_FIRST_SECONDS = 4.0  # for what comes at once, where a part of it does not come
 _RECENT_SECONDS = 300
 _KEPT_CALLS = 200
+_CELL = 24  # characters of somebody's words in a row of a screen
+_FIGURE = 7  # of a figure, with its unit
+_WORDS = ("server", "tool", "who", "reason", "replica")
 _ROWS = 4  # of a section that others leave little room
 
 
@@ -38,12 +41,16 @@ class Seen:
         self.calls: list[Mapping[str, Any]] = []
         self.workers: Sequence[Mapping[str, Any]] | None = None
         self.sessions: int | None = None
+        self.is_quiet = False
+        """Whether everything that is new was told."""
         self._slots: dict[int, Mapping[str, Sequence[int]]] = {}
         self._now = 0
 
     def take(self, event: Event) -> None:
         """Take one event of the stream."""
         match event.name:
+            case "":
+                self.is_quiet = True
             case "hello":
                 self.hello = event.data
             case "servers":
@@ -60,8 +67,8 @@ class Seen:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all kinds that the caller gets have come."""
-        return bool(self.hello) and (self.workers is not None or not self.hello["is_operator"])
+        """Whether all that the caller gets at once has come."""
+        return bool(self.hello) and (self.workers is not None if self.hello["is_operator"] else self.is_quiet)
 
     def recent(self, server: str | None = None) -> Recent:
         """The calls of the last minutes, of one server or of all."""
@@ -91,10 +98,10 @@ class Recent:
         self.per_second = self.calls / seconds
         self._buckets = counts[BUCKETS:]
 
-    def ms(self, share: float) -> str:
-        """The time within which this share of the calls ended, with its unit; empty without calls."""
+    def ms(self, share: float) -> float | None:
+        """Milliseconds within which this share of the calls ended; None without calls."""
         seconds = quantile(self._buckets, share)
-        return "" if seconds is None else _ms(seconds * 1e3)
+        return None if seconds is None else round(seconds * 1e3, 2)
 
 
 def top(
@@ -109,9 +116,9 @@ def top(
         try:
             if to.as_json or once or not sys.stdout.isatty():
                 began = time.monotonic()
-                for event in to.remote.events("/page/events"):
+                for event in to.remote.events("/page/events", beats=True):
                     seen.take(event)
-                    if seen.is_whole and time.monotonic() - began > _FIRST_SECONDS:
+                    if seen.is_whole or time.monotonic() - began > _FIRST_SECONDS:
                         break
                 _print(seen, as_json=to.as_json)
                 return
@@ -122,9 +129,7 @@ def top(
                         live.update(_screen(seen, console.height), refresh=True)
         except Refused as error:
             if str(error.problem.get("type", "")).endswith(":not-found"):
-                raise Refused(
-                    "The gateway's page is off (GATEWAY_PAGE), and with it what top reads.", Exit.FAILED
-                ) from None
+                raise Refused("This gateway has no /page/events, which top reads: is it older?", Exit.FAILED) from None
             raise
         except KeyboardInterrupt:
             return
@@ -135,7 +140,7 @@ def _print(seen: Seen, *, as_json: bool) -> None:
     if as_json:
         servers = [
             {"name": each["name"], "state": each["state"], "calls": recent.calls, "errors": recent.errors}
-            | {"per_second": round(recent.per_second, 2), "p50": recent.ms(0.5), "p95": recent.ms(0.95)}
+            | {"per_second": round(recent.per_second, 2), "p50_ms": recent.ms(0.5), "p95_ms": recent.ms(0.95)}
             for each in seen.servers
             for recent in [seen.recent(each["name"])]
         ]
@@ -154,7 +159,7 @@ def _screen(seen: Seen, height: int) -> RenderableType:
         ("mcp-gateway ", "bold"), f"{hello['version']}  {clean(hello['url'])}  {len(seen.servers)} servers",
         "" if seen.sessions is None else f"  {seen.sessions} sessions",
         f"  {all_calls.per_second:.1f} calls/s" if seen.workers is not None else "",
-        f"  p50 {all_calls.ms(0.5)}  p99 {all_calls.ms(0.99)}" if all_calls.calls else "",
+        f"  p50 {_ms(all_calls.ms(0.5))}  p99 {_ms(all_calls.ms(0.99))}" if all_calls.calls else "",
         overflow="ellipsis", no_wrap=True,
     )  # fmt: skip
     workers = len(seen.workers or ()) + 3 if seen.workers is not None else 0
@@ -175,13 +180,13 @@ def _servers(seen: Seen, most: int | None) -> Table:
     found = [(each, seen.recent(each["name"])) for each in seen.servers]
     found.sort(key=lambda pair: (pair[0]["state"] == "ready", -pair[1].calls, pair[0]["name"]))
     for server, recent in found[:most]:
-        figures = (f"{recent.per_second:.2f}", str(recent.errors or ""), recent.ms(0.5), recent.ms(0.95))
+        figures = (f"{recent.per_second:.2f}", str(recent.errors or ""), _ms(recent.ms(0.5)), _ms(recent.ms(0.95)))
         table.add_row(
-            escape(server["name"]),
+            escape(_cut(server["name"], most)),
             _state(server["state"], good=server["state"] == "ready"),
             str(server["counts"]["tools"]),
             *(figures if with_figures else ()),
-            escape(_line(server.get("reason"))),
+            escape(_cut(_line(server.get("reason")), most)),
         )
     return table
 
@@ -210,9 +215,9 @@ def _calls(seen: Seen, most: int | None) -> Table:
     for row in shown:
         table.add_row(
             datetime.fromisoformat(row["at"]).astimezone().strftime("%H:%M:%S"),
-            *(escape(_line(row[name])) for name in ("principal", "server", "tool")),
+            *(escape(_cut(_line(row[name]), most)) for name in ("principal", "server", "tool")),
             _state(row["outcome"], good=row["outcome"] == "ok"),
-            *("" if row[name] is None else _ms(row[name]) for name in ("ms", "upstream_ms")),
+            *(_ms(row[name]) for name in ("ms", "upstream_ms")),
         )
     if not seen.hello.get("has_calls", True):
         table.caption = "calls are not recorded here (GATEWAY_AUDIT)"
@@ -227,6 +232,8 @@ def _table(heads: Iterable[str], count: int, most: int | None) -> Table:
         table.caption = f"and {count - most} more"
     for column in table.columns:
         column.no_wrap, column.overflow = most is not None, "ellipsis"
+        if column.header not in _WORDS:
+            column.min_width = max(_FIGURE, len(str(column.header)))
     return table
 
 
@@ -239,5 +246,12 @@ def _line(text: object) -> str:
     return " ".join(clean(str(text or "")).split())
 
 
-def _ms(value: float) -> str:
+def _cut(text: str, most: int | None) -> str:
+    """A text as a cell; on a screen it leaves room for the figures beside it."""
+    return text if most is None or len(text) <= _CELL else f"{text[: _CELL - 1]}…"
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms" if value < 10_000 else f"{value / 1e3:.0f} s"

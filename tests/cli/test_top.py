@@ -49,8 +49,8 @@ def test_recent_calls_are_those_of_the_last_five_minutes() -> None:
     of_a, of_all = found.recent("a"), found.recent()
     assert (of_a.calls, of_a.errors, of_all.calls) == (40, 2, 50)
     assert of_a.per_second == pytest.approx(40 / 110)  # from the slot 990 on
-    assert of_a.ms(0.5) == "7.5 ms"  # the middle of 5 to 10 ms
-    assert found.recent("c").ms(0.5) == ""
+    assert of_a.ms(0.5) == 7.5  # the middle of 5 to 10 ms
+    assert found.recent("c").ms(0.5) is None
     found.take(Event("figures", {"now": 1010, "slots": [{"number": 1010, "servers": {"a": counts(1, 1, 0)}}]}))
     assert found.recent("a").calls == 41
     found.take(Event("figures", {"now": 1039, "slots": []}))
@@ -71,6 +71,25 @@ def test_servers_in_trouble_stand_first_and_then_those_that_are_called_most() ->
     assert any("unreachable" in line and "refused" in line for line in lines)
 
 
+def test_what_comes_at_once_is_told_from_what_is_still_to_come() -> None:
+    """A user's key gets no figures: a beat says that there is nothing more."""
+    operator, user = Seen(), Seen()
+    for found, is_operator in ((operator, True), (user, False)):
+        found.take(Event("hello", HELLO | {"is_operator": is_operator}))
+        found.take(Event("servers", {"servers": []}))
+        assert not found.is_whole
+        found.take(Event("", None))
+    assert (operator.is_whole, user.is_whole) == (False, True)
+    operator.take(Event("workers", {"workers": [], "sessions": None}))
+    assert operator.is_whole
+
+
+def test_long_words_leave_room_for_the_figures() -> None:
+    servers = [server("n" * 60, "unreachable", reason="because " * 50), server("short")]
+    lines = shown(seen(*servers, slots={1000: {"short": counts(5, 0, 3)}}), 40, width=100)
+    assert any("short" in line and "7.5 ms" in line for line in lines)
+
+
 @pytest.mark.parametrize("height", [24, 40, 60])
 def test_a_screen_fits_and_says_what_is_left_out(height: int) -> None:
     found = seen(*(server(f"s{number}") for number in range(300)))
@@ -88,8 +107,8 @@ def test_a_screen_fits_and_says_what_is_left_out(height: int) -> None:
 
 
 def test_words_of_servers_are_no_commands_for_the_terminal() -> None:
-    found = seen(server("a", "unreachable", reason="[red]x[/red]\x1b]0;title\x07\nsecond"))
-    text = "\n".join(shown(found, 40))
+    found = seen(server("a", "unreachable", reason="[red]x[/red]\x1b\x07\nsecond"))
+    text = "\n".join(shown(found, 40, width=140))
     assert "\x1b" not in text
     assert "[red]x[/red]" in text
     assert "second" in text

@@ -116,10 +116,15 @@ def test_top_shows_servers_workers_and_calls_of_all_replicas(run: Run, stack: Ru
     def is_there() -> bool:
         found = json.loads(run("top", "--json").stdout)
         workers = {each["replica"] for each in found["workers"]}
-        called = [each for each in found["servers"] if each["name"] == "cli" and each["calls"] and each["p95"]]
+        called = [each for each in found["servers"] if each["name"] == "cli" and each["calls"] and each["p95_ms"]]
         return bool(len(workers) == 2 and called and any(row["tool"] == "stub.echo" for row in found["calls"]))
 
     assert any(is_there() for _ in range(5))
+    with stack.client() as client:
+        made = client.post("/keys", json={"name": "watcher", "grants": {"allow": [{"servers": ["cli"]}]}}).json()
+        seen = json.loads(run("top", "--json", GATEWAY_KEY=made["key"]).stdout)
+        client.delete(f"/keys/{made['id']}")
+    assert ([each["name"] for each in seen["servers"]], seen["workers"], seen["calls"]) == (["cli"], None, [])
     shown = run("top", "--once").stdout
     assert "cli" in shown
     assert "stub.echo" in shown
