@@ -14,6 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from gateway.model.hidden_text import hidden
 from tests.fix_stack import KEY, Running
 from tests.page.conftest import Open, sign_in
 from tests.system.test_cli_lock import Changing, tool
@@ -494,6 +495,53 @@ def test_what_hides_in_a_description_is_marked(open_page: Open, server: Changing
     described = page.locator(".description")
     expect(described.locator(".tag")).to_have_text(["U+200B", "U+E0041"])
     expect(described).to_contain_text("Reads.U+200B And U+E0041more. \U0001f468\u200d\U0001f469 stay.")
+
+
+def test_the_page_marks_what_the_gateway_flags(open_page: Open) -> None:
+    """Both have the tables; what scripts and pictures need is marked by neither."""
+    page = open_page()
+    around = [
+        "",
+        "a",
+        "\u0645",
+        "\u0915\u094d",
+        "\U0001f468",
+        "\U0001f469\U0001f3fd",
+        "\u2764\ufe0f",
+        "\U0001f3f4",
+        "1",
+        "\u20e3",
+    ]
+    singles = [
+        chr(code)
+        for code in [*range(0x2100), *range(0x2800, 0x3200), *range(0xFE00, 0x10000)]
+        if not 0xD800 <= code < 0xE000
+    ]
+    singles += [chr(code) for code in [*range(0x1BC9E, 0x1BCA6), *range(0x1D170, 0x1D17E), *range(0xE0000, 0xE0202)]]
+    flag = "\U0001f3f4" + "".join(chr(0xE0000 + ord(each)) for each in "gbeng\x7f")
+    joiners = ["\u200c", "\u200d", "\ufe0f", "\ufe0e", "\u200b", "\U000e0067"]
+    texts = [f"x{each}y" for each in singles] + [a + j + b for a in around for j in joiners for b in around]
+    texts += [flag, f"a{flag}b{flag}", flag[:-1], flag[:3] + "x" + flag[3:]]
+    expected = [places(text) for text in texts]
+    assert sum(map(bool, expected)) > 500
+    found = page.evaluate(
+        """async texts => {
+            const { hiddenPlaces } = await import(new URL('page/hidden.js', location.href.split('#')[0]).href);
+            return texts.map(text => hiddenPlaces([...text]));
+        }""",
+        texts,
+    )
+    wrong = [(text, ours, theirs) for text, ours, theirs in zip(texts, expected, found, strict=True) if ours != theirs]
+    assert not wrong, wrong[:5]
+
+
+def places(text: str) -> list[int]:
+    """Where the gateway finds something hidden."""
+    found, start = list[int](), 0
+    while (at := hidden(text, start)) is not None:
+        found.append(at[0])
+        start = at[0] + 1
+    return found
 
 
 def test_the_session_of_a_tab_ends_with_it(open_page: Open, stub: Running) -> None:

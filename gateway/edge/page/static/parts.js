@@ -1,6 +1,7 @@
 // Small pieces that all views are made of.
 
 import { Component, html, useEffect, useRef, useState } from './vendored/preact.js';
+import { hiddenPlaces } from './hidden.js';
 
 export const go = (path) => { location.hash = `#/${path}`; };
 export const link = (...parts) => `#/${parts.map(encodeURIComponent).join('/')}`;
@@ -91,19 +92,16 @@ export function Field({ label, hint, error, children, required }) {
   </div>`;
 }
 
-// What is not seen: blanks of no width, marks that turn the direction of writing, tags; not what joins pictures.
-const UNSEEN = /(?<![\p{Extended_Pictographic}\ufe0f])\u200d|[\u00ad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}\u{e0100}-\u{e01ef}]/gu;
-
 /** Somebody else's text, with what hides in it marked. */
 export function Told({ text }) {
-  const found = String(text);
+  const found = [...String(text)];
   const parts = [];
   let last = 0;
-  for (const hidden of found.matchAll(UNSEEN)) {
-    parts.push(found.slice(last, hidden.index), html`<span class="tag warn" title="a character that is not seen">U+${hidden[0].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}</span>`);
-    last = hidden.index + hidden[0].length;
+  for (const at of hiddenPlaces(found)) {
+    parts.push(found.slice(last, at).join(''), html`<span class="tag warn" title="a character that is not seen">U+${found[at].codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}</span>`);
+    last = at + 1;
   }
-  return html`${parts}${found.slice(last)}`;
+  return html`${parts}${found.slice(last).join('')}`;
 }
 
 /** A value as a tree; `room` is how many nodes it may draw by itself, which its parts share: what is larger opens when it is clicked. */

@@ -72,9 +72,10 @@ function Seers({ tool }) {
   const [error, setError] = useState(null);
   useEffect(() => {
     if (!open) return;
-    ask('GET', `/keys?sees=${encodeURIComponent(tool)}&role=user&limit=1000`).then(setFound, setError);
+    setError(null);
+    ask('GET', `/keys?sees=${encodeURIComponent(tool)}&role=user&limit=200`).then(setFound, setError);
   }, [open, tool]);
   return html`<details onToggle=${(event) => setOpen(event.target.open)}><summary>Who may see it</summary>
     <${Problem} error=${error} />
-    ${found && html`<p>Administrators and operators${found.keys.length ? html`, and ${found.keys.map((key, at) => html`${at ? ', ' : ''}<a href=${link('keys', key.id)}>${key.name}</a>`)}${found.next_cursor ? ' and more' : ''}` : '; no key is granted it'}.</p>`}</details>`;
+    ${found && html`<p>Administrators and operators${found.keys.length ? html`, and ${found.keys.map((key, at) => html`${at ? ', ' : ''}<a href=${link('keys', key.id)}>${key.name}</a>`)}${found.next_cursor ? ' and perhaps more' : ''}` : found.next_cursor ? '; none of the first keys is granted it' : '; no key is granted it'}.</p>`}</details>`;
 }

@@ -54,26 +54,31 @@ function Import({ onClose }) {
   const [left, setLeft] = useState([]);
   const [done, setDone] = useState('');
   const turn = useRef(0);
+  const asked = JSON.stringify([text, values, replace]);
+  const isFresh = found?.asked === asked; // what is shown is of what stands there now
   const wanted = found ? found.servers.filter((each) => !each.problem && each.action !== 'same' && !left.includes(each.name)) : [];
   const send = async (dry) => {
     turn.current += 1;
-    const mine = turn.current; // an answer to an older question is not shown
+    const mine = turn.current; // what would be done is shown of the last question only
     if (!dry) setBusy(true);
     setError(null);
     try {
       const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value));
       const body = { text, values: given, replace, dry_run: dry };
       const answer = await ask('POST', '/mcp/import', dry ? body : { ...body, only: wanted.map((each) => each.name) });
-      if (mine !== turn.current) return;
-      if (dry) { setFound(answer); return; }
+      if (dry) {
+        if (mine === turn.current) setFound({ ...answer, asked });
+        return;
+      }
       const bad = answer.servers.filter((each) => each.problem);
       if (!bad.length) { onClose(); return; }
       setDone(`${answer.servers.length - bad.length} imported. Not taken: ${bad.map((each) => `${each.name} (${each.problem})`).join(' ')}`);
       await send(true);
-    } catch (refused) { if (mine === turn.current) { setError(refused); setFound(null); } } finally { if (!dry) setBusy(false); }
+    } catch (refused) { if (!dry || mine === turn.current) { setError(refused); setFound(null); } } finally { if (!dry) setBusy(false); }
   };
   useEffect(() => { // what it would do, as one types
     turn.current += 1;
+    setDone('');
     if (!text.trim()) { setFound(null); return undefined; }
     const timer = setTimeout(() => send(true), 300);
     return () => clearTimeout(timer);
@@ -92,7 +97,7 @@ function Import({ onClose }) {
       <div class="table" tabindex="0" role="region" aria-label="What would be done"><table><thead><tr><th></th><th>Server</th><th>Where</th><th>Notes</th></tr></thead><tbody>${found.servers.map((each) => html`<tr key=${each.name}><td>${each.problem || each.action === 'same' ? '' : html`<input type="checkbox" aria-label=${`Import ${each.name}`} checked=${!left.includes(each.name)} onChange=${(event) => choose(each.name, event.target.checked)} /> `}<span class="tag ${each.problem ? 'warn' : ''}">${ACTIONS[each.action] || each.action}</span></td><td class="mono">${each.name}</td><td class="mono cut">${each.server ? placeOf(each.server) : ''}</td><td class="wrap">${[each.problem, (each.changes || []).join(', '), ...each.notes].filter(Boolean).join(' ')}</td></tr>`)}</tbody></table></div>
       ${found.variables.length > 0 && html`<h3>Values</h3><p class="hint">What the file leaves open. Without a value <code>env:…</code> stays a reference to the gateway's own environment, which administrators alone may write.</p><div class="columns">${found.variables.map((name) => html`<${Field} key=${name} label=${name}>${(id) => html`<input id=${id} type="password" autocomplete="off" value=${values[name] || ''} onInput=${(event) => setValues({ ...values, [name]: event.target.value })} />`}<//>`)}</div>`}
       ${found.servers.some((each) => each.action === 'change') && html`<label class="check"><input type="checkbox" checked=${replace} onChange=${(event) => setReplace(event.target.checked)} /> Change servers that are there and differ</label>`}`}
-    <div class="actions"><button onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy || !count} onClick=${() => send(false)}>${count ? `Import ${count}` : 'Import'}</button></div><//>`;
+    <div class="actions"><button onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy || !count || !isFresh} onClick=${() => send(false)}>${count ? `Import ${count}` : 'Import'}</button></div><//>`;
 }
 
 function Server({ server, manages }) {
