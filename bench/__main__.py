@@ -90,6 +90,8 @@ class Bench:
     def memory_grows(self, way: Way) -> tuple[int, int]:
         """Bytes of the worker of a way that has done nothing yet, after 1,000 and after 100,000 calls."""
         after, done = list[int](), 0
+        pin([os.getpid(), self._ways.upstream], {_OTHER_CORE})
+        pin(way.pids, {_CORE})
         for calls, seconds in ((_FEW_CALLS, 0.1), (_MANY_CALLS, self._seconds)):
             while done < calls:
                 done += run(way.port, CALL.load(way, seconds), way.pids).calls
