@@ -174,6 +174,19 @@ def test_an_import_of_which_a_part_is_refused_says_so_and_shows_the_rest(
     expect(dialog.get_by_role("button", name="Import", exact=True)).to_be_disabled()
 
 
+def test_only_what_is_shown_can_be_imported(open_page: Open, server: Changing, register: Register) -> None:
+    """The text was changed, and what it would do has not come yet."""
+    server.tools = [tool("read", "Reads.")]
+    page = open_page(path="#/servers/import")
+    dialog = page.get_by_role("dialog", name="Import servers")
+    dialog.get_by_label("or its text").fill(json.dumps({"mcpServers": {"one": {"url": server.url}}}))
+    expect(dialog.get_by_role("button", name="Import 1")).to_be_enabled()
+    page.route("**/mcp/import", lambda route: None)  # the answer never comes
+    with page.expect_request("**/mcp/import"):
+        dialog.get_by_label("or its text").fill(json.dumps({"mcpServers": {"one": {"url": f"{server.url}?other"}}}))
+    expect(dialog.get_by_role("button", name="Import 1")).to_be_disabled()
+
+
 # --- trying -----------------------------------------------------------------------------------------------------------
 
 
