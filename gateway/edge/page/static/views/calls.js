@@ -20,7 +20,8 @@ function series(feed, server, seconds) {
   return found;
 }
 
-function Plot({ title, data, lines, unit }) {
+/** Lines over the last hour; with `dots` also values that have no neighbour, which a line can't show. */
+function Plot({ title, data, lines, unit, dots = false }) {
   const ref = useRef(null);
   const plot = useRef(null);
   useEffect(() => {
@@ -31,7 +32,7 @@ function Plot({ title, data, lines, unit }) {
     plot.current = new window.uPlot({
       width: ref.current.clientWidth || 400, height: 150, cursor: { y: false }, legend: { live: true },
       scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1)] } },
-      series: [{ value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString([], { hour12: false }) : '') }, ...lines.map(([label, name]) => ({ label, stroke: color(name), width: 1.5, spanGaps: false, value: (_, each) => (each === null || each === undefined ? '–' : `${each < 10 ? each.toFixed(1) : Math.round(each)} ${unit}`) }))],
+      series: [{ value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString([], { hour12: false }) : '') }, ...lines.map(([label, name]) => ({ label, stroke: color(name), width: 1.5, spanGaps: false, points: { show: dots, size: 4, fill: color(name) }, value: (_, each) => (each === null || each === undefined ? '–' : `${each < 10 ? each.toFixed(1) : Math.round(each)} ${unit}`) }))],
       axes: [{ ...axis, ...times, size: 28 }, { ...axis, size: 44 }],
     }, data, ref.current);
     const observer = new ResizeObserver(() => plot.current.setSize({ width: ref.current.clientWidth, height: 150 }));
@@ -60,7 +61,7 @@ export function Calls({ where }) {
       <select aria-label="Server" value=${server} onChange=${(event) => setServer(event.target.value)}><option value="">all servers</option>${servers.map((each) => html`<option key=${each}>${each}</option>`)}</select>
       <select aria-label="Outcome" value=${only} onChange=${(event) => setOnly(event.target.value)}><option value="">all outcomes</option><option value="bad">not ok</option>${['ok', 'tool_error', 'refused', 'limited', 'cancelled', 'timeout', 'unreachable', 'unknown', 'error'].map((each) => html`<option>${each}</option>`)}</select>
       <span class="fill"></span><button aria-pressed=${paused !== null} onClick=${() => pause(paused ? null : feed.calls)}>${paused ? 'Go on' : 'Pause'}</button></div>
-    ${hello?.is_operator && html`<div class="plots"><${Plot} title=${`Calls per second, last hour (now ${last.toFixed(1)})`} data=${calls} lines=${[['calls', '--accent'], ['errors', '--bad']]} unit="/s" /><${Plot} title="Time of a call" data=${times} lines=${[['p50', '--accent'], ['p99', '--warn']]} unit="ms" /></div>`}
+    ${hello?.is_operator && html`<div class="plots"><${Plot} title=${`Calls per second, last hour (now ${last.toFixed(1)})`} data=${calls} lines=${[['calls', '--accent'], ['errors', '--bad']]} unit="/s" /><${Plot} title="Time of a call" data=${times} lines=${[['p50', '--accent'], ['p99', '--warn']]} unit="ms" dots /></div>`}
     ${hello && !hello.has_calls ? html`<${Empty} title="Calls are not recorded here"><p>The audit of calls is off (<code>GATEWAY_AUDIT</code>): there is nothing to list.</p><//>`
     : rows.length ? html`<div class="table" tabindex="0" role="region" aria-label="Calls"><table><thead><tr><th>Time</th><th>Who</th><th>Server</th><th>Tool</th><th>Outcome</th><th class="number">Gateway</th><th class="number">Server took</th><th class="number">Size</th></tr></thead>
       <tbody>${rows.slice(0, 200).map((row) => html`<tr key=${`${row.at}${row.request_id}${row.tool}`}><td><a href=${`#/calls/${encodeURIComponent(row.request_id)}`}>${clock(row.at)}</a></td><td>${row.principal}</td><td class="mono">${row.server || ''}</td><td class="mono cut">${row.tool || ''}</td><td><${State} of=${row.outcome} /></td><td class="number">${ms(row.ms)}</td><td class="number">${ms(row.upstream_ms)}</td><td class="number">${bytes(row.bytes)}</td></tr>`)}</tbody></table></div>`
