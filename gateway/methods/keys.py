@@ -103,8 +103,7 @@ async def update_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     id = _id(fields)
     del fields["id"]
     changes = read_key_fields(fields, datetime.now(UTC))
-    if "grants" in fields:
-        _check_toolsets(read_grants(fields["grants"]))
+    _check_toolsets(changes.values.get("grants"))
     key = await table.update(id, changes.changed, _log(call, id))
     await call.gateway.sync.announce()
     return shown(key)

@@ -13,9 +13,9 @@ to hypercorn's stream as before, so that its server ends too; who is handed a co
 A connection is *idle* (no request), *reading* (a head has begun), or *busy* (a request is at the application). One
 request is at the application at a time; what a client sends ahead of its answer waits parsed in line, and no more is
 read meanwhile. A request is carried out by the task that did the last one, if that is free, else by a new one. Its
-answer's head is kept until the first part of the body, so that a whole answer is one write; that, or a head without a
-body yet, is written at the end of the loop's turn, together with the answers to others: a write wakes who reads, and of
-several in a row only the first does.
+answer's head is kept until the first part of the body, so that a whole answer is one write; a head without a body yet
+is written at the end of the loop's turn. So is a whole answer where several requests are under way, together with the
+answers to others: a write wakes who reads, and of several in a row only the first does.
 
 A connection goes on after an answer if both sides want that, the request was read whole and the answer is whole.
 Otherwise it is closed: an answer that failed in the middle must not look whole, and bytes that belong to nobody must
