@@ -31,7 +31,7 @@ export function Keys({ where }) {
   if (!keys) return error ? html`<${Problem} error=${error} />` : html`<${Skeleton} />`;
   const shown = keys.filter((key) => (every || isLive(key)) && `${key.name} ${key.owner || ''} ${key.tags.join(' ')}`.toLowerCase().includes(words.toLowerCase()));
   const chosen = keys.find((key) => key.id === where[0]);
-  return html`<div class="view"><div class="bar"><h1>Keys</h1><input type="search" placeholder="Filter by name or owner" aria-label="Filter keys" value=${words} onInput=${(event) => setWords(event.target.value)} />
+  return html`<div class="view"><div class="bar"><h1>Keys</h1><input type="search" placeholder="Name or owner" aria-label="Filter keys" value=${words} onInput=${(event) => setWords(event.target.value)} />
       <label class="check"><input type="checkbox" checked=${every} onChange=${(event) => setEvery(event.target.checked)} /> ended ones too</label><span class="fill"></span><button class="primary" onClick=${() => go('keys/+')}>Make a key</button></div>
     <${Problem} error=${error} />
     ${shown.length === 0 ? html`<${Empty} title=${keys.length ? 'No key fits' : 'No key yet'}><p>Each person, agent and pipeline gets a key of its own, which sees its own tools and can be ended by itself.</p><//>`
