@@ -211,7 +211,10 @@ class Connection(asyncio.Protocol):
         """Write the request that was begun, if it is still wanted; on a connection that closes it stays unsent."""
         if not self._transport.is_closing():
             data, self._unsent = self._unsent, b""
-            self._transport.write(data)
+            try:
+                self._transport.write(data)
+            except (RuntimeError, OSError) as error:  # uvloop's, of a handle that is closed; others are to be written
+                self.fail(httpx.WriteError(str(error)))
 
     async def write(self, data: bytes) -> bool:
         """Send more of a request's body, when the other side reads; False when it wants no more of it."""

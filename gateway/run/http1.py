@@ -29,6 +29,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -145,7 +146,8 @@ class _Shared:
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
         for exchange in unsent:
-            exchange.flush()
+            with suppress(RuntimeError, OSError):  # of one that nobody can read any more; others are to be written
+                exchange.flush()
 
     def watch(self, context: WorkerContext) -> None:
         """Close idle connections when the server ends."""

@@ -393,6 +393,22 @@ async def test_whole_requests_are_written_together_at_the_end_of_the_turn() -> N
     connections.close()
 
 
+async def test_a_write_that_fails_keeps_no_other_from_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections, transports = await dialed()
+    taken = [await connections.take() for _ in range(8)]
+    responses = [connection.begin(GET) for connection in taken]
+
+    def closed(data: object) -> None:
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(transports[0], "write", closed)
+    await asyncio.sleep(0)
+    assert [each.written for each in transports] == [b"", *[GET] * 7]
+    with pytest.raises(httpx.WriteError):
+        await responses[0].head()
+    connections.close()
+
+
 @pytest.mark.parametrize("ends", [False, True])
 async def test_what_comes_before_the_request_was_written_is_no_answer(ends: bool) -> None:
     """The server answers what nobody asked, or closes an idle connection, in the turn in which it is taken."""
