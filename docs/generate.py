@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.edge import openapi
-from gateway.edge.routes import BELOW_KEYS, BELOW_SERVERS, PATHS, Door, Route
+from gateway.edge.routes import BELOW_KEYS, BELOW_SERVERS, BELOW_TOOLSETS, PATHS, Door, Route
 from gateway.errors import GatewayError
-from gateway.methods import all_servers, audit, keys, servers
+from gateway.methods import all_servers, audit, keys, servers, toolsets
 from gateway.methods.table import METHODS
 from gateway.observability.metrics import Metrics
 from gateway.settings import Settings
@@ -75,6 +75,7 @@ def addresses() -> str:
         )
 
     below = {f"/mcp/servers/{{name}}{'/' + rest if rest else ''}": route for rest, route in BELOW_SERVERS.items()}
+    below |= {f"/mcp/toolsets/{{slug}}{'/' + rest if rest else ''}": route for rest, route in BELOW_TOOLSETS.items()}
     below |= {f"/keys/{{id}}{'/' + rest if rest else ''}": route for rest, route in BELOW_KEYS.items()}
     everything = {**PATHS, **below, "/v0.1/servers/{name}/versions[/{version}]": PATHS["/v0.1/servers"]}
     head = ("address", "methods", "refusals in", "for", "what")
@@ -91,7 +92,8 @@ def methods() -> str:
 
     rows = [
         row(name, handler)
-        for name, handler in {**all_servers.METHODS, **servers.METHODS, **keys.METHODS, **audit.METHODS}.items()
+        for part in (all_servers, servers, toolsets, keys, audit)
+        for name, handler in part.METHODS.items()
     ]
     return table(rows, ("method", "role", "what"), "36 10 54")
 

@@ -180,6 +180,15 @@ class UnknownServer(UnknownName):
     method = "mcp.servers.list at /rpc (GET /mcp/servers)"
 
 
+class UnknownToolset(UnknownName):
+    """There is no toolset with this slug that the caller may see."""
+
+    title = "Unknown toolset"
+    kind = "toolset"
+    listing = "lists the toolsets."
+    method = "mcp.toolsets.list at /rpc (GET /mcp/toolsets)"
+
+
 class UnknownResource(UnknownName):
     """No enabled server offers this URI (MCP 2025-11-25, resources: -32002 with `data.uri`)."""
 
@@ -227,6 +236,37 @@ class ServerExists(Conflict):
         )
 
 
+class ToolsetExists(Conflict):
+    """The slug is taken by a toolset with another specification."""
+
+    title = "Toolset already there"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(
+            f"A different toolset is there as {slug!r}. PUT /mcp/toolsets/{slug} replaces it, PATCH changes fields.",
+            toolset=slug,
+        )
+
+
+class BareNamesClash(InvalidParams):
+    """Two members of a toolset would have one name without their prefixes."""
+
+    title = "Names clash"
+
+    def __init__(self, clashes: Sequence[tuple[str, str, str, str]]) -> None:
+        kind, local, one, other = clashes[0]
+        more = f", and {len(clashes) - 1} more such pairs" if len(clashes) > 1 else ""
+        super().__init__(
+            f"Without prefixes two {kind} would be {local!r}: that of {one!r} and that of {other!r}{more}. "
+            'Exclude one of them, or keep the prefixes ("names": "prefixed").',
+            "names",
+        )
+        self.facts = {
+            **self.facts,
+            "clashes": [f"{one}/{local} and {other}/{local}" for _, local, one, other in clashes[:20]],
+        }
+
+
 class KeyNameTaken(Conflict):
     """Another live key has the name."""
 
@@ -267,6 +307,17 @@ class ServerDisabled(GatewayError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f'Server {name!r} is disabled; PATCH it with {{"enabled": true}}.', server=name)
+
+
+class ToolsetDisabled(GatewayError):
+    """The toolset is there, but switched off."""
+
+    code = -32602
+    status = 409
+    title = "Toolset disabled"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(f'Toolset {slug!r} is disabled; PATCH it with {{"enabled": true}}.', toolset=slug)
 
 
 class HeldBack(GatewayError):

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.edge import openapi
 from gateway.errors import GatewayError
-from gateway.methods import all_servers, audit, keys, one_server, servers, tool_lock
+from gateway.methods import all_servers, audit, keys, one_server, servers, tool_lock, toolsets
 from gateway.methods import imports as import_methods
 from gateway.methods.table import METHODS
 from gateway.observability.metrics import Metrics
@@ -76,7 +76,7 @@ def test_the_reference_has_every_setting_error_and_figure() -> None:
     names = [name for each in fields(Settings) for name in each.metadata["names"]]
     figures = re.findall(r"^# HELP (\w+) ", Metrics("r").exposition().decode(), re.MULTILINE)
     ours = [name for name in figures if not name.endswith("_created")]  # the library adds those
-    methods = [*all_servers.METHODS, *servers.METHODS, *keys.METHODS, *audit.METHODS]
+    methods = [*all_servers.METHODS, *servers.METHODS, *toolsets.METHODS, *keys.METHODS, *audit.METHODS]
     assert [name for name in (*names, *ours, *methods) if f"``{name}``" not in text] == []
     assert [code for code in codes() if f"* - {code}\n" not in text] == []
     assert [path for path in openapi.document("")["paths"] if path not in text] == []
@@ -120,7 +120,8 @@ def test_a_code_of_our_own_means_one_thing() -> None:
 
 def test_the_tables_of_methods_and_revisions_agree() -> None:
     assert set(all_servers.METHODS) == set(one_server.METHODS) == set(CLIENT_METHODS)
-    own = {*servers.METHODS, *tool_lock.METHODS, *import_methods.METHODS, *keys.METHODS, *audit.METHODS}
+    modules = (servers, tool_lock, import_methods, toolsets, keys, audit)
+    own = {name for module in modules for name in module.METHODS}
     assert set(METHODS["rpc"]) == set(all_servers.METHODS) | own | {name.replace(".", "/") for name in own}
 
 

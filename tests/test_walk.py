@@ -1,9 +1,10 @@
 """What is not granted does not exist: a walk over every address, every method and every form of a name.
 
-The key of the walk may see half of the server `half`, all of `whole`, and nothing of `hidden`. Each question about
-something hidden is asked again about something that is not there (`absent` in place of `hidden`): the answers must be
-the same but for that word, after the same look-ups, and no server may hear of either. The routes and the method table
-are read here, so that a new address or method fails the walk until it is walked.
+The key of the walk may see half of the server `half`, all of `whole`, and nothing of `hidden`; of toolsets it sees
+`seen`, which holds the same, and not `hidden`. Each question about something hidden is asked again about something that
+is not there (`absent` in place of `hidden`): the answers must be the same but for that word, after the same look-ups,
+and no server may hear of either. The routes and the method table are read here, so that a new address or method fails
+the walk until it is walked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from gateway.edge.routes import BELOW_KEYS, BELOW_SERVERS, PATHS, Door
+from gateway.edge.routes import BELOW_KEYS, BELOW_SERVERS, BELOW_TOOLSETS, PATHS, Door
 from gateway.methods.table import METHODS
 from gateway.protocol.messages import Notification
 from gateway.registry import sync as sync_module
@@ -36,9 +37,11 @@ GRANTS = {
         {"servers": ["half", "off"], "tools": ["shown*"], "prompts": ["shown*"], "resources": ["shown:*"]},
         {"servers": ["whole"]},
         {"servers": ["*"], "tools": ["nothing*"]},
+        {"toolsets": ["seen"]},
     ],
     "deny": [{"resources": ["shown://secret/*"]}],
 }
+SEEN = {"include": [rule for rule in GRANTS["allow"] if "toolsets" not in rule]}
 HIDDEN, ABSENT = "hidden", "absent"
 
 TOOLS = ["half__{x}_zzz", "off__{x}_zzz", "{x}_zzz", "{x}__zzz", "whole__{x}_zzz"]
@@ -76,6 +79,11 @@ ASKED: dict[str, list[dict[str, Any]]] = {
     "mcp.servers.digests": SERVERS,
     "mcp.servers.import": [{"text": '{"mcpServers": {"{x}": {"url": "http://x.test/"}}}'}],
     "mcp.servers.export": [{}],
+    "mcp.toolsets.list": [{}, {"server": "{x}"}, {"q": "{x}"}],
+    "mcp.toolsets.get": [{"slug": "{x}"}],
+    "mcp.toolsets.create": [{"slug": "{x}"}],
+    "mcp.toolsets.update": [{"slug": "{x}"}],
+    "mcp.toolsets.remove": [{"slug": "{x}"}],
     "mcp.keys.create": [{"name": "{x}"}],
     "mcp.keys.list": [{}],
     "mcp.keys.get": [SOME_ID],
@@ -94,12 +102,17 @@ SHOWN = {
     "resources/templates/list": "shown://item/",
     "prompts/list": "shown_abc",
     "mcp.servers.list": "half",
+    "mcp.toolsets.list": "seen",
 }
 """What must be in a list, so that an empty one does not pass."""
 
-ALONE = {"/rpc": "rpc", "/mcp/servers": "servers", "/keys": "keys"} | {
-    f"/mcp/{name}": name for name in ("tools/call", "resources/read", "prompts/get")
-}
+ALONE = {
+    "/rpc": "rpc",
+    "/mcp/servers": "servers",
+    "/mcp/toolsets": "toolsets",
+    "/mcp/toolsets/seen/rpc": "toolset",
+    "/keys": "keys",
+} | {f"/mcp/{name}": name for name in ("tools/call", "resources/read", "prompts/get")}
 """Where JSON-RPC is spoken outside MCP, and which methods are served there."""
 
 LISTED = [("GET", "", None), ("GET", "?q={x}", None), ("GET", "?server={x}", None), ("HEAD", "", None)]
@@ -119,6 +132,33 @@ ONE_SERVER: dict[str, list[tuple[str, str, Any]]] = {
     "approve": [("POST", "/mcp/servers/{x}/approve", {"tools": ["{x}_zzz"]})],
     "digests": [(method, "/mcp/servers/{x}/digests", None) for method in ("GET", "HEAD", "POST")],
 }
+ONE_TOOLSET: dict[str, list[tuple[str, str, Any]]] = {
+    "": [
+        *[(method, "/mcp/toolsets/{x}", None) for method in ("GET", "HEAD", "DELETE")],
+        ("PUT", "/mcp/toolsets/{x}", {"include": [{"servers": ["half"]}]}),
+        ("PATCH", "/mcp/toolsets/{x}", {"title": "x"}),
+    ],
+    "mcp": [
+        ("POST", "/mcp/toolsets/{x}/mcp", request("initialize", **ASKED["initialize"][0])),
+        ("GET", "/mcp/toolsets/{x}/mcp", None),
+        ("DELETE", "/mcp/toolsets/{x}/mcp", None),
+    ],
+    "rpc": [("POST", "/mcp/toolsets/{x}/rpc", request("ping"))],
+    "sse": [("GET", "/mcp/toolsets/{x}/sse", None)],
+    "messages": [("POST", "/mcp/toolsets/{x}/messages?session_id={x}", request("ping"))],
+    **{
+        name: [
+            (method, f"/mcp/toolsets/{slug}/{name}{query}", None)
+            for method in ("GET", "HEAD")
+            for slug, query in (("{x}", ""), ("seen", ""), ("seen", "?server={x}"))
+        ]
+        for name in ("tools", "resources", "prompts")
+    },
+    **{
+        name: [("POST", f"/mcp/toolsets/{slug}/{name}", each) for slug in ("{x}", "seen") for each in ASKED[name]]
+        for name in ("tools/call", "resources/read", "prompts/get")
+    },
+}
 ONE_KEY: dict[str, list[tuple[str, str, Any]]] = {
     "": [(method, "/keys/{x}000000", {}) for method in ("GET", "HEAD", "PATCH", "DELETE")],
     "rotate": [("POST", "/keys/{x}000000/rotate", None)],
@@ -130,6 +170,7 @@ PLAIN: dict[str, list[tuple[str, str, Any]]] = {
     "/messages": [("POST", "?session_id={x}", request("ping"))],
     "/rpc": [("POST", "", request("ping"))],
     "/mcp/servers": [*LISTED, ("POST", "", {"name": "{x}", "url": "http://x.test/"})],
+    "/mcp/toolsets": [*LISTED, ("POST", "", {"slug": "{x}"})],
     "/mcp/import": [("POST", "", {"text": '{"mcpServers": {"{x}": {"url": "http://x.test/"}}}'})],
     "/mcp/export": [("GET", "", None), ("HEAD", "", None)],
     "/mcp/tools": LISTED,
@@ -193,11 +234,19 @@ async def agent(open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatc
             assert (status, stored["state"]) == (200, "ready")
         assert (await admin.ask("POST", "/mcp/tools/call", value={"name": "hidden__zzz"}))[0] == 200  # a figure has it
         await admin.ask("PATCH", "/mcp/servers/off", value={"enabled": False})
+        for slug, made in (("seen", SEEN), ("hidden", {"title": "hidden", "include": [{"servers": ["*"]}]})):
+            assert (await admin.ask("PUT", f"/mcp/toolsets/{slug}", value=made))[0] == 200
         _, _, key = await admin.ask("POST", "/keys", value={"name": "agent", "grants": GRANTS})
-        for kind in ("servers", "tools", "resources", "prompts"):  # what is encoded for others is not for the agent
+        for kind in (
+            "servers",
+            "toolsets",
+            "tools",
+            "resources",
+            "prompts",
+        ):  # what is encoded for others is not for the agent
             for accept in ("application/json", "*/*"):
                 await admin.ask("GET", f"/mcp/{kind}", headers={"accept": accept})
-        for address in ("/mcp", "/mcp/servers/half/mcp"):
+        for address in ("/mcp", "/mcp/servers/half/mcp", "/mcp/toolsets/seen/mcp", "/mcp/toolsets/hidden/mcp"):
             session = await handshake(admin, address)
             for method in ("tools/list", "resources/list", "resources/templates/list", "prompts/list"):
                 await ask(admin, address, session, method)
@@ -275,15 +324,15 @@ def test_every_method_is_walked() -> None:
     spelled = {
         name.replace("/", ".") if name.startswith("mcp/") else name for table in METHODS.values() for name in table
     }
-    assert spelled - {"mcp.servers.replace"} == ASKED.keys()
+    assert spelled - {"mcp.servers.replace", "mcp.toolsets.replace"} == ASKED.keys()
     assert METHODS.keys() == {"aggregate", "server", "rest"} | set(ALONE.values())
 
 
 @pytest.mark.parametrize("version", REVISIONS)
-@pytest.mark.parametrize("address", ["/mcp", "/mcp/servers/half/mcp"])
+@pytest.mark.parametrize("address", ["/mcp", "/mcp/servers/half/mcp", "/mcp/toolsets/seen/mcp"])
 async def test_mcp(agent: Client, servers: Servers, address: str, version: str) -> None:
     session = await handshake(agent, address, version)
-    for method in METHODS["aggregate" if address == "/mcp" else "server"]:
+    for method in METHODS["server" if "/servers/" in address else "aggregate"]:
         for params in ASKED[method]:
             label = f"{address} {version} {method} {params}"
 
@@ -330,8 +379,9 @@ async def test_batches_of_a_session(agent: Client, servers: Servers) -> None:
             check_answer(method, text, params, f"batch {method} {params}")
 
 
-async def test_the_old_transport(agent: Client, servers: Servers) -> None:
-    async with agent.open("GET", "/sse", headers=STREAM) as stream:
+@pytest.mark.parametrize("address", ["/sse", "/mcp/toolsets/seen/sse"])
+async def test_the_old_transport(agent: Client, servers: Servers, address: str) -> None:
+    async with agent.open("GET", address, headers=STREAM) as stream:
         endpoint = await stream.event()
         assert endpoint is not None
         for method in METHODS["aggregate"]:
@@ -344,8 +394,8 @@ async def test_the_old_transport(agent: Client, servers: Servers) -> None:
                         event = await stream.event()
                     return 200, event.data.decode() if event else ""
 
-                text = await compare(agent, servers, params, send, f"/sse {method} {params}")
-                check_answer(method, text, params, f"/sse {method} {params}")
+                text = await compare(agent, servers, params, send, f"{address} {method} {params}")
+                check_answer(method, text, params, f"{address} {method} {params}")
 
 
 # --- every address ----------------------------------------------------------------------------------------------------
@@ -355,8 +405,10 @@ def test_every_address_is_walked() -> None:
     closed = {path for path, route in PATHS.items() if route.door is not Door.OPEN}
     assert closed == PLAIN.keys()
     assert BELOW_SERVERS.keys() == ONE_SERVER.keys()
+    assert BELOW_TOOLSETS.keys() == ONE_TOOLSET.keys()
     assert BELOW_KEYS.keys() == ONE_KEY.keys()
-    for routes, asked in ((PATHS, PLAIN), (BELOW_SERVERS, ONE_SERVER), (BELOW_KEYS, ONE_KEY)):
+    below = (BELOW_SERVERS, ONE_SERVER), (BELOW_TOOLSETS, ONE_TOOLSET), (BELOW_KEYS, ONE_KEY)
+    for routes, asked in ((PATHS, PLAIN), *below):
         for path, questions in asked.items():
             assert path in ("/sse", "/page/events") or {method for method, _, _ in questions} == set(
                 routes[path].methods or ()
@@ -365,7 +417,9 @@ def test_every_address_is_walked() -> None:
 
 async def test_rest(agent: Client, servers: Servers) -> None:
     questions = [(method, f"{path}{rest}", body) for path, each in PLAIN.items() for method, rest, body in each]
-    questions += [question for each in (*ONE_SERVER.values(), *ONE_KEY.values()) for question in each]
+    questions += [
+        question for part in (ONE_SERVER, ONE_TOOLSET, ONE_KEY) for each in part.values() for question in each
+    ]
     for accept in ("application/json", "*/*", "text/event-stream"):
         for question in questions:
             is_live = accept == "text/event-stream" and question[0] == "GET"
@@ -423,19 +477,21 @@ async def test_the_page_is_fed_with_what_may_be_seen(agent: Client, servers: Ser
 
 async def test_what_changes_out_of_sight_is_not_told(agent: Client, servers: Servers) -> None:
     gateway = inside(agent.app)  # type: ignore[arg-type]
-    own = "/mcp/servers/half/mcp"
-    sessions = {address: await handshake(agent, address) for address in ("/mcp", own)}
+    own, toolset = "/mcp/servers/half/mcp", "/mcp/toolsets/seen/mcp"
+    sessions = {address: await handshake(agent, address) for address in ("/mcp", own, toolset)}
     await ask(agent, own, sessions[own], "tools/call", name="shown_abc")
-    await ask(agent, "/mcp", sessions["/mcp"], "tools/call", name="half__shown_abc")
+    for address in ("/mcp", toolset):
+        await ask(agent, address, sessions[address], "tools/call", name="half__shown_abc")
     async with (
         agent.open("GET", "/mcp", headers={**sessions["/mcp"], **STREAM}) as aggregate,
         agent.open("GET", own, headers={**sessions[own], **STREAM}) as alone,
+        agent.open("GET", toolset, headers={**sessions[toolset], **STREAM}) as chosen,
         agent.open("GET", "/mcp/tools", headers=STREAM) as listed,
         agent.open("GET", "/mcp/servers", headers=STREAM) as registry,
     ):
         for stream in (listed, registry):
             await stream.event()
-        await until(lambda: len(servers["half"].streams) == 2)
+        await until(lambda: len(servers["half"].streams) == 3)
         for server, name in (("hidden", "hidden_new"), ("half", "hidden_new"), ("half", "shown_new")):
             servers[server].tools[name] = _fine
             servers[server].say(Notification("notifications/tools/list_changed"))
@@ -446,21 +502,21 @@ async def test_what_changes_out_of_sight_is_not_told(agent: Client, servers: Ser
                 await asyncio.sleep(1.5)  # longer than any of the streams would wait to tell it
                 waiting = [stream._chunks.qsize() for stream in (listed, registry)]
                 assert waiting == [0, 0], server
-        for stream in (aggregate, alone):
+        for stream in (aggregate, alone, chosen):
             message = await next_message(stream)
             assert message["method"] == "notifications/tools/list_changed"
         event = await listed.event()
         assert event is not None
         assert b"shown_new" in event.data
         assert HIDDEN.encode() not in event.data
-        assert aggregate._chunks.qsize() == alone._chunks.qsize() == 0
+        assert aggregate._chunks.qsize() == alone._chunks.qsize() == chosen._chunks.qsize() == 0
 
 
 # --- what was given to somebody else ----------------------------------------------------------------------------------
 
 
 async def test_cursors_name_nothing_that_is_hidden(agent: Client, servers: Servers) -> None:
-    for address in ("/mcp", "/mcp/servers/half/mcp"):
+    for address in ("/mcp", "/mcp/servers/half/mcp", "/mcp/toolsets/seen/mcp"):
         session = await handshake(agent, address)
         cursor, seen = None, []
         while True:
@@ -471,7 +527,7 @@ async def test_cursors_name_nothing_that_is_hidden(agent: Client, servers: Serve
             if cursor is None:
                 break
             assert HIDDEN.encode() not in base64.urlsafe_b64decode(cursor)
-        assert len(seen) == (4 if address == "/mcp" else 3)
+        assert len(seen) == (3 if "/servers/" in address else 4)
 
 
 async def test_sessions_and_events_of_others_do_not_exist(agent: Client, servers: Servers) -> None:
@@ -504,7 +560,7 @@ async def test_a_bare_name_is_looked_for_in_what_is_seen(agent: Client, servers:
 
 
 async def test_what_is_granted_works_at_every_address(agent: Client, servers: Servers) -> None:
-    for address, prefix in (("/mcp", "half__"), ("/mcp/servers/half/mcp", "")):
+    for address, prefix in (("/mcp", "half__"), ("/mcp/toolsets/seen/mcp", "half__"), ("/mcp/servers/half/mcp", "")):
         session = await handshake(agent, address)
         called = await ask(agent, address, session, "tools/call", name=f"{prefix}shown_abc", arguments={})
         assert called["content"][0]["text"] == "fine"

@@ -1,7 +1,9 @@
-"""`mcp-gateway apply FILE|DIR`: servers and keys as files have them, for version control. Done again it does nothing.
+"""`mcp-gateway apply FILE|DIR`: servers, toolsets and keys as files have them, for version control.
 
-A file is YAML or JSON: `{"servers": {NAME: fields}, "keys": {NAME: fields}}`, fields as REST has them; what is not
-named has its default. Keys have no secrets: a new one's text goes to `--keys-out` once, and nowhere else.
+Done again it does nothing. A file is YAML or JSON: `{"servers": {NAME: fields}, "toolsets": {SLUG: fields}, "keys":
+{NAME: fields}}`, fields as REST has them; what is not named has its default. Toolsets come after the servers that they
+hold, and before the keys that are granted them. Keys have no secrets: a new one's text goes to `--keys-out` once, and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.cli.client import Exit, Refused, Remote, server_path
+from gateway.cli.client import Exit, Refused, Remote, server_path, toolset_path
 from gateway.cli.import_commands import values_of
 from gateway.cli.terminal import AsJson, Key, Url, asking, print_json, print_table
 from gateway.errors import InvalidParams
@@ -28,6 +30,16 @@ from gateway.model.imports import read_document
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT")
 _SUFFIXES = (".json", ".jsonc", ".yaml", ".yml")
+_SECTIONS = ("servers", "toolsets", "keys")
+_TOOLSET_FIELDS: dict[str, Any] = {
+    "title": None,
+    "description": "",
+    "instructions": None,
+    "enabled": True,
+    "names": "prefixed",
+    "include": [],
+    "exclude": [],
+}
 _KEY_FIELDS: dict[str, Any] = {
     "role": "user",
     "grants": None,
@@ -43,17 +55,23 @@ _WORDS = {"add": ("to add", "added"), "change": ("to change", "changed"), "remov
 def apply(
     path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="a file, or a folder of them")],
     check: Annotated[bool, typer.Option("--check", help="change nothing; exit with 5 if something differs")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="remove servers, and revoke keys, that no file has")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="remove servers and toolsets, and revoke keys, that no file has")
+    ] = False,
     resolve: Annotated[bool, typer.Option("--resolve", help="take ${env:X} from this environment")] = False,
     keys_out: Annotated[Path | None, typer.Option("--keys-out", help="where new keys are written (0600)")] = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make servers and keys what files say; what is as it should be is left alone."""
+    """Make servers, toolsets and keys what files say; what is as it should be is left alone."""
     with asking(url, key, as_json) as to:
         wanted = _read(path)
-        steps = [*_servers(to.remote, wanted, prune=prune, resolve=resolve), *_keys(to.remote, wanted, prune=prune)]
+        steps = [
+            *_servers(to.remote, wanted, prune=prune, resolve=resolve),
+            *_toolsets(to.remote, wanted, prune=prune),
+            *_keys(to.remote, wanted, prune=prune),
+        ]
         new = [step for step in steps if step["kind"] == "key" and step["action"] == "add"]
         if new and keys_out is None and not check:
             names = ", ".join(step["name"] for step in new)
@@ -73,7 +91,7 @@ def apply(
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The servers and keys of all files; a name that stands in two is refused."""
+    """The servers, toolsets and keys of all files; a name that stands in two is refused."""
     files = [path]
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES)
@@ -90,8 +108,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         for section, value in document.items():
             if section in ("format", "version"):
                 continue
-            if section not in ("servers", "keys") or not isinstance(value, Mapping):
-                raise Refused(f"{file}: {section!r} is none of 'servers' and 'keys', objects by name.", Exit.USAGE)
+            if section not in _SECTIONS or not isinstance(value, Mapping):
+                known = ", ".join(map(repr, _SECTIONS))
+                raise Refused(f"{file}: {section!r} is none of {known}, objects by name.", Exit.USAGE)
             for name, fields in value.items():
                 if name in found.setdefault(section, {}):
                     raise Refused(f"{file}: {name!r} stands in another file, too.", Exit.USAGE)
@@ -122,6 +141,25 @@ def _import(remote: Remote, servers: Mapping[str, Any], *, dry_run: bool, resolv
     if dry_run and not values:
         return looked
     return remote.ask("POST", "/mcp/import", body | {"dry_run": dry_run, "values": values})
+
+
+def _toolsets(remote: Remote, wanted: Mapping[str, Any], *, prune: bool) -> Iterator[dict[str, Any]]:
+    if "toolsets" not in wanted:
+        return
+    there = {toolset["slug"]: toolset for toolset in remote.ask("GET", "/mcp/toolsets")["toolsets"]}
+    for slug, fields in wanted["toolsets"].items():
+        step = {"kind": "toolset", "name": slug}
+        if not isinstance(fields, Mapping):
+            yield step | {"action": "problem", "said": "It is no object."}
+            continue
+        known, whole = there.get(slug), _TOOLSET_FIELDS | dict(fields)
+        changes = [] if known is None else [each for each in whole if not _is_same(known.get(each), whole[each])]
+        action = "add" if known is None else "change" if changes else "same"
+        yield step | {"action": action, "said": ", ".join(changes)}
+    if prune:
+        for slug in there:
+            if slug not in wanted["toolsets"]:
+                yield {"kind": "toolset", "name": slug, "action": "remove", "said": ""}
 
 
 def _keys(remote: Remote, wanted: Mapping[str, Any], *, prune: bool) -> Iterator[dict[str, Any]]:
@@ -177,7 +215,7 @@ def _carry_out(
                 step |= {"action": "problem", "said": problem}
     for step in steps:
         try:
-            _take(remote, step, wanted.get("keys", {}).get(step["name"], {}), keys_out)
+            _take(remote, step, wanted.get(f"{step['kind']}s", {}).get(step["name"], {}), keys_out)
         except Refused as error:  # the other steps are still taken: all are asked for, none needs another
             step |= {"action": "problem", "said": str(error)}
 
@@ -186,6 +224,10 @@ def _take(remote: Remote, step: Mapping[str, Any], fields: Mapping[str, Any], ke
     match step["kind"], step["action"]:
         case "server", "remove":
             remote.ask("DELETE", server_path(step["name"]))
+        case "toolset", "add" | "change":
+            remote.ask("PUT", toolset_path(step["name"]), dict(fields))
+        case "toolset", "remove":
+            remote.ask("DELETE", toolset_path(step["name"]))
         case "key", "add" if keys_out is not None:
             made = remote.ask("POST", "/keys", {"name": step["name"], **fields})
             with keys_out.open("a", encoding="utf-8") as out:

@@ -108,6 +108,11 @@ def server_path(name: str) -> str:
     return f"/mcp/servers/{quote(name, safe='')}"
 
 
+def toolset_path(slug: str) -> str:
+    """The address of one toolset."""
+    return f"/mcp/toolsets/{quote(slug, safe='')}"
+
+
 def read_events(answer: httpx.Response, *, beats: bool = False) -> Iterator[Event]:
     """The events of a stream, as they come; with `beats` also its comments, as events without a name."""
     name, data = "message", ""

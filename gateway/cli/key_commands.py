@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -15,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.cli.client import Exit, Refused, Remote
+from gateway.cli.rules import read_json, rule_of
 from gateway.cli.terminal import AsJson, Key, Url, asking, print_json, print_table, text_of
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of people, agents and pipelines.")
@@ -30,6 +29,9 @@ Allow = Annotated[
     typer.Option(metavar="SERVER[:TOOL]", help="what it may see and call, with * and ?; may be repeated"),
 ]
 AllowTag = Annotated[list[str] | None, typer.Option(metavar="TAG", help="all servers with this tag; may be repeated")]
+AllowToolset = Annotated[
+    list[str] | None, typer.Option(metavar="SLUG", help="a toolset's address and what it holds; may be repeated")
+]
 Deny = Annotated[
     list[str] | None, typer.Option(metavar="SERVER[:TOOL]", help="what it may not, whatever else allows it")
 ]
@@ -51,6 +53,7 @@ def add_key(
     role: Role = None,
     allow: Allow = None,
     allow_tag: AllowTag = None,
+    allow_toolset: AllowToolset = None,
     deny: Deny = None,
     read_only: ReadOnly = False,
     grants: Grants = None,
@@ -67,7 +70,7 @@ def add_key(
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it: it is shown this once."""
-    fields = _fields(None, role, allow, allow_tag, deny, read_only, grants, owner, tag, expires)
+    fields = _fields(None, role, allow, allow_tag, allow_toolset, deny, read_only, grants, owner, tag, expires)
     fields |= _limits(rate, burst, concurrent, per_day, unlimited=unlimited)
     with asking(url, key, as_json) as to:
         made = to.remote.ask("POST", "/keys", {"name": name, **fields})
@@ -89,6 +92,7 @@ def update_key(
     role: Role = None,
     allow: Allow = None,
     allow_tag: AllowTag = None,
+    allow_toolset: AllowToolset = None,
     deny: Deny = None,
     read_only: ReadOnly = False,
     grants: Grants = None,
@@ -105,7 +109,7 @@ def update_key(
     as_json: AsJson = False,
 ) -> None:
     """Change a key; its grants are replaced as a whole. What it has open follows at once."""
-    fields = _fields(name, role, allow, allow_tag, deny, read_only, grants, owner, tag, expires)
+    fields = _fields(name, role, allow, allow_tag, allow_toolset, deny, read_only, grants, owner, tag, expires)
     fields |= _limits(rate, burst, concurrent, per_day, unlimited=unlimited)
     if not fields:
         raise typer.BadParameter("there is nothing to change; say what, for example --allow SERVER")
@@ -205,7 +209,9 @@ def key_access(
     """Show what a key sees now, and which of its grants match nothing."""
     with asking(url, key, as_json) as to:
         path = f"/keys/{_id(to.remote, named)}/access"
-        seen = to.remote.ask("GET", path) if as_if is None else to.remote.ask("POST", path, {"grants": _read(as_if)})
+        seen = (
+            to.remote.ask("GET", path) if as_if is None else to.remote.ask("POST", path, {"grants": read_json(as_if)})
+        )
         if to.as_json:
             print_json(seen)
             return
@@ -229,6 +235,7 @@ def _fields(
     role: str | None,
     allow: list[str] | None,
     allow_tag: list[str] | None,
+    allow_toolset: list[str] | None,
     deny: list[str] | None,
     read_only: bool,
     grants: str | None,
@@ -240,14 +247,17 @@ def _fields(
     given: dict[str, Any] = {"name": name, "role": role, "owner": owner, "tags": tag}
     fields = {field: value for field, value in given.items() if value is not None}
     if grants is not None:
-        if allow or allow_tag or deny or read_only:
+        if allow or allow_tag or allow_toolset or deny or read_only:
             raise typer.BadParameter("--grants FILE has all of them; --allow, --deny and --read-only are the other way")
-        fields["grants"] = _read(grants)
-    elif allow or allow_tag or deny or read_only:
-        rules = [_rule(each) for each in allow or ()] + [{"tags": [each]} for each in allow_tag or ()]
+        fields["grants"] = read_json(grants)
+    elif allow or allow_tag or allow_toolset or deny or read_only:
+        rules = [rule_of(each) for each in allow or ()] + [{"tags": [each]} for each in allow_tag or ()]
+        if read_only and allow_toolset:
+            raise typer.BadParameter("--read-only does not reach into a toolset: let its own rules say that")
         if read_only:
             rules = [rule | {"annotations": {"readOnlyHint": True}} for rule in rules or [{}]]
-        fields["grants"] = {"allow": rules} | ({"deny": [_rule(each) for each in deny]} if deny else {})
+        rules += [{"toolsets": [each]} for each in allow_toolset or ()]
+        fields["grants"] = {"allow": rules} | ({"deny": [rule_of(each) for each in deny]} if deny else {})
     if expires == "never":
         fields["expires_at"] = None
     elif expires is not None and expires[-1:] in _UNITS:
@@ -268,22 +278,6 @@ def _limits(
             raise typer.BadParameter("--unlimited has no limit beside it")
         return {"limits": None}
     return {"limits": limits} if limits else {}
-
-
-def _rule(text: str) -> dict[str, Any]:
-    """`docs` and `docs:search*` as a rule; a server's name has no colon."""
-    server, colon, tool = text.partition(":")
-    return {"servers": [server or "*"]} | ({"tools": [tool]} if colon and tool else {})
-
-
-def _read(file: str) -> Any:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        return json.loads(text)
-    except OSError as error:
-        raise typer.BadParameter(f"{file} can't be read: {error.strerror}") from None
-    except ValueError as error:
-        raise typer.BadParameter(f"{file} is not JSON: {error}") from None
 
 
 def _seconds(text: str, option: str) -> int:

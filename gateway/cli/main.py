@@ -27,6 +27,7 @@ from gateway.cli import (
     key_commands,
     lock_commands,
     server_commands,
+    toolset_commands,
     top,
 )
 from gateway.cli.terminal import DEFAULT_URL, AsJson, Key, Options, Url, asking, print_json, print_table, set_options
@@ -39,6 +40,7 @@ cli = typer.Typer(name="mcp-gateway", no_args_is_help=True, help="A micro-gatewa
 cli.add_typer(server_commands.servers, name="servers")
 server_commands.servers.command("changes")(lock_commands.list_changes)
 server_commands.servers.command("approve")(lock_commands.approve_changes)
+cli.add_typer(toolset_commands.toolsets, name="toolsets")
 cli.add_typer(lock_commands.lock, name="lock")
 cli.command("import")(import_commands.import_servers)
 cli.command("apply")(apply_commands.apply)

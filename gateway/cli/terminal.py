@@ -129,7 +129,15 @@ def _in_our_words(error: Refused) -> str:
             return f"Server {server!r} changed what it offers meanwhile: look at `servers changes {server}` again."
         case "server-sealed":
             return f"{str(error).partition(':')[0]}: add that secret to GATEWAY_SECRET, or remove and add the server."
-        case "unknown-tool" | "unknown-prompt" | "unknown-resource" | "unknown-server" as unknown:
+        case "toolset-already-there":
+            return (
+                f"A different toolset is there as {problem.get('toolset')!r}. `toolsets add … --replace` replaces it, "
+                "`toolsets update …` changes single fields."
+            )
+        case "toolset-disabled":
+            toolset = problem.get("toolset")
+            return f"Toolset {toolset!r} is disabled; `toolsets enable {toolset}` switches it on."
+        case ("unknown-tool" | "unknown-prompt" | "unknown-resource" | "unknown-server" | "unknown-toolset") as unknown:
             kind = unknown.removeprefix("unknown-")
             near = problem.get("did_you_mean")
             meant = f" Did you mean {' or '.join(near)}?" if near else ""

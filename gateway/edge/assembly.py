@@ -39,6 +39,7 @@ from gateway.observability.ring import Ring
 from gateway.registry.discovery import Discovery
 from gateway.registry.servers import NameRules, ServerTable
 from gateway.registry.sync import Sync
+from gateway.registry.toolsets import NameKeeper, ToolsetTable
 from gateway.sessions.ended import EndedSessions
 from gateway.sessions.links import Links
 from gateway.sessions.page_sessions import PageSessions
@@ -100,6 +101,13 @@ async def open_gateway(
         servers = ServerTable(postgres, keyring, runs_programs=settings.allow_stdio)
         empty = Catalogue(strict=settings.name_chars == "strict")
         sync = Sync(servers, hints, settings.poll_seconds, time.monotonic, empty)
+        toolsets = ToolsetTable(postgres)
+
+        def registry_changed() -> None:
+            sync.hint_others()
+            sync.hint()
+
+        name_keeper = NameKeeper(toolsets, registry_changed)
 
         redis = Redis(settings.redis_url, identity)
         redis.on_leave(hints.leave)
@@ -224,6 +232,7 @@ async def open_gateway(
         sync.on_swap(ended.swapped)
         pool.on_program_gone(sessions.end_programs)
         sync.on_swap(pool.reconcile)
+        sync.on_swap(name_keeper.swapped)
         sync.on_swap(sessions.reconcile)
         sync.on_swap(lambda catalogue: arguments.forget(frozenset(catalogue.servers)))
         sync.on_swap(lambda catalogue: metrics.revision.set(catalogue.revision))
@@ -236,6 +245,7 @@ async def open_gateway(
             asyncio.create_task(keep("hints", lambda: hints.listen(sync.hint, sessions.on_broadcast))),
             asyncio.create_task(keep("sync", sync.run)),
             asyncio.create_task(keep("discovery", discovery.run)),
+            asyncio.create_task(keep("names of toolsets", name_keeper.run)),
             asyncio.create_task(keep("sessions", sessions.run)),
             asyncio.create_task(keep("keys", authenticator.run)),
             asyncio.create_task(keep("limits", rates.run)),
@@ -258,6 +268,7 @@ async def open_gateway(
                 redis=redis,
                 hints=hints,
                 servers=servers,
+                toolsets=toolsets,
                 sync=sync,
                 discovery=discovery,
                 pool=pool,

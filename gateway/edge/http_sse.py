@@ -1,4 +1,4 @@
-"""MCP's old HTTP+SSE transport (2024-11-05): `GET /sse` and `POST /messages`, at the aggregate.
+"""MCP's old HTTP+SSE transport (2024-11-05): `GET /sse` and `POST /messages`, also below a toolset.
 
 The client's one stream is held by the worker that it reached; a message may be posted to any worker, which carries it
 out and puts what it has to say on the stream in Redis that the holder sends from. The session ends with the stream.
@@ -20,7 +20,10 @@ from gateway.errors import GatewayError, InvalidRequest, NotReady
 from gateway.methods.call import Call, failure, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
+from gateway.methods.views import view_of
+from gateway.model.endpoints import Endpoint
 from gateway.model.principals import Principal
+from gateway.model.view import View
 from gateway.protocol import versions
 from gateway.protocol.messages import Batch, Message, Notification, Request, decode, encode
 from gateway.protocol.sse import KEEP_ALIVE, encode_event
@@ -28,20 +31,22 @@ from gateway.sessions.session import Session
 from gateway.stores.redis import RedisUnavailable
 from gateway.tasks import end
 
-_ADDRESS = "/sse"
+_ADDRESS = Endpoint("/sse")
 
 log = logging.getLogger("gateway.http_sse")
 
 
-async def serve_stream(gateway: Gateway, http: Http, principal: Principal) -> None:
+async def serve_stream(gateway: Gateway, http: Http, principal: Principal, toolset: str | None = None) -> None:
     """MCP's old transport: open a session; its first event says where to post. Raises NotReady, TooManyRequests."""
-    session = await gateway.sessions.open(principal, _ADDRESS, None, versions.V2024_11_05, {}, {})
+    await view_of(gateway, principal, toolset)
+    session = await gateway.sessions.open(principal, _address(toolset), versions.V2024_11_05, {}, {})
     if not session.local.is_shared:
         gateway.sessions.drop(session.key)
         raise NotReady("The old HTTP+SSE transport needs Redis, which does not answer. Use /mcp, or try again.")
     gateway.metrics.sessions.inc()
     base = urlsplit(http.base_url(gateway.settings.public_url)).path
-    endpoint = f"{base}/messages?session_id={session.id.text}"
+    below = "" if toolset is None else f"/mcp/toolsets/{toolset}"
+    endpoint = f"{base}{below}/messages?session_id={session.id.text}"
     http.protocol = Protocol.JSON_RPC  # what the stream carries
     try:
         with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
@@ -98,12 +103,13 @@ async def _frames(
         await end(tasks)
 
 
-async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> None:
+async def serve_message(gateway: Gateway, http: Http, principal: Principal, toolset: str | None = None) -> None:
     """MCP's old transport: take a message (`?session_id=…`), say 202; the answer goes on the stream."""
     http.check_json()
+    view = await view_of(gateway, principal, toolset)
     query = parse_qs(http.query.decode("latin-1"))
     [id] = query.get("session_id", query.get("sessionId", [""]))[:1]
-    session = await gateway.sessions.find(id, principal, _ADDRESS, None)
+    session = await gateway.sessions.find(id, principal, _address(toolset))
     body = await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
     message = decode(body, gateway.settings.max_batch)
     if not await gateway.redis.answers():
@@ -114,11 +120,20 @@ async def serve_message(gateway: Gateway, http: Http, principal: Principal) -> N
         check_batches_exist(session.version)
     await send_empty(http, 202)
     entries = message.entries if isinstance(message, Batch) else (message,)
-    await asyncio.gather(*(_carry_out(gateway, http, principal, session, entry) for entry in entries))
+    await asyncio.gather(*(_carry_out(gateway, http, principal, view, session, entry) for entry in entries))
+
+
+def _address(toolset: str | None) -> Endpoint:
+    return _ADDRESS if toolset is None else Endpoint(f"/mcp/toolsets/{toolset}/sse", toolset=toolset)
 
 
 async def _carry_out(
-    gateway: Gateway, http: Http, principal: Principal, session: Session, message: Message | InvalidRequest
+    gateway: Gateway,
+    http: Http,
+    principal: Principal,
+    view: View,
+    session: Session,
+    message: Message | InvalidRequest,
 ) -> None:
     if isinstance(message, InvalidRequest):
         await _say(gateway, session, encode(failure(message, message.id)))
@@ -132,7 +147,7 @@ async def _carry_out(
     call = Call(
         gateway,
         principal,
-        gateway.sync.catalogue.view(principal.grants),
+        view,
         message,
         version=session.version,
         session=session,

@@ -1,4 +1,4 @@
-"""The live lists: servers, tools, resources, prompts, as one document or as a stream that carries changes."""
+"""The live lists: servers, toolsets, tools, resources, prompts, as one document or as a stream that carries changes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 
 from gateway.edge.request import Http, ListAs
 from gateway.edge.response import send_bytes, stream
+from gateway.errors import ToolsetDisabled, UnknownToolset
 from gateway.methods.servers import listed
 from gateway.methods.services import Gateway
+from gateway.methods.toolsets import listed_toolsets
+from gateway.methods.views import view_of
 from gateway.model.catalogue import Catalogue
 from gateway.model.cursors import Cursors
 from gateway.model.listing import ListQuery
@@ -49,26 +52,29 @@ class ListShown:
         return what, self.kind, self.query
 
     def _listed(self, view: View) -> dict[str, Any]:
+        if self.kind == "toolsets":
+            return listed_toolsets(view, self.query, self.cursors)
         return listed(self.kind, view, self.query, self.cursors)
 
 
-async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -> None:
+async def serve(gateway: Gateway, http: Http, principal: Principal, toolset: str | None = None, *, kind: str) -> None:
     """One list, as `Accept` wants it: a document, a stream that carries changes, or a stream of one event.
 
     Raises NotAcceptable or BadQuery.
     """
+    view = await view_of(gateway, principal, toolset)
     how = http.list_as()
     query = ListQuery.from_query_string(http.query, gateway.cursors, is_stream=how is not ListAs.DOCUMENT)
     shown = ListShown(kind, query, gateway.cursors)
     if how is ListAs.DOCUMENT:
-        body = shown.document(gateway.sync.catalogue.view(principal.grants))
+        body = shown.document(view)
         await send_bytes(http, 200, body, headers=[(b"cache-control", b"no-cache")])
         return
 
     async def frames() -> AsyncGenerator[bytes, None]:
         who = gateway.authenticator.current(principal) or principal
         catalogue = gateway.sync.catalogue
-        view = catalogue.view(who.grants)
+        view = catalogue.view(who.grants, toolset)
         yield shown.event(view)
         while how is ListAs.LIVE and not gateway.draining.is_set():
             if not await _change(gateway, catalogue, who):
@@ -77,7 +83,10 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, kind: str) -
             await asyncio.sleep(_TOGETHER_SECONDS)  # several changes in a row make one event
             before, catalogue = view, gateway.sync.catalogue
             who = gateway.authenticator.current(who) or who  # a key that is no longer taken ends the stream
-            view = catalogue.view(who.grants)
+            try:
+                view = catalogue.view(who.grants, toolset)
+            except (UnknownToolset, ToolsetDisabled):
+                return
             if shown.content(before) != shown.content(view):
                 yield shown.event(view)
 

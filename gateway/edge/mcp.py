@@ -1,4 +1,4 @@
-"""MCP's endpoints, `/mcp` and `/mcp/servers/{name}/mcp`: one message (or batch) in, its answer or its stream out.
+"""MCP's endpoints, `/mcp` and those of one server or toolset: one message (or batch) in, its answer or its stream out.
 
 Reads a body, places it (`protocol/placement`), finds its session, invokes the method (`methods/table`) and frames the
 answer. Source: MCP 2025-11-25, basic, transports.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.deadlines import Guard
 from gateway.edge import mcp_get
@@ -18,7 +18,10 @@ from gateway.errors import ClientLeft, GatewayError, HeaderMismatch, InvalidRequ
 from gateway.methods.call import Call, failure, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
+from gateway.methods.views import view_of
+from gateway.model.endpoints import Endpoint
 from gateway.model.principals import Principal
+from gateway.model.view import View
 from gateway.observability.call_log import Reached
 from gateway.protocol import versions
 from gateway.protocol.messages import Batch, Id, Message, Notification, Request, decode, encode
@@ -31,22 +34,15 @@ NOBODY = Request(0, "")
 """Stands in for the request of a call that has none yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An MCP endpoint: the aggregate (`server` None) or one server's. `name` is what its sessions are bound to."""
-
-    name: str
-    server: str | None
-    table: str
+_AGGREGATE = Endpoint("/mcp")
 
 
-_AGGREGATE = Address("/mcp", None, "aggregate")
-
-
-async def serve(gateway: Gateway, http: Http, principal: Principal, server: str | None = None) -> None:
+async def serve(
+    gateway: Gateway, http: Http, principal: Principal, server: str | None = None, toolset: str | None = None
+) -> None:
     """MCP: all servers with their public names, or the one that the address names, as if connected directly."""
     if http.method != "POST":
-        address = _AGGREGATE if server is None else await _address_of(gateway, principal, server)
+        address, _ = await _place(gateway, principal, server, toolset)
         await _other(gateway, http, principal, address)
         return
     http.check_json()
@@ -54,14 +50,16 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
     body = await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
     message = decode(body, gateway.settings.max_batch)
     try:
-        address = _AGGREGATE if server is None else await _address_of(gateway, principal, server)
+        address, view = _AGGREGATE, gateway.sync.catalogue.view(principal.grants)
+        if server is not None or toolset is not None:
+            address, view = await _place(gateway, principal, server, toolset)
         placed = place(http.headers, (message,) if not isinstance(message, Batch) else _messages(message))
         if placed.opens and isinstance(message, Request):
-            await _initialize(gateway, http, principal, address, how, message)
+            await _initialize(gateway, http, principal, address, view, how, message)
             return
         session = gateway.sessions.known(placed.session_id, principal, address.name)
         if session is None:
-            session = await gateway.sessions.find(placed.session_id, principal, address.name, server)
+            session = await gateway.sessions.find(placed.session_id, principal, address)
         if placed.version is not None and placed.version != session.version:
             raise _other_version(placed.version, session)
         if isinstance(message, Batch):
@@ -74,7 +72,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
         call = Call(
             gateway,
             principal,
-            gateway.sync.catalogue.view(principal.grants),
+            view,
             message if isinstance(message, Request) else NOBODY,
             session.local.record.version,
             server,
@@ -85,24 +83,41 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, server: str 
             address=http.path,
             guard=http.guard,
         )
+        table = "aggregate" if server is None else "server"
         if isinstance(message, Batch):
-            await answer_batch(http, response, address.table, call, message)
+            await answer_batch(http, response, table, call, message)
         else:
-            await answer(response, address.table, call)
+            await answer(response, table, call)
     except GatewayError as error:
         if error.id is None and isinstance(message, Request):
             error.id = message.id
         raise
 
 
-async def _address_of(gateway: Gateway, principal: Principal, server: str) -> Address:
-    """One server's own address. Raises UnknownServer or ServerDisabled."""
-    call = Call(gateway, principal, gateway.sync.catalogue.view(principal.grants), NOBODY)
+async def serve_toolset(gateway: Gateway, http: Http, principal: Principal, slug: str) -> None:
+    """MCP: what a toolset holds of all servers."""
+    await serve(gateway, http, principal, toolset=slug)
+
+
+async def _place(
+    gateway: Gateway, principal: Principal, server: str | None, toolset: str | None
+) -> tuple[Endpoint, View]:
+    """The address, and what the caller sees there.
+
+    Raises UnknownServer, ServerDisabled, UnknownToolset or ToolsetDisabled.
+    """
+    if toolset is not None:
+        view = await view_of(gateway, principal, toolset)
+        return Endpoint(f"/mcp/toolsets/{toolset}/mcp", toolset=toolset), view
+    view = gateway.sync.catalogue.view(principal.grants)
+    if server is None:
+        return _AGGREGATE, view
+    call = Call(gateway, principal, view, NOBODY)
     await call.find(lambda view: view.enabled_server(server))
-    return Address(f"/mcp/servers/{server}/mcp", server, "server")
+    return Endpoint(f"/mcp/servers/{server}/mcp", server), view
 
 
-async def _other(gateway: Gateway, http: Http, principal: Principal, address: Address) -> None:
+async def _other(gateway: Gateway, http: Http, principal: Principal, address: Endpoint) -> None:
     """GET: the client's own stream. DELETE: the end of its session."""
     placed = place(http.headers, ())
     id = placed.session_id
@@ -113,7 +128,7 @@ async def _other(gateway: Gateway, http: Http, principal: Principal, address: Ad
     types = http.accepted()
     if types and not types & {"text/event-stream", "text/*", "*/*"}:
         raise MethodNotAllowed("GET without 'Accept: text/event-stream'", ("POST", "DELETE"))
-    session = await gateway.sessions.find(id, principal, address.name, address.server)
+    session = await gateway.sessions.find(id, principal, address)
     if placed.version is not None and placed.version != session.version:
         raise _other_version(placed.version, session)
     await mcp_get.serve(gateway, http, principal, session)
@@ -128,17 +143,16 @@ async def take_note(session: Session, message: Message) -> None:
 
 
 async def _initialize(
-    gateway: Gateway, http: Http, principal: Principal, address: Address, how: Accepts, message: Request
+    gateway: Gateway, http: Http, principal: Principal, address: Endpoint, view: View, how: Accepts, message: Request
 ) -> None:
     """Carry out `initialize` and open the session that it asks for."""
-    view = gateway.sync.catalogue.view(principal.grants)
     call = Call(gateway, principal, view, message, server=address.server, request_id=http.request_id, address=http.path)
-    outcome, payload = await invoke(METHODS[address.table], call)
+    outcome, payload = await invoke(METHODS["aggregate" if address.server is None else "server"], call)
     headers: RawHeaders = []
     if outcome.reply is not None:
         version = outcome.reply.result["protocolVersion"]
         opened = introduction(message.params, gateway.settings.max_hello)
-        session = await gateway.sessions.open(principal, address.name, address.server, version, *opened)
+        session = await gateway.sessions.open(principal, address, version, *opened)
         headers.append((b"mcp-session-id", session.id.text.encode()))
         gateway.metrics.sessions.inc()
     if how is Accepts.STREAM:

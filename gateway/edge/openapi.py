@@ -23,8 +23,11 @@ from gateway.edge.openapi_schemas import (
     ROWS,
     RPC,
     SERVER,
+    SLUG,
     SPEC,
     TOOL_CALL,
+    TOOLSET,
+    TOOLSET_SPEC,
     WHO,
     Json,
 )
@@ -72,22 +75,12 @@ def document(base_url: str) -> Json:
                 "post": _operation("Ask a server what it offers", None, SERVER, 404, 409, method="mcp.servers.refresh"),
             },
             **_tool_lock(name),
+            **_toolsets(),
             "/mcp/import": {
                 "post": _operation("Take another product's servers", IMPORT, IMPORTED, method="mcp.servers.import")
             },
             "/mcp/export": {"get": _operation("All registrations", None, RESULT, method="mcp.servers.export")},
-            "/mcp/tools": {"get": _list("tools")},
-            "/mcp/resources": {"get": _list("resources")},
-            "/mcp/prompts": {"get": _list("prompts")},
-            "/mcp/tools/call": {
-                "post": _operation("Call a tool", TOOL_CALL, _called(), 404, 409, 429, 502, 504, stream=True)
-            },
-            "/mcp/resources/read": {
-                "post": _operation("Read a resource", _fields("uri"), RESULT, 404, 429, 502, 504, stream=True)
-            },
-            "/mcp/prompts/get": {
-                "post": _operation("Get a prompt", _fields("name"), RESULT, 404, 409, 429, 502, 504, stream=True)
-            },
+            **{f"/mcp/{path}": operations for path, operations in _use().items()},
             "/rpc": {"post": _operation("JSON-RPC 2.0: every method", RPC, {}, 429, no_answer=True)},
             **_keys(),
             "/audit": {
@@ -106,6 +99,65 @@ def document(base_url: str) -> Json:
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
+
+
+def _use() -> Json:
+    """What is done with tools, resources and prompts, at the aggregate and at a toolset."""
+    return {
+        **{kind: {"get": _list(kind)} for kind in ("tools", "resources", "prompts")},
+        "tools/call": {"post": _operation("Call a tool", TOOL_CALL, _called(), 404, 409, 429, 502, 504, stream=True)},
+        "resources/read": {
+            "post": _operation("Read a resource", _fields("uri"), RESULT, 404, 429, 502, 504, stream=True)
+        },
+        "prompts/get": {
+            "post": _operation("Get a prompt", _fields("name"), RESULT, 404, 409, 429, 502, 504, stream=True)
+        },
+    }
+
+
+def _toolsets() -> Json:
+    """The addresses of toolsets."""
+    slug: Json = {"name": "slug", "in": "path", "required": True, "schema": SLUG}
+    new = {**TOOLSET_SPEC, "required": ["slug"], "properties": {"slug": SLUG, **TOOLSET_SPEC["properties"]}}
+    below = {
+        f"/mcp/toolsets/{{slug}}/{path}": {
+            "parameters": [slug],
+            **{
+                method: {
+                    **operation,
+                    "summary": f"{operation['summary']} (of a toolset)",
+                    "responses": _may_be_gone(operation),
+                }
+                for method, operation in operations.items()
+            },
+        }
+        for path, operations in _use().items()
+    }
+    create, replace, update, remove = (f"mcp.toolsets.{each}" for each in ("create", "replace", "update", "remove"))
+    return {
+        "/mcp/toolsets": {
+            "get": _list("toolsets"),
+            "post": _operation("Make a toolset", new, TOOLSET, 409, method=create),
+        },
+        "/mcp/toolsets/{slug}": {
+            "parameters": [slug],
+            "get": _operation("Show a toolset", None, TOOLSET, 404),
+            "put": _operation("Create or replace a toolset", TOOLSET_SPEC, TOOLSET, method=replace),
+            "patch": _operation("Change a toolset", TOOLSET_SPEC, TOOLSET, 404, method=update),
+            "delete": _operation("Remove a toolset", None, RESULT, 404, method=remove),
+        },
+        "/mcp/toolsets/{slug}/rpc": {
+            "parameters": [slug],
+            "post": _operation("JSON-RPC 2.0: MCP's methods", RPC, {}, 404, 409, 429, no_answer=True),
+        },
+        **below,
+    }
+
+
+def _may_be_gone(operation: Json) -> Json:
+    """The responses of an operation below something that may be unknown or switched off."""
+    problem = {"description": "refused", "content": {"application/problem+json": {"schema": PROBLEM}}}
+    return {**operation["responses"], "404": problem, "409": problem}
 
 
 def _tool_lock(name: Json) -> Json:

@@ -170,6 +170,44 @@ _RULES: Json = {
         "additionalProperties": False,
     },
 }
+_OF_TOOLSETS: Json = {
+    "type": "array",
+    "maxItems": 256,
+    "items": {
+        **_RULES["items"],
+        "properties": {name: schema for name, schema in _RULES["items"]["properties"].items() if name != "toolsets"},
+    },
+}
+SLUG: Json = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"}
+TOOLSET_SPEC: Json = {
+    "type": "object",
+    "properties": {
+        "title": {"type": ["string", "null"], "maxLength": 200},
+        "description": {"type": "string", "maxLength": 4000},
+        "instructions": {"type": ["string", "null"], "maxLength": 16_000, "description": "what `initialize` says"},
+        "enabled": {"type": "boolean"},
+        "names": {"enum": ["prefixed", "bare"]},
+        "include": _OF_TOOLSETS,
+        "exclude": _OF_TOOLSETS,
+    },
+}
+TOOLSET: Json = {
+    "type": "object",
+    "required": ["slug", "title", "description", "instructions", "enabled", "names", "state", "counts", "servers"],
+    "properties": {
+        "slug": SLUG,
+        **TOOLSET_SPEC["properties"],
+        "state": {"enum": ["ready", "incomplete", "disabled"]},
+        "problems": {"type": "array", "items": _TEXT, "description": "what is not as its author wanted it"},
+        "servers": {"type": "array", "items": NAME},
+        "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "revision": {"type": "integer"},
+        "created_at": _TIME,
+        "updated_at": _TIME,
+    },
+}
+"""A toolset; to a user's key without its rules."""
+ITEMS["toolsets"] = TOOLSET
 KEY_ID: Json = {"type": "string", "pattern": "^[0-9A-Za-z]{12}$"}
 KEY_SPEC: Json = {
     "type": "object",

@@ -1,4 +1,4 @@
-"""The registry document and the official registry's paths, on the servers that are registered here.
+"""The registry document and the official registry's paths, on the servers and toolsets that are here.
 
 Source: the registry's OpenAPI document and server.schema.json of 2025-12-11.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -19,6 +19,7 @@ from gateway.errors import InvalidParams, NotFound
 from gateway.methods.services import Gateway
 from gateway.model.principals import Principal
 from gateway.model.server import Server
+from gateway.model.toolsets import Toolset
 
 CORS = (
     (b"access-control-allow-origin", b"*"),
@@ -103,6 +104,7 @@ def _entries(gateway: Gateway, http: Http, principal: Principal) -> list[Entry]:
         "description": "All servers of this gateway at one address",
         "version": version.VERSION,
     }
+    named = {server.name for server in servers} | {alias}
     return [
         _entry(own, f"{base}/mcp", oldest, newest),
         *(
@@ -114,18 +116,43 @@ def _entries(gateway: Gateway, http: Http, principal: Principal) -> list[Entry]:
             )
             for server in servers
         ),
+        *(
+            _entry(
+                _described_toolset(space, toolset, named),
+                f"{base}/mcp/toolsets/{toolset.slug}/mcp",
+                toolset.created_at,
+                toolset.updated_at,
+            )
+            for toolset in view.toolsets()
+            if toolset.spec.enabled
+        ),
     ]
 
 
 def _described(space: str, server: Server) -> dict[str, Any]:
     said = server.offers.server_info.get("version")
-    description = server.spec.description or server.spec.title or server.name
     return {
         "name": f"{space}/{server.name}",
         "title": server.spec.title or server.name,
-        "description": description if len(description) <= 100 else description[:99] + "…",
+        "description": _short(server.spec.description or server.spec.title or server.name),
         "version": said if isinstance(said, str) and _VERSION.fullmatch(said) else "1.0.0",
     }
+
+
+def _described_toolset(space: str, toolset: Toolset, taken: Collection[str]) -> dict[str, Any]:
+    name = f"toolset-{toolset.slug}"
+    while name in taken:
+        name = f"mcp-{name}"
+    return {
+        "name": f"{space}/{name}",
+        "title": toolset.spec.title or toolset.slug,
+        "description": _short(toolset.spec.description or toolset.spec.title or toolset.slug),
+        "version": f"1.0.{toolset.revision}",
+    }
+
+
+def _short(description: str) -> str:
+    return description if len(description) <= 100 else description[:99] + "…"
 
 
 def _entry(server: Mapping[str, Any], url: str, published: datetime | None, updated: datetime | None) -> Entry:

@@ -19,8 +19,10 @@ from gateway.errors import BadQuery, InvalidParams
 from gateway.methods.call import Call, Outcome, Present, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
+from gateway.methods.views import view_of
 from gateway.model.principals import Principal
 from gateway.model.server_fields import identified
+from gateway.model.view import View
 from gateway.protocol.messages import Notification, Request, dump, parse
 from gateway.protocol.sse import encode_event
 
@@ -38,7 +40,7 @@ _SERVER_METHODS = {
 async def servers(gateway: Gateway, http: Http, principal: Principal) -> None:
     """The live list of servers, and registration: 200, also for the very same specification again."""
     if http.method != "POST":
-        await lists.serve(gateway, http, principal, "servers")
+        await lists.serve(gateway, http, principal, kind="servers")
         return
     fields = await read_fields(gateway, http, principal, "servers")
     if fields is not None:
@@ -107,11 +109,12 @@ async def manage(
     await send_bytes(http, status, body)
 
 
-async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None:
+async def tools_call(gateway: Gateway, http: Http, principal: Principal, toolset: str | None = None) -> None:
     """Call a tool: `{"name", "arguments"}` gives `{"server", "tool", "result"}`."""
-    fields = await read_fields(gateway, http, principal, "tools/call")
+    fields = await read_fields(gateway, http, principal, "tools/call", toolset)
     if fields is None:
         return
+    view = await view_of(gateway, principal, toolset)
 
     def present(outcome: Outcome) -> bytes:
         if outcome.reply is None:
@@ -119,29 +122,32 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal) -> None
         server, local = outcome.reached.named or "", outcome.reached.tool or ""
         found = gateway.sync.catalogue.servers.get(server)
         names = found.names.get("tools", {}) if found is not None else {}
-        public = gateway.sync.catalogue.public_name("tools", found, local) if found and local in names else local
+        public = view.public_name("tools", found, local) if found and local in names else local
         return dump({"server": server, "tool": public, "result": _json(outcome)})
 
-    await _answer(gateway, http, _call(gateway, http, principal, "tools/call", _tool_params(fields)), present)
+    await _answer(gateway, http, _call(gateway, http, principal, "tools/call", _tool_params(fields), view), present)
 
 
-async def resources_read(gateway: Gateway, http: Http, principal: Principal) -> None:
+async def resources_read(gateway: Gateway, http: Http, principal: Principal, toolset: str | None = None) -> None:
     """Read a resource: `{"uri"}` gives MCP's result."""
-    await _plain(gateway, http, principal, "resources/read", "uri")
+    await _plain(gateway, http, principal, "resources/read", "uri", toolset)
 
 
-async def prompts_get(gateway: Gateway, http: Http, principal: Principal) -> None:
+async def prompts_get(gateway: Gateway, http: Http, principal: Principal, toolset: str | None = None) -> None:
     """Get a prompt: `{"name", "arguments"}` gives MCP's result."""
-    await _plain(gateway, http, principal, "prompts/get", "name")
+    await _plain(gateway, http, principal, "prompts/get", "name", toolset)
 
 
-async def _plain(gateway: Gateway, http: Http, principal: Principal, method: str, required: str) -> None:
-    fields = await read_fields(gateway, http, principal, method)
+async def _plain(
+    gateway: Gateway, http: Http, principal: Principal, method: str, required: str, toolset: str | None
+) -> None:
+    fields = await read_fields(gateway, http, principal, method, toolset)
     if fields is None:
         return
     if required not in fields:
         raise InvalidParams(f"The field {required!r} is required.", required)
-    await _answer(gateway, http, _call(gateway, http, principal, method, fields), _result)
+    view = await view_of(gateway, principal, toolset)
+    await _answer(gateway, http, _call(gateway, http, principal, method, fields, view), _result)
 
 
 async def _answer(gateway: Gateway, http: Http, call: Call, present: Present) -> None:
@@ -189,11 +195,13 @@ def _json(outcome: Outcome) -> Any:
     return reply.result if reply.raw is None else orjson.Fragment(bytes(reply.raw))
 
 
-async def read_fields(gateway: Gateway, http: Http, principal: Principal, table: str) -> dict[str, Any] | None:
+async def read_fields(
+    gateway: Gateway, http: Http, principal: Principal, table: str, toolset: str | None = None
+) -> dict[str, Any] | None:
     """The REST body's fields, or None after a JSON-RPC body was answered as such."""
     value = parse(await read_body(gateway, http))
     if isinstance(value, list) or (isinstance(value, dict) and "jsonrpc" in value):
-        await rpc.take(gateway, http, principal, table, value)
+        await rpc.take(gateway, http, principal, table, value, toolset)
         return None
     http.accepts()
     return as_object(value)
@@ -239,7 +247,14 @@ def _tool_params(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _call(gateway: Gateway, http: Http, principal: Principal, method: str, params: Mapping[str, Any]) -> Call:
+def _call(
+    gateway: Gateway,
+    http: Http,
+    principal: Principal,
+    method: str,
+    params: Mapping[str, Any],
+    view: View | None = None,
+) -> Call:
     request = Request(_ID, method, params)
-    view = gateway.sync.catalogue.view(principal.grants)
+    view = view or gateway.sync.catalogue.view(principal.grants)
     return Call(gateway, principal, view, request, request_id=http.request_id, address=http.path, guard=http.guard)

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
-from gateway.edge import health, http_sse, keys, lists, mcp, no_oauth, openapi, registry_documents, rest, rpc, welcome
+from gateway.edge import (
+    health,
+    http_sse,
+    keys,
+    lists,
+    mcp,
+    no_oauth,
+    openapi,
+    registry_documents,
+    rest,
+    rpc,
+    toolsets,
+    welcome,
+)
 from gateway.edge.page import events, files, sign_in
 from gateway.edge.request import Protocol
 
@@ -47,6 +60,7 @@ PATHS: dict[str, Route] = {
     "/messages": Route(http_sse.serve_message, _POST, Protocol.JSON_RPC),
     "/rpc": Route(rpc.serve, _POST, Protocol.JSON_RPC),
     "/mcp/servers": Route(rest.servers, ("GET", "HEAD", "POST")),
+    "/mcp/toolsets": Route(toolsets.toolsets, ("GET", "HEAD", "POST")),
     "/mcp/import": Route(rest.import_servers, _POST),
     "/mcp/export": Route(rest.export_servers, _GET),
     "/mcp/tools": Route(partial(lists.serve, kind="tools"), _GET),
@@ -83,6 +97,18 @@ BELOW_SERVERS: dict[str, Route] = {
 }
 """What stands below `/mcp/servers/{name}`."""
 
+BELOW_TOOLSETS: dict[str, Route] = {
+    "": Route(toolsets.toolset, ("GET", "HEAD", "PUT", "PATCH", "DELETE")),
+    "mcp": Route(mcp.serve_toolset, ("POST", "GET", "DELETE"), Protocol.JSON_RPC),
+    "rpc": Route(rpc.serve_toolset, _POST, Protocol.JSON_RPC),
+    **{name: PATHS[f"/{name}"] for name in ("sse", "messages")},
+    **{
+        name: PATHS[f"/mcp/{name}"]
+        for name in ("tools", "tools/call", "resources", "resources/read", "prompts", "prompts/get")
+    },
+}
+"""What stands below `/mcp/toolsets/{slug}`: the aggregate's addresses, with the slug as a parameter."""
+
 BELOW_KEYS: dict[str, Route] = {
     "": Route(keys.key, ("GET", "HEAD", "PATCH", "DELETE")),
     "rotate": Route(keys.rotate, _POST),
@@ -91,11 +117,14 @@ BELOW_KEYS: dict[str, Route] = {
 """What stands below `/keys/{id}`."""
 
 
+_BELOW = (("/mcp/servers/", BELOW_SERVERS), ("/mcp/toolsets/", BELOW_TOOLSETS), ("/keys/", BELOW_KEYS))
+
+
 def match(path: str) -> tuple[Route | None, tuple[str, ...]]:
     """Find what serves a path, and the path's parameters."""
     if (route := PATHS.get(path)) is not None:
         return route, ()
-    for prefix, routes in (("/mcp/servers/", BELOW_SERVERS), ("/keys/", BELOW_KEYS)):
+    for prefix, routes in _BELOW:
         if path.startswith(prefix):
             name, _, rest_of_path = path[len(prefix) :].partition("/")
             return routes.get(rest_of_path) if name else None, (name,)

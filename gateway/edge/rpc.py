@@ -7,6 +7,7 @@ from gateway.edge.request import Http, Protocol
 from gateway.edge.response import send_empty
 from gateway.methods.call import Call
 from gateway.methods.services import Gateway
+from gateway.methods.views import view_of
 from gateway.model.principals import Principal
 from gateway.protocol.messages import Batch, Request, from_json, parse
 
@@ -18,11 +19,21 @@ async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:
     await take(gateway, http, principal, "rpc", value)
 
 
-async def take(gateway: Gateway, http: Http, principal: Principal, table: str, value: object) -> None:
+async def serve_toolset(gateway: Gateway, http: Http, principal: Principal, slug: str) -> None:
+    """JSON-RPC 2.0: MCP's methods on what a toolset holds, single or in batches, without a session."""
+    http.accepts()
+    value = parse(await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds))
+    await take(gateway, http, principal, "toolset", value, slug)
+
+
+async def take(
+    gateway: Gateway, http: Http, principal: Principal, table: str, value: object, toolset: str | None = None
+) -> None:
     """Answer a JSON-RPC body, which was read, with the methods of one address."""
     http.protocol = Protocol.JSON_RPC
     how = http.accepts()
     message = from_json(value, gateway.settings.max_batch)
+    view = await view_of(gateway, principal, toolset)
     if not isinstance(message, Request | Batch):
         await send_empty(http, 202)
         return
@@ -30,7 +41,7 @@ async def take(gateway: Gateway, http: Http, principal: Principal, table: str, v
     call = Call(
         gateway,
         principal,
-        gateway.sync.catalogue.view(principal.grants),
+        view,
         request,
         events=response,
         request_id=http.request_id,

@@ -1,4 +1,4 @@
-"""MCP at the aggregate, `/mcp` and `/rpc`: what each method does with all servers that the caller may see.
+"""MCP at the aggregate, `/mcp` and `/rpc`, and at toolsets: what each method does with all that the caller may see.
 
 Lists come from the catalogue, calls go where a public name leads. Source: MCP 2025-11-25, server features.
 """
@@ -30,22 +30,27 @@ async def initialize(
     """Open a session with the gateway itself (MCP, lifecycle)."""
     if not isinstance(protocolVersion, str):
         raise InvalidParams("'protocolVersion' must be a string.", "protocolVersion")
+    toolset = call.view.toolset
+    title = "MCP gateway" if toolset is None else toolset.spec.title or toolset.slug
     return {
         "protocolVersion": versions.negotiate(protocolVersion),
         "capabilities": versions.AGGREGATE_CAPABILITIES,
-        "serverInfo": {"name": version.NAME, "title": "MCP gateway", "version": version.VERSION},
+        "serverInfo": {"name": version.NAME, "title": title, "version": version.VERSION},
         "instructions": _instructions(call),
     }
 
 
 def _instructions(call: Call) -> str:
-    servers = call.view.visible()
+    toolset, servers = call.view.toolset, call.view.visible()
+    if toolset is not None and toolset.spec.instructions is not None:
+        return toolset.spec.instructions
     listed = "; ".join(
         f"{server.name}: {(server.spec.description or server.spec.title or '').strip()[:120]}".rstrip(": ")
         for server in servers[:50]
     )
     more = f"; and {len(servers) - 50} more" if len(servers) > 50 else ""
-    return f"Tools of several MCP servers, as <server>{call.gateway.settings.separator}<tool>. Servers: {listed}{more}."
+    names = "" if toolset is not None else f", as <server>{call.gateway.settings.separator}<tool>"
+    return f"Tools of several MCP servers{names}. Servers: {listed}{more}."
 
 
 async def ping(call: Call, /, **_: Any) -> Mapping[str, Any]:

@@ -110,7 +110,8 @@ class Call:
         except UnknownName:
             await self.gateway.sync.catch_up_for_caller(self.view.catalogue)
         principal = self.gateway.authenticator.current(self.principal) or self.principal
-        newest = self.gateway.sync.catalogue.view(principal.grants)
+        toolset = self.view.toolset
+        newest = self.gateway.sync.catalogue.view(principal.grants, None if toolset is None else toolset.slug)
         try:
             return look(newest)
         except UnknownName as error:

@@ -6,7 +6,7 @@ For administrators only, but `mcp.whoami`, which is for everybody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +14,12 @@ from gateway.access.audit import Log
 from gateway.errors import InvalidParams, StoreUnavailable, UnknownKey
 from gateway.methods.call import Call, Handler, needs
 from gateway.model.api_keys import Key, is_id, read_key_fields, read_overlap
-from gateway.model.grants import NOTHING, Globs, Grants, Rule, read_grants
+from gateway.model.grants import NOTHING, Grants, read_grants
 from gateway.model.kinds import KINDS
 from gateway.model.listing import read_limit
 from gateway.model.parts import Target, gives_tool
 from gateway.model.principals import ROLES
+from gateway.model.unmatched import unmatched
 from gateway.model.view import View
 from gateway.stores.redis import RedisUnavailable
 
@@ -26,9 +27,7 @@ _ADMIN = needs("admin", "manage keys")
 _MAX_PAGE = 1000
 _MAX_JUDGED = 20_000  # keys of one request, in search of those that see a tool
 _JUDGED_AT_ONCE = 20
-_MAX_COMPARED = 1_000_000  # names with grants, in search of those that match nothing
 _WARN_SECONDS = 14 * 86_400
-_TOOLSETS: Sequence[str] = ()  # what a grant may name: this version has none
 
 
 @_ADMIN
@@ -37,7 +36,7 @@ async def create_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     table = call.gateway.keys
     fields.pop("_meta", None)
     spec = read_key_fields(fields, datetime.now(UTC)).new()
-    _check_toolsets(spec.grants)
+    await _check_toolsets(call, spec.grants)
     key, text = await table.create(spec, _log(call))
     await call.gateway.sync.announce()
     return shown(key) | {"key": text}
@@ -103,7 +102,7 @@ async def update_key(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     id = _id(fields)
     del fields["id"]
     changes = read_key_fields(fields, datetime.now(UTC))
-    _check_toolsets(changes.values.get("grants"))
+    await _check_toolsets(call, changes.values.get("grants"))
     key = await table.update(id, changes.changed, _log(call, id))
     await call.gateway.sync.announce()
     return shown(key)
@@ -143,7 +142,7 @@ async def key_access(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     key = await table.get(_only_id(fields))
     grants = read_grants(asked) if asked is not None else key.spec.grants
     if asked is not None:
-        _check_toolsets(grants)
+        await _check_toolsets(call, grants)
     return access(call.gateway.sync.catalogue.view(_effective(key, grants)))
 
 
@@ -186,43 +185,31 @@ def access(view: View) -> dict[str, Any]:
     for kind in ("tools", "prompts", "resources"):
         found[kind] = [item[KINDS[kind].identity] for _, item in view.items(kind)]
     found["resources"] += [item["uriTemplate"] for _, item in view.items("templates")]
-    grants = view.grants or NOTHING
-    return found | {"toolsets": [], "unmatched": _unmatched(view, [*grants.allow, *grants.deny])}
+    toolsets = [toolset.slug for toolset in view.toolsets()]
+    there = view.catalogue
+    return found | {
+        "toolsets": toolsets,
+        "unmatched": unmatched(there.servers.values(), view.grants or NOTHING, there.toolsets),
+    }
 
 
-def _unmatched(view: View, rules: Sequence[Rule]) -> list[str]:
-    """The texts of rules that fit nothing that is registered."""
-    servers = list(view.catalogue.servers.values())
-    names = [server.name for server in servers]
-    tags = [tag for server in servers for tag in server.spec.tags]
-    there = {"servers": names, "tags": tags, "toolsets": list[str]()}
-    for kind in ("tools", "prompts", "resources"):
-        there[kind] = [item[KINDS[kind].identity] for each in servers for item in each.listed(kind)]
-    there["resources"] += [item["uriTemplate"] for each in servers for item in each.offers.templates]
-    found: dict[str, None] = {}
-    left = _MAX_COMPARED
-    for rule in rules:
-        for field, texts in there.items():
-            globs: Globs | None = getattr(rule, field)
-            for text in () if globs is None else globs.texts:
-                alone = Globs((text,), of_uris=field == "resources")
-                left -= len(texts)
-                if left < 0:
-                    return list(found)  # it holds the loop: what was found so far says enough
-                if not any(map(alone.match, texts)):
-                    found[f"{field}: {text}"] = None
-    return list(found)
-
-
-def _check_toolsets(grants: Grants | None) -> None:
+async def _check_toolsets(call: Call, grants: Grants | None) -> None:
     """Refuse grants that name a toolset which does not exist; a pattern may speak of those to come."""
-    for kind in ("allow", "deny") if grants is not None else ():
-        rules: Sequence[Rule] = getattr(grants, kind)
-        for number, rule in enumerate(rules):
-            for text in () if rule.toolsets is None else rule.toolsets.texts:
-                if not {"*", "?"} & set(text) and text not in _TOOLSETS:
-                    at = f"grants.{kind}[{number}].toolsets"
-                    raise InvalidParams(f"'{at}': there is no toolset {text[:64]!r}.", at)
+    if grants is None:
+        return
+    named = [
+        (f"grants.{kind}[{number}].toolsets", text)
+        for kind, rules in (("allow", grants.allow), ("deny", grants.deny))
+        for number, rule in enumerate(rules)
+        for text in (() if rule.toolsets is None else rule.toolsets.texts)
+        if not {"*", "?"} & set(text)
+    ]
+    sync = call.gateway.sync
+    if any(text not in sync.catalogue.toolsets for _, text in named):
+        await sync.catch_up()  # it may have been made a moment ago
+    for at, text in named:
+        if text not in sync.catalogue.toolsets:
+            raise InvalidParams(f"'{at}': there is no toolset {text[:64]!r}.", at)
 
 
 def _log(call: Call, id: str = "") -> Log:

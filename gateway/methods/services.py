@@ -20,6 +20,7 @@ from gateway.observability.metrics import Metrics
 from gateway.registry.discovery import Discovery
 from gateway.registry.servers import ServerTable
 from gateway.registry.sync import Sync
+from gateway.registry.toolsets import ToolsetTable
 from gateway.sessions.page_sessions import PageSessions
 from gateway.sessions.sessions import Sessions
 from gateway.settings import Settings
@@ -41,6 +42,7 @@ class Gateway:
     redis: Redis
     hints: Hints
     servers: ServerTable
+    toolsets: ToolsetTable
     sync: Sync
     discovery: Discovery
     pool: Pool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.methods import all_servers, audit, imports, keys, one_server, servers, tool_lock
+from gateway.methods import all_servers, audit, imports, keys, one_server, servers, tool_lock, toolsets
 from gateway.methods.call import Handler, Table, table_of
 
 
@@ -13,13 +13,16 @@ def _both_spellings(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
 
 
 _SERVERS, _KEYS = _both_spellings(servers.METHODS | tool_lock.METHODS | imports.METHODS), _both_spellings(keys.METHODS)
+_TOOLSETS = _both_spellings(toolsets.METHODS)
 _AUDIT = _both_spellings(audit.METHODS)
 
 METHODS: Mapping[str, Table] = {
     "aggregate": table_of(all_servers.METHODS),
     "server": table_of(one_server.METHODS),
-    "rpc": table_of(all_servers.OUTSIDE_MCP | _SERVERS | _KEYS | _AUDIT),
+    "rpc": table_of(all_servers.OUTSIDE_MCP | _SERVERS | _TOOLSETS | _KEYS | _AUDIT),
+    "toolset": table_of(all_servers.OUTSIDE_MCP),
     "servers": table_of(_SERVERS),
+    "toolsets": table_of(_TOOLSETS),
     "keys": table_of(_KEYS),
     "tools/call": table_of({"tools/call": all_servers.tools_call}),
     "resources/read": table_of({"resources/read": all_servers.resources_read}),
@@ -29,9 +32,10 @@ METHODS: Mapping[str, Table] = {
         | servers.METHODS
         | tool_lock.METHODS
         | imports.METHODS
+        | toolsets.METHODS
         | keys.METHODS
         | audit.METHODS
-        | {"mcp.servers.replace": servers.replace_server}
+        | {"mcp.servers.replace": servers.replace_server, "mcp.toolsets.replace": toolsets.replace_toolset}
     ),
 }
 """Every method, by the kind of address that serves it; `rest` is what the REST faces invoke."""

@@ -1,7 +1,7 @@
 """What this worker knows of all servers, as of one registry revision: an immutable snapshot.
 
 A request takes one snapshot and keeps it, so a swap can't be seen. What a caller sees of it is a `View`: one for all
-callers with the same grants, made when it is first asked for.
+callers with the same grants at the same address, made when it is first asked for.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from gateway.errors import ToolsetDisabled, UnknownToolset
 from gateway.model.grants import Grants
 from gateway.model.names import STRICT, explicit_uri
 from gateway.model.parts import Part, make_part
 from gateway.model.server import Server
+from gateway.model.toolsets import Toolset
 from gateway.model.view import View
 
 _MAX_ENCODED = 64
 _MAX_ENCODED_BYTES = 32 << 20
 _MAX_VIEWS = 2_000
 _MAX_VIEWED = 500_000  # items in all views together, of which each takes some hundred bytes
+
+_Key = tuple[str | None, str | None]
+"""What a view is one of: a toolset's slug, and the digest of grants; None for none."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +34,37 @@ class Catalogue:
 
     revision: int = 0
     servers: Mapping[str, Server] = field(default_factory=dict)
+    toolsets: Mapping[str, Toolset] = field(default_factory=dict)
     strict: bool = False
     """Whether lists show the second names, of letters, digits, `_` and `-`; either name can be called."""
     _encoded: dict[Hashable, bytes] = field(default_factory=dict, compare=False, repr=False)
     _parts: dict[str, Part] = field(default_factory=dict, compare=False, repr=False)
-    _views: OrderedDict[str, View] = field(default_factory=OrderedDict, compare=False, repr=False)
-    _former: dict[str, Mapping[str, Part]] = field(default_factory=dict, compare=False, repr=False)
-    """What views of the catalogue before were made of, by the digest of their grants."""
+    _views: OrderedDict[_Key, View] = field(default_factory=OrderedDict, compare=False, repr=False)
+    _former: dict[_Key, tuple[Toolset | None, Mapping[str, Part]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """What views of the catalogue before were made of."""
     _viewed: list[int] = field(default_factory=lambda: [0], compare=False, repr=False)
     """How many items the views hold."""
 
-    def apply(self, revision: int, changed: Iterable[Server], names: frozenset[str]) -> Catalogue:
-        """The next snapshot: `changed` put in, and only `names` kept."""
+    def apply(
+        self,
+        revision: int,
+        changed: Iterable[Server],
+        names: frozenset[str],
+        toolsets: Iterable[Toolset] = (),
+        slugs: frozenset[str] = frozenset(),
+    ) -> Catalogue:
+        """The next snapshot: `changed` servers and `toolsets` put in, and only `names` and `slugs` kept."""
         servers = {name: server for name, server in self.servers.items() if name in names}
         servers |= {server.name: server for server in changed}
         ordered = sorted(servers.values(), key=lambda server: (server.created_at, server.name))
         parts = {name: part for name, part in self._parts.items() if servers.get(name) is part.server}
-        former = {digest: view.parts for digest, view in self._views.items()}
+        former = {key: (view.toolset, view.parts) for key, view in self._views.items()}
+        kept = {slug: toolset for slug, toolset in self.toolsets.items() if slug in slugs}
+        kept |= {toolset.slug: toolset for toolset in toolsets}
         return Catalogue(
-            revision, {server.name: server for server in ordered}, self.strict, _parts=parts, _former=former
+            revision, {server.name: server for server in ordered}, kept, self.strict, _parts=parts, _former=former
         )
 
     def build(self) -> Iterator[None]:
@@ -74,18 +91,36 @@ class Catalogue:
         """What is seen by who may see everything."""
         return View(self, None, {})
 
-    def view(self, grants: Grants | None) -> View:
-        """What is seen with these grants; None for all."""
-        if grants is None:
+    def view(self, grants: Grants | None, toolset: str | None = None) -> View:
+        """What is seen with these grants (None for all) at the general addresses, or at a toolset's.
+
+        Raises UnknownToolset, also for one that the grants don't give, or ToolsetDisabled.
+        """
+        if grants is None and toolset is None:
             return self.whole
-        found = self._views.get(grants.digest)
+        key = toolset, None if grants is None else grants.digest
+        found = self._views.get(key)
         if found is None:
-            found = self._views[grants.digest] = View(self, grants, self._former.pop(grants.digest, {}))
+            found = self._views[key] = self._made(
+                key, grants, None if toolset is None else self._toolset(grants, toolset)
+            )
             self._viewed[0] += found.size
             while len(self._views) > 1 and (len(self._views) > _MAX_VIEWS or self._viewed[0] > _MAX_VIEWED):
                 self._viewed[0] -= self._views.popitem(last=False)[1].size
         else:
-            self._views.move_to_end(grants.digest)
+            self._views.move_to_end(key)
+        return found
+
+    def _made(self, key: _Key, grants: Grants | None, toolset: Toolset | None) -> View:
+        former, parts = self._former.pop(key, (None, {}))
+        return View(self, grants, parts if former is toolset else {}, toolset)
+
+    def _toolset(self, grants: Grants | None, slug: str) -> Toolset:
+        found = self.toolsets.get(slug)
+        if found is None or not (grants is None or grants.gives_toolset(slug)):
+            raise UnknownToolset(slug)
+        if not found.spec.enabled:
+            raise ToolsetDisabled(slug)
         return found
 
     def encoded(self, key: Hashable, encode: Callable[[], bytes]) -> bytes:

@@ -161,6 +161,14 @@ class Grants:
     source: Mapping[str, Any] = field(default_factory=dict)
     """As it was given."""
 
+    def gives_toolset(self, slug: str) -> bool:
+        """Tell whether they give a toolset's address."""
+
+        def names(rules: tuple[Rule, ...]) -> bool:
+            return any(rule.toolsets is not None and rule.toolsets.match(slug) for rule in rules)
+
+        return names(self.allow) and not names(self.deny)
+
     @cached_property
     def digest(self) -> str:
         return sha256(orjson.dumps(self.source, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
@@ -187,11 +195,12 @@ def read_grants(value: Any) -> Grants:
             raise InvalidParams(f"There is no field {name[:64]!r} in grants; they take 'allow' and 'deny'.", "grants")
     if len(orjson.dumps(value)) > _MAX_BYTES:
         raise InvalidParams(f"'grants' must take at most {_MAX_BYTES} bytes.", "grants")
-    allow, deny = (_rules(value.get(name), f"grants.{name}") for name in ("allow", "deny"))
+    allow, deny = (read_rules(value.get(name), f"grants.{name}") for name in ("allow", "deny"))
     return Grants(allow, deny, dict(value))
 
 
-def _rules(value: Any, at: str) -> tuple[Rule, ...]:
+def read_rules(value: Any, at: str) -> tuple[Rule, ...]:
+    """Read a list of rules. Raises InvalidParams."""
     if value is None:
         return ()
     if not isinstance(value, list):

@@ -78,6 +78,10 @@ class ListQuery:
             return False
         if self.tags and self.tags.isdisjoint(server.spec.tags):
             return False
+        return self.takes_words(item)
+
+    def takes_words(self, item: Mapping[str, Any]) -> bool:
+        """Tell whether an item has all words that are asked for."""
         if not self.words:
             return True
         text = " ".join(value for field in _SEARCHED if isinstance(value := item.get(field), str)).casefold()

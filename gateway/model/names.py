@@ -62,6 +62,11 @@ class Naming:
         return hashlib.sha256(f"{self.server}\0{local}".encode()).hexdigest()[:8]
 
 
+def is_strict(name: str) -> bool:
+    """Tell whether a name has letters, digits, `_` and `-` only."""
+    return _OTHER.search(name) is None
+
+
 def choices(naming: Naming, kind: str) -> tuple[Callable[[str], str], Callable[[str], str]]:
     """The first and the second choice of a public name for this kind."""
     if kind in ("resources", "templates"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.model.grants import Grants, ServerGrants
 from gateway.model.kinds import KINDS
-from gateway.model.names import STRICT
+from gateway.model.names import STRICT, is_strict
 from gateway.model.server import Server
 
 _STEP = 500  # items that are put into a server's part before others have their turn
@@ -81,6 +81,34 @@ class Part:
             public[kind] = {name: target for name, target in whole.items() if target.local in locals}
             items[kind] = [pair for pair in self.items[kind] if pair[1][key] in public[kind]]
         return Part(server, public, items, found, seen)
+
+    def renamed(
+        self, is_bare: Mapping[str, Mapping[str, bool]], taken: Mapping[str, frozenset[str]], *, strict: bool
+    ) -> Part:
+        """The same under other names: by kind, who has its local name alone; of those not named there nothing.
+
+        `taken` are all such names: a name with a prefix that is among them leads to another server's. A name that is
+        not `strict` can be called then, and is not shown.
+        """
+        public, items = {**self.public}, {**self.items}
+        for kind, names in is_bare.items():
+            whole = self.public[kind]
+            public[kind] = {
+                name: target
+                for name, target in whole.items()
+                if names.get(target.local) is False and name not in taken[kind]
+            }
+            public[kind] |= {target.local: target for target in whole.values() if names.get(target.local)}
+            shown = []
+            for server, item in self.items[kind]:
+                local = whole[item["name"]].local
+                if names.get(local) and (is_strict(local) or not strict):
+                    shown.append((server, {**item, "name": local}))
+                elif local in names and item["name"] not in taken[kind]:
+                    public[kind][item["name"]] = whole[item["name"]]
+                    shown.append((server, item))
+            items[kind] = sorted(shown, key=lambda pair: str(pair[1]["name"]))
+        return Part(self.server, public, items, self.grants, self.locals)
 
 
 def gives_tool(grants: Grants, target: Target) -> bool:

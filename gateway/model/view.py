@@ -1,7 +1,8 @@
 """What one caller sees and calls: a catalogue, narrowed by grants. What a view does not hold does not exist.
 
 The one place where that is decided, for lists and calls in all protocols at all addresses. A view resolves public and
-bare names by table. All callers with the same grants share one.
+bare names by table. All callers with the same grants share one. At a toolset's address it is narrowed by the toolset's
+rules, and by what the caller's grants deny.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from gateway.errors import (
 )
 from gateway.model.grants import Grants
 from gateway.model.kinds import KINDS
-from gateway.model.names import near, server_of_uri
+from gateway.model.names import is_strict, near, server_of_uri
 from gateway.model.normal_uri import normal_uri
 from gateway.model.parts import Part, Target, bare_part
 from gateway.model.server import Server
+from gateway.model.toolsets import BARE, NAMED_KINDS, Toolset
 from gateway.model.uri_templates import UriTemplate
 
 
@@ -36,20 +38,35 @@ class Snapshot(Protocol):
     def revision(self) -> int: ...
     @property
     def servers(self) -> Mapping[str, Server]: ...
+    @property
+    def toolsets(self) -> Mapping[str, Toolset]: ...
+    @property
+    def strict(self) -> bool: ...
+    def view(self, grants: Grants | None, toolset: str | None = None) -> View: ...
     def part(self, server: Server) -> Part: ...
     def public_name(self, kind: str, server: Server, local: str) -> str: ...
     def encoded(self, key: Hashable, encode: Callable[[], bytes]) -> bytes: ...
 
 
 class View:
-    """What callers with these grants (None: all) see of one catalogue."""
+    """What callers with these grants (None: all) see of one catalogue, at the general addresses or at a toolset's."""
 
-    def __init__(self, catalogue: Snapshot, grants: Grants | None, former: Mapping[str, Part]) -> None:
+    def __init__(
+        self,
+        catalogue: Snapshot,
+        grants: Grants | None,
+        former: Mapping[str, Part],
+        toolset: Toolset | None = None,
+    ) -> None:
         """`former` are the parts of the same view of the catalogue before: those of servers that are the same go on."""
         self.catalogue = catalogue
         self.grants = grants
+        self.toolset = toolset
         self._former = former
+        self._rules = grants if toolset is None else toolset.rules_for(grants)
         self.digest = "" if grants is None else grants.digest
+        if toolset is not None:
+            self.digest = f"{toolset.slug} {self.digest}"
 
     # --- what it is made of ---------------------------------------------------------------------------------------
 
@@ -71,9 +88,13 @@ class View:
         former = self._former.get(server.name)
         if former is not None and former.server is server:
             return former
-        if self.grants is None:
+        if self._rules is None:
             return self.catalogue.part(server) if server.is_enabled else bare_part(server)
-        return self.catalogue.part(server).narrowed(self.grants)
+        part = self.catalogue.part(server).narrowed(self._rules)
+        if part is None or self.toolset is None or self.toolset.spec.names != BARE:
+            return part
+        decided = {kind: self.toolset.decided.get(kind, {}).get(server.name, {}) for kind in NAMED_KINDS}
+        return part.renamed(decided, self.toolset.bare_names, strict=self.catalogue.strict)
 
     @cached_property
     def size(self) -> int:
@@ -123,6 +144,11 @@ class View:
         """What was encoded of this view under a key, which names all that it depends on beside the view; once."""
         return self.catalogue.encoded((self.digest, key), encode)
 
+    def toolsets(self) -> list[Toolset]:
+        """The toolsets that may be seen, by slug."""
+        there = self.catalogue.toolsets
+        return [there[slug] for slug in sorted(there) if self.grants is None or self.grants.gives_toolset(slug)]
+
     def known(self) -> list[Server]:
         """All servers, also disabled ones, by name."""
         return [self.parts[name].server for name in sorted(self.parts)]
@@ -148,6 +174,13 @@ class View:
         return sorted(changed)
 
     # --- names ----------------------------------------------------------------------------------------------------
+
+    def public_name(self, kind: str, server: Server, local: str) -> str:
+        """The name under which lists show a tool or prompt here."""
+        decided = {} if self.toolset is None else self.toolset.decided.get(kind, {}).get(server.name, {})
+        if decided.get(local) and (is_strict(local) or not self.catalogue.strict):
+            return local
+        return self.catalogue.public_name(kind, server, local)
 
     def server(self, name: str) -> Server:
         """Find a registered server. Raises UnknownServer."""
@@ -192,15 +225,17 @@ class View:
     def near(self, kind: str, name: str) -> list[str]:
         """The public names most like a name that leads nowhere.
 
-        `kind` is that of an error: `tool`, `prompt`, `resource` or `server`.
+        `kind` is that of an error: `tool`, `prompt`, `resource`, `server` or `toolset`.
         """
         if kind == "server":
             return near(name, [server.name for server in self.known()])
+        if kind == "toolset":
+            return near(name, [toolset.slug for toolset in self.toolsets()])
         public = [str(item["uri" if kind == "resource" else "name"]) for _, item in self.items(f"{kind}s")]
         if found := near(name, public):
             return found
         seen = {
-            local: self.catalogue.public_name(f"{kind}s", targets[0].server, local)
+            local: self.public_name(f"{kind}s", targets[0].server, local)
             for local, targets in self._bare.get(f"{kind}s", {}).items()
         }
         bare = name.rpartition("__")[2]  # also a right name with a wrong server before it
@@ -220,7 +255,7 @@ class View:
                     raise ServerDisabled(part.server.name)
             raise unknown(name)
         if len({each.server.spec.fingerprint for each in offered}) > 1:
-            public_name = self.catalogue.public_name
+            public_name = self.public_name
             raise AmbiguousName(name, [public_name(kind, each.server, each.local) for each in offered])
         return offered[0]
 

@@ -22,8 +22,11 @@ from gateway.model.keyring import Keyring, SealBroken
 from gateway.model.limits import Limits, read_limits
 from gateway.model.server import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, ServerSpec
 from gateway.model.tool_lock import LOCKS, Approved
+from gateway.model.toolsets import Toolset
+from gateway.registry.revisions import bump, revision_of
 from gateway.registry.stored_approvals import after_change, after_look, columns, for_audit, read_approved
 from gateway.registry.stored_names import NotAllowed, assign_names
+from gateway.registry.toolsets import changed_toolsets
 from gateway.stores.postgres import Connection, Postgres
 
 _SEAL = "server secrets"
@@ -59,11 +62,13 @@ Look = Callable[[Offers], Awaitable[Sequence[Mapping[str, str]]]]
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a worker needs to catch up: servers changed since, and the names of all."""
+    """What a worker needs to catch up: servers and toolsets changed since, and the names of all."""
 
     revision: int
     servers: tuple[Server, ...]
     names: frozenset[str]
+    toolsets: tuple[Toolset, ...] = ()
+    slugs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class ServerTable:
     async def revision(self) -> int:
         """The registry's revision now."""
         async with self._postgres.transaction() as connection:
-            return await _revision(connection)
+            return await revision_of(connection)
 
     async def changes_since(self, revision: int, *also: Read) -> Changes | None:
         """All that changed after `revision`, or None if nothing did; `also` read in the same snapshot."""
@@ -125,7 +130,8 @@ class ServerTable:
         cursor = await connection.execute("SELECT * FROM servers WHERE revision > %s", (revision,))
         servers = tuple([server async for row in cursor if (server := self._readable(row)) is not None])
         rows = await (await connection.execute("SELECT name FROM servers")).fetchall()
-        return Changes(current, servers, frozenset(row["name"] for row in rows))
+        toolsets, slugs = await changed_toolsets(connection, revision)
+        return Changes(current, servers, frozenset(row["name"] for row in rows), toolsets, slugs)
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -136,7 +142,7 @@ class ServerTable:
         writes the audit's row.
         """
         async with self._postgres.transaction() as connection:
-            revision = await _bump(connection)
+            revision = await bump(connection)
             cursor = await connection.execute("SELECT * FROM servers WHERE name = %s FOR UPDATE", (name,))
             row = await cursor.fetchone()
             stored = None if row is None else self._spec(row)
@@ -167,7 +173,7 @@ class ServerTable:
     async def remove(self, name: str, log: Log | None = None) -> None:
         """Forget a server and its names; `log` writes the audit's row. Raises UnknownServer."""
         async with self._postgres.transaction() as connection:
-            await _bump(connection)
+            await bump(connection)
             cursor = await connection.execute("DELETE FROM servers WHERE name = %s RETURNING *", (name,))
             row = await cursor.fetchone()
             if row is None:
@@ -206,7 +212,7 @@ class ServerTable:
         `log` writes the audit's row. Raises UnknownServer or StoreUnavailable.
         """
         async with self._postgres.transaction() as connection:
-            revision = await _bump(connection)
+            revision = await bump(connection)
             cursor = await connection.execute("SELECT * FROM servers WHERE name = %s FOR UPDATE", (name,))
             row = await cursor.fetchone()
             if row is None:
@@ -358,7 +364,7 @@ class ServerTable:
     async def _record_news(self, change: str, values: tuple[object, ...], claim: Claim, next_seconds: float) -> bool:
         """Count a revision for a change of a server; False if the claim holds no more."""
         async with self._postgres.transaction() as connection:
-            revision = await _bump(connection)
+            revision = await bump(connection)
             cursor = await connection.execute(
                 f"UPDATE servers SET {change}, revision = %s, {_NEXT} "
                 "WHERE name = %s AND claim = %s AND enabled".encode(),
@@ -462,18 +468,6 @@ async def _holds(connection: Connection, claim: Claim) -> bool:
         "SELECT FROM servers WHERE name = %s AND claim = %s AND enabled FOR SHARE", (claim.spec.name, claim.number)
     )
     return await cursor.fetchone() is not None
-
-
-async def _revision(connection: Connection) -> int:
-    row = await (await connection.execute("SELECT revision FROM registry")).fetchone()
-    return int(row["revision"]) if row else 0
-
-
-async def _bump(connection: Connection) -> int:
-    """Count one change. The row lock puts all changes in one order, that of their revisions."""
-    cursor = await connection.execute("UPDATE registry SET revision = revision + 1 RETURNING revision")
-    row = await cursor.fetchone()
-    return int(row["revision"]) if row else 0
 
 
 async def _insert(connection: Connection, values: Mapping[str, Any]) -> None:

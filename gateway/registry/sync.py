@@ -171,7 +171,9 @@ class Sync:
         for call in self._read_calls:
             call()
         if changes is not None:
-            catalogue = self.catalogue.apply(changes.revision, changes.servers, changes.names)
+            catalogue = self.catalogue.apply(
+                changes.revision, changes.servers, changes.names, changes.toolsets, changes.slugs
+            )
             began = self._clock()
             for _ in catalogue.build():
                 if self._clock() - began > _BUILD_SECONDS:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from gateway.errors import GatewayError
+from gateway.model.endpoints import Endpoint
 from gateway.model.grants import Grants
 from gateway.model.view import View
 from gateway.protocol import versions
@@ -44,15 +45,16 @@ class GetStream:
 
     def __init__(
         self,
-        server: str | None,
+        address: Endpoint,
         translation: Callable[[], Translation],
         upstream: UpstreamSessions,
         links: Links,
         grants: Grants | None,
         dropped: Callable[[], None],
     ) -> None:
-        """`server` is set at one server's own address; of what `grants` don't give nothing is heard."""
-        self.server = server
+        """Of what `grants` don't give at the address nothing is heard."""
+        self.server = address.server
+        self.toolset = address.toolset
         self._translation = translation
         self._sessions = upstream
         self._links = links
@@ -136,9 +138,11 @@ class GetStream:
         if method not in versions.LIST_CHANGES:
             return
         now = time.monotonic()
-        if self.server is None and self._links.is_whole(server, self.grants):
+        if not self._links.is_whole(server, self.grants, self.toolset):
+            return
+        if self.server is None:
             self._announce_at(method, now + _AGGREGATE_WAITS)
-        elif self.server == server and self._links.is_whole(server, self.grants):
+        elif self.server == server:
             self._server_said_at[method] = now
             self._announce_soon(method)
 
@@ -227,7 +231,7 @@ class GetStream:
         pause = _AGAIN_SECONDS
         while not self._closed:
             link = self._links.of(server, upstream)
-            if link is None or not self._links.is_seen(server, self.grants):
+            if link is None or not self._links.is_seen(server, self.grants, self.toolset):
                 return
             began = time.monotonic()
             try:
@@ -276,4 +280,4 @@ class GetStream:
         uri = notification.params.get("uri")
         if notification.method != "notifications/resources/updated" or not isinstance(uri, str):
             return True
-        return self._links.sees_uri(server, uri, self.grants)
+        return self._links.sees_uri(server, uri, self.grants, self.toolset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.errors import GatewayError
 from gateway.model.grants import Grants
 from gateway.model.parts import Part
 from gateway.model.view import local_uri
@@ -34,22 +35,25 @@ class Links:
         link = self.to(server)
         return None if link is None else link.upstream
 
-    def is_seen(self, server: str, grants: Grants | None) -> bool:
-        """Whether a server may be seen at all."""
-        return self._part(server, grants) is not None
+    def is_seen(self, server: str, grants: Grants | None, toolset: str | None) -> bool:
+        """Whether a server may be seen at all, at a toolset's address or (None) a general one."""
+        return self._part(server, grants, toolset) is not None
 
-    def is_whole(self, server: str, grants: Grants | None) -> bool:
+    def is_whole(self, server: str, grants: Grants | None, toolset: str | None) -> bool:
         """Whether all of a server may be seen."""
-        part = self._part(server, grants)
+        part = self._part(server, grants, toolset)
         return part is not None and part.is_whole
 
-    def sees_uri(self, server: str, uri: str, grants: Grants | None) -> bool:
+    def sees_uri(self, server: str, uri: str, grants: Grants | None, toolset: str | None) -> bool:
         """Whether a server's resource may be seen."""
-        part = self._part(server, grants)
+        part = self._part(server, grants, toolset)
         return part is not None and local_uri(part, uri) is not None
 
-    def _part(self, server: str, grants: Grants | None) -> Part | None:
-        return self._sync.catalogue.view(grants).parts.get(server)
+    def _part(self, server: str, grants: Grants | None, toolset: str | None) -> Part | None:
+        try:
+            return self._sync.catalogue.view(grants, toolset).parts.get(server)
+        except GatewayError:  # the toolset is gone, or may not be seen any more
+            return None
 
     def public_uri(self, server: str, uri: str) -> str:
         """The URI by which the aggregate knows a server's resource."""

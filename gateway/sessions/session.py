@@ -29,6 +29,7 @@ import orjson
 
 from gateway.deadlines import Guard
 from gateway.errors import RequestCancelled, SessionNotFound, TooManySubscriptions, UpstreamProtocolError
+from gateway.model.endpoints import Endpoint
 from gateway.model.principals import MASTER
 from gateway.model.question_ids import Question, QuestionIds, UnknownQuestion
 from gateway.model.server import Server
@@ -69,14 +70,15 @@ class Session:
     """One client session, as this worker knows it."""
 
     def __init__(
-        self, id: SessionId, owner: tuple[str, str], server: str | None, local: LocalRecord, around: Surroundings
+        self, id: SessionId, principal: str, address: Endpoint, local: LocalRecord, around: Surroundings
     ) -> None:
-        """`owner` is the principal's id and the address; `server` is set at one server's own address."""
+        """`principal` is the id of who opened it."""
         self.id = id
         self.key = id.key
-        self.owner = owner
-        self._key = None if owner[0] == MASTER else owner[0]
-        self.server = server
+        self.owner = principal, address.name
+        self.address = address
+        self._key = None if principal == MASTER else principal
+        self.server = address.server
         self.local = local
         self.upstream = UpstreamSessions(local, around.links, around.hints, around.next_id)
         self.get_stream: GetStream | None = None

@@ -22,9 +22,12 @@ from typing import Any
 
 from gateway.errors import GatewayError, InvalidRequest, SessionNotFound
 from gateway.model.catalogue import Catalogue
+from gateway.model.endpoints import Endpoint
+from gateway.model.grants import NOTHING
 from gateway.model.principals import Principal
 from gateway.model.question_ids import QuestionIds
 from gateway.model.session_ids import SessionId, SessionIds
+from gateway.model.view import View
 from gateway.protocol.exchange import gateway_id
 from gateway.registry.sync import Sync
 from gateway.sessions.ended import EndedSessions
@@ -129,16 +132,15 @@ class Sessions:
     async def open(
         self,
         principal: Principal,
-        address: str,
-        server: str | None,
+        address: Endpoint,
         version: str,
         capabilities: Mapping[str, Any],
         client_info: Mapping[str, Any],
     ) -> Session:
         """Mint a session at an address, and keep what its client said of itself. Raises TooManyRequests."""
-        id = self._ids.mint(principal, address, version, time.time())
+        id = self._ids.mint(principal, address.name, version, time.time())
         record = Record(principal.id, version, id.expires, capabilities, client_info)
-        session = self._made(id, principal, address, server, record)
+        session = self._made(id, principal, address, record)
         try:
             await self._records.create(id.key, record, self._deadline(id.expires), self._max_sessions)
         except RedisUnavailable:
@@ -170,14 +172,14 @@ class Sessions:
         self._used[key] = expires
         return known
 
-    async def find(self, text: str | None, principal: Principal, address: str, server: str | None) -> Session:
+    async def find(self, text: str | None, principal: Principal, address: Endpoint) -> Session:
         """The session that an id names. Raises InvalidRequest or SessionNotFound."""
-        if (known := self.known(text, principal, address)) is not None:
+        if (known := self.known(text, principal, address.name)) is not None:
             return known
-        id = self.read_id(text, principal, address)
+        id = self.read_id(text, principal, address.name)
         finding = self._finding.get(id.key)
         if finding is None:
-            work = self._find(id, principal, address, server, self._known.get(id.key))
+            work = self._find(id, principal, address, self._known.get(id.key))
             finding = self._finding[id.key] = asyncio.create_task(work)
             finding.add_done_callback(lambda task: self._found(id.key, task))
         try:
@@ -190,9 +192,7 @@ class Sessions:
         if not task.cancelled():
             task.exception()  # who waited may all have left
 
-    async def _find(
-        self, id: SessionId, principal: Principal, address: str, server: str | None, known: Session | None
-    ) -> Session:
+    async def _find(self, id: SessionId, principal: Principal, address: Endpoint, known: Session | None) -> Session:
         try:
             if known is not None and not (known.local.is_shared or known.local.offline):
                 deadline = self._deadline(id.expires)
@@ -207,20 +207,20 @@ class Sessions:
             if known is None and await self._ended.has(id.key):
                 raise SessionNotFound from None
             if known is None:  # better served without what it declared than not at all
-                known = self._made(id, principal, address, server, Record("", id.version, id.expires))
+                known = self._made(id, principal, address, Record("", id.version, id.expires))
                 known.local.went_offline()
                 self._keep(known)
             return known
         if record is None:
             self.drop(id.key)
             raise SessionNotFound
-        session = self._made(id, principal, address, server, record)
+        session = self._made(id, principal, address, record)
         self._keep(session)
         return session
 
-    def _made(self, id: SessionId, principal: Principal, address: str, server: str | None, record: Record) -> Session:
+    def _made(self, id: SessionId, principal: Principal, address: Endpoint, record: Record) -> Session:
         local = LocalRecord(self._records, id.key, record, self.drop)
-        return Session(id, (principal.id, address), server, local, self._around)
+        return Session(id, principal.id, address, local, self._around)
 
     def _keep(self, session: Session) -> None:
         self._known[session.key] = self._by_id[session.id.text] = session
@@ -293,7 +293,7 @@ class Sessions:
     async def listen(self, session: Session, principal: Principal) -> GetStream:
         """Begin the session's own stream here; an older one, wherever it is, comes to its end."""
         stream = GetStream(
-            session.server, session.translation, session.upstream, self._links, principal.grants, self._dropped
+            session.address, session.translation, session.upstream, self._links, principal.grants, self._dropped
         )
         if session.get_stream is not None:
             session.get_stream.close()
@@ -360,13 +360,20 @@ class Sessions:
         for session in sessions:
             stream = session.get_stream
             if stream is not None and stream.grants is not principal.grants:
-                before = self._catalogue.view(stream.grants)
+                before = self._view(self._catalogue, stream)
                 stream.grants = principal.grants
-                view = self._catalogue.view(stream.grants)
+                view = self._view(self._catalogue, stream)
                 stream.forget_others(view)
                 for kind in view.changes_since(before, stream.server):
                     stream.catalogue_changed(f"notifications/{kind}/list_changed")
                 stream.look()
+
+    def _view(self, catalogue: Catalogue, stream: GetStream) -> View:
+        """What a stream's client sees; nothing of a toolset that is gone or may not be seen any more."""
+        try:
+            return catalogue.view(stream.grants, stream.toolset)
+        except GatewayError:
+            return catalogue.view(NOTHING)
 
     async def _end_of_key(self, session: Session) -> None:
         try:
@@ -381,10 +388,10 @@ class Sessions:
         """
         found: dict[tuple[object, str | None], list[str]] = {}
         for number, stream in enumerate(streams):
-            view = after.view(stream.grants)
+            view = self._view(after, stream)
             seen = view.digest, stream.server
             if seen not in found:
-                found[seen] = view.changes_since(before.view(stream.grants), stream.server)
+                found[seen] = view.changes_since(self._view(before, stream), stream.server)
                 await asyncio.sleep(0)
             stream.forget_others(view)
             for kind in found[seen]:

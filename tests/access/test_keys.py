@@ -10,8 +10,8 @@ import pytest
 
 from gateway.edge.app import Application
 from gateway.errors import StoreUnavailable
-from gateway.methods import keys as keys_module
 from gateway.methods.services import Gateway
+from gateway.model import unmatched as unmatched_module
 from gateway.upstream.memory import MemoryServer
 from tests.asgi import Client
 from tests.fix_gateway import KEY, Open, Servers
@@ -370,7 +370,7 @@ async def test_the_search_for_what_matches_nothing_comes_to_an_end(
     client: Client, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thousands of texts of grants over thousands of tools would hold the loop."""
-    monkeypatch.setattr(keys_module, "_MAX_COMPARED", 5)
+    monkeypatch.setattr(unmatched_module, "_MAX_COMPARED", 5)
     key, _ = await made(client, grants={"allow": [{"tools": [f"no{number}" for number in range(200)]}]})
     status, _, seen = await client.ask("GET", f"/keys/{key['id']}/access")
     assert (status, len(seen["unmatched"])) == (200, 5)

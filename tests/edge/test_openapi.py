@@ -21,6 +21,7 @@ def of_list(document: Any, path: str, kind: str, method: str = "get", status: st
     ("path", "kind"),
     [
         ("/mcp/servers", "servers"),
+        ("/mcp/toolsets", "toolsets"),
         ("/mcp/tools", "tools"),
         ("/mcp/resources", "resources"),
         ("/mcp/resources", "resourceTemplates"),
@@ -42,6 +43,7 @@ async def test_the_fields_of_what_lists_hold_are_documented(
     registered.templates = [{"uriTemplate": "demo://{y}", "name": "y", **of_all, "mimeType": "text/plain"}]
     registered.told["echo"] = of_all | {"annotations": {}, "outputSchema": {"type": "object"}}
     assert (await client.ask("POST", "/mcp/servers/demo/refresh"))[0] == 200
+    assert (await client.ask("PUT", "/mcp/toolsets/t", value={"include": [{"servers": ["demo"]}]}))[0] == 200
     made = {"name": "k", "limits": {"calls_per_second": 10}, "expires_in": 60}
     assert (await client.ask("POST", "/keys", value=made))[0] == 201
     await client.ask("POST", "/mcp/tools/call", value={"name": "demo__echo", "arguments": {"text": "x"}})

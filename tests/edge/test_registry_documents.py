@@ -24,6 +24,21 @@ async def test_the_document_begins_with_the_gateway_and_lists_the_servers(
     assert all(NAME.match(entry["server"]["name"]) for entry in document["servers"])
 
 
+async def test_toolsets_stand_in_it(client: Client, registered: MemoryServer, servers: Servers) -> None:
+    servers["toolset-research"] = MemoryServer()
+    for name in ("toolset-research",):
+        await client.ask("POST", "/mcp/servers", value={"name": name, "url": f"http://{name}.test/mcp"})
+    for slug, enabled in (("research", True), ("off", False)):
+        spec = {"title": "Research", "include": [{"servers": ["demo"]}], "enabled": enabled}
+        assert (await client.ask("PUT", f"/mcp/toolsets/{slug}", value=spec))[0] == 200
+    _, _, document = await client.ask("GET", "/v1/mcp/registry.json")
+    names = [entry["server"]["name"] for entry in document["servers"]]
+    assert names[1:] == ["localhost/demo", "localhost/toolset-research", "localhost/mcp-toolset-research"]
+    assert document["servers"][-1]["server"]["remotes"][0]["url"] == "http://localhost/mcp/toolsets/research/mcp"
+    assert document["servers"][-1]["server"]["title"] == "Research"
+    assert all(NAME.match(name) for name in names)
+
+
 async def test_no_secret_and_no_upstream_address_is_in_it(client: Client, servers: Servers) -> None:
     servers["a"] = MemoryServer()
     spec = {"name": "a", "url": "http://a.test/mcp?token=s3cret", "headers": {"X": "s3cret"}, "description": "d" * 300}

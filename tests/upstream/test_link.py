@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import OutcomeUnknown, RequestCancelled, UpstreamSuspended, UpstreamUnreachable
+from gateway.model.endpoints import Endpoint
 from gateway.model.server import ServerSpec
 from gateway.protocol.exchange import Handshake, Hello
 from gateway.protocol.messages import Message, Notification, Reply, Request
@@ -176,7 +177,9 @@ def stream_of(link: Any) -> GetStream:
     upstream: Any = OneUpstream()
     links: Any = SimpleNamespace(of=lambda *_: link, is_seen=lambda *_: True)
     translation: Any = SimpleNamespace(question=question)
-    return GetStream("demo", lambda: translation, upstream, links, None, lambda: None)
+    return GetStream(
+        Endpoint("/mcp/servers/demo/mcp", "demo"), lambda: translation, upstream, links, None, lambda: None
+    )
 
 
 async def test_questions_that_were_sent_are_counted_no_more() -> None:

@@ -1,0 +1,240 @@
+"""Toolsets: tools, prompts and resources of several servers at one address, `/mcp/toolsets/{slug}`. Pure.
+
+A toolset's rules are those of grants, and it holds what they give; what a caller's own grants deny is missing from it,
+too. Its public names are those of the aggregate (`prefixed`), or the servers' own where these are unique (`bare`).
+
+Who has a bare name is decided once, first come, and stored, so that a name never comes to lead elsewhere: a tool that
+finds its bare name taken keeps the aggregate's name for good. What is not decided yet is not shown; that takes as long
+as one transaction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from gateway.errors import InvalidParams
+from gateway.model.grants import Grants, Rule, read_rules
+
+PREFIXED, BARE = "prefixed", "bare"
+NAMED_KINDS = ("tools", "prompts")
+"""The kinds whose names may lose their prefix; URIs have none."""
+_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # what MCP has for tools' names, and what models' APIs take of it
+_MAX_BYTES = 256 << 10  # of the rules of one toolset
+_READ_ONLY = frozenset(  # what GET shows may be PUT back
+    {"state", "problems", "servers", "counts", "created_at", "updated_at", "revision", "url"}
+)
+
+Decided = Mapping[str, Mapping[str, Mapping[str, bool]]]
+"""Who has a bare name: by kind, server and local name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsetSpec:
+    """What was stored of a toolset."""
+
+    slug: str
+    title: str | None = None
+    description: str = ""
+    instructions: str | None = None
+    """What `initialize` says to a model at this address."""
+    enabled: bool = True
+    names: str = PREFIXED
+    rules: Grants = field(default_factory=Grants)
+    """What it holds: `include` as what is allowed, `exclude` as what is denied."""
+
+    def public(self) -> dict[str, Any]:
+        """The specification as JSON, as it may be sent."""
+        return {
+            "slug": self.slug,
+            "title": self.title,
+            "description": self.description,
+            "instructions": self.instructions,
+            "enabled": self.enabled,
+            "names": self.names,
+            "include": list(self.rules.source.get("allow", ())),
+            "exclude": list(self.rules.source.get("deny", ())),
+        }
+
+
+@dataclass(frozen=True)
+class Toolset:
+    """One toolset as of one registry revision."""
+
+    spec: ToolsetSpec
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+    decided: Decided = field(default_factory=dict)
+    """Who has a bare name, where names are bare."""
+
+    @property
+    def slug(self) -> str:
+        return self.spec.slug
+
+    def rules_for(self, grants: Grants | None) -> Grants:
+        """What a caller with these grants (None: all) sees of it: its own rules, and what the caller is denied."""
+        if grants is None or not grants.deny:
+            return self.spec.rules
+        rules = self.spec.rules
+        return Grants(rules.allow, (*rules.deny, *(rule for rule in grants.deny if rule.toolsets is None)))
+
+    @cached_property
+    def bare_names(self) -> Mapping[str, frozenset[str]]:
+        """The names that are given away without a prefix, by kind."""
+        return {kind: _taken(self.decided.get(kind, {})) for kind in NAMED_KINDS}
+
+    def kept_prefixes(self) -> Iterable[tuple[str, str, str]]:
+        """What kept its prefix because its bare name was taken: kind, server and local name."""
+        for kind, servers in self.decided.items():
+            for server, locals in servers.items():
+                for local, is_bare in locals.items():
+                    if not is_bare and local in self.bare_names[kind]:
+                        yield kind, server, local
+
+
+def decide(
+    decided: Decided, members: Iterable[tuple[str, str, Iterable[str]]]
+) -> tuple[dict[str, dict[str, dict[str, bool]]], list[tuple[str, str, str, str]]]:
+    """Decide who has bare names among `members` (kind, server, local names), the first come before the others.
+
+    Returns all that is decided, and what clashes: kind, local name, the server that has it, the server that has not.
+    """
+    made = {kind: {name: dict(locals) for name, locals in servers.items()} for kind, servers in decided.items()}
+    owners: dict[str, dict[str, str]] = {
+        kind: {
+            local: server
+            for server, locals in made.get(kind, {}).items()
+            for local, is_bare in locals.items()
+            if is_bare
+        }
+        for kind in NAMED_KINDS
+    }
+    clashes: list[tuple[str, str, str, str]] = []
+    for kind, server, locals in members:
+        known = made.setdefault(kind, {}).setdefault(server, {})
+        for local in locals:
+            if local in known:
+                continue
+            owner = owners[kind].setdefault(local, server)
+            if owner != server:
+                clashes.append((kind, local, owner, server))
+            known[local] = owner == server and _PLAIN.fullmatch(local) is not None
+    return made, clashes
+
+
+def is_slug(value: str) -> bool:
+    """Tell whether a toolset can have this slug at all."""
+    return _SLUG.fullmatch(value) is not None
+
+
+def parse_toolset(params: Mapping[str, Any]) -> ToolsetSpec:
+    """Read a whole specification. Raises InvalidParams, naming the field."""
+    values = read_toolset_fields(params)
+    if "slug" not in values:
+        raise InvalidParams("The field 'slug' is required.", "slug")
+    return ToolsetSpec(**values)
+
+
+def patch_toolset(stored: ToolsetSpec, params: Mapping[str, Any]) -> ToolsetSpec:
+    """Change some fields of a specification; the slug stays. Raises InvalidParams."""
+    values = read_toolset_fields(params, stored.rules)
+    if values.get("slug", stored.slug) != stored.slug:
+        raise InvalidParams("A toolset's slug can't be changed: it is in the addresses that clients have.", "slug")
+    return replace(stored, **values)
+
+
+def read_toolset_fields(params: Mapping[str, Any], rules: Grants | None = None) -> dict[str, Any]:
+    """Check the fields that are there, `rules` in place of those that are not. Raises InvalidParams."""
+    values: dict[str, Any] = {}
+    for name, value in params.items():
+        if name in _READ_ONLY:
+            continue
+        if name in ("include", "exclude"):
+            continue
+        if name not in _READERS:
+            known = ", ".join((*_READERS, "include", "exclude"))
+            raise InvalidParams(f"There is no field {name[:64]!r}; a toolset takes {known}.", name[:64])
+        values[name] = _READERS[name](value, name)
+    if "include" in params or "exclude" in params:
+        values["rules"] = _read_rules(params, rules)
+    return values
+
+
+def from_stored(document: Mapping[str, Any]) -> ToolsetSpec:
+    """Read what was stored; fields that only a newer version knows are passed over. Raises InvalidParams."""
+    known = {each.name for each in fields(ToolsetSpec)} | {"include", "exclude"}
+    return parse_toolset({name: value for name, value in document.items() if name in known})
+
+
+def _read_rules(params: Mapping[str, Any], stored: Grants | None) -> Grants:
+    source, read = {} if stored is None else dict(stored.source), {}
+    for field_name, kind in (("include", "allow"), ("exclude", "deny")):
+        if field_name in params:
+            source[kind] = [] if params[field_name] is None else params[field_name]
+        read[kind] = _rules(source.get(kind, []), field_name)
+    if len(orjson.dumps(source)) > _MAX_BYTES:
+        raise InvalidParams(f"'include' and 'exclude' must take at most {_MAX_BYTES} bytes.", "include")
+    return Grants(read["allow"], read["deny"], source)
+
+
+def _rules(value: Any, at: str) -> tuple[Rule, ...]:
+    rules = read_rules(value, at)
+    for number, rule in enumerate(rules):
+        if rule.toolsets is not None:
+            raise InvalidParams(f"'{at}[{number}]' has 'toolsets': a toolset holds no other.", f"{at}[{number}]")
+    return rules
+
+
+def _taken(servers: Mapping[str, Mapping[str, bool]]) -> frozenset[str]:
+    return frozenset(local for locals in servers.values() for local, is_bare in locals.items() if is_bare)
+
+
+def _read_slug(value: Any, at: str) -> str:
+    if not isinstance(value, str) or not is_slug(value):
+        raise InvalidParams(
+            "A slug has 1 to 63 small letters, digits, '-' or '_', and starts with a letter or digit "
+            "(`title` is free text).",
+            at,
+        )
+    return value
+
+
+def _text(limit: int, *, optional: bool) -> Any:
+    def read(value: Any, at: str) -> str | None:
+        if value is None:
+            return None if optional else ""
+        if not isinstance(value, str) or len(value) > limit:
+            raise InvalidParams(f"{at!r} must be a string of at most {limit} characters.", at)
+        return value
+
+    return read
+
+
+def _read_flag(value: Any, at: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidParams(f"{at!r} must be true or false.", at)
+    return value
+
+
+def _read_names(value: Any, at: str) -> str:
+    if value not in (PREFIXED, BARE):
+        raise InvalidParams(f"{at!r} must be '{PREFIXED}' (names as at /mcp) or '{BARE}' (without prefix).", at)
+    return str(value)
+
+
+_READERS: Mapping[str, Any] = {
+    "slug": _read_slug,
+    "title": _text(200, optional=True),
+    "description": _text(4000, optional=False),
+    "instructions": _text(16_000, optional=True),
+    "enabled": _read_flag,
+    "names": _read_names,
+}

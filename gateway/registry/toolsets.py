@@ -1,0 +1,201 @@
+"""The toolsets' table in Postgres, and who of their members has a bare name.
+
+A change counts the registry's revision, as one of a server does. Whoever stores or changes a toolset decides the bare
+names of its members in the same transaction; those of members that come later are decided by the first worker that
+sees them (`run`): the toolset's row is locked meanwhile, so that two workers never decide differently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from gateway.access.audit import Log
+from gateway.errors import BareNamesClash, GatewayError, InvalidParams, StoreUnavailable, UnknownToolset
+from gateway.model.catalogue import Catalogue
+from gateway.model.toolsets import BARE, NAMED_KINDS, Decided, Toolset, ToolsetSpec, decide, from_stored
+from gateway.model.view import View
+from gateway.registry.revisions import bump
+from gateway.stores.postgres import Connection, Postgres
+
+_MAX_DECIDED = 20_000  # names of one toolset and kind, also of tools that are gone
+_AGAIN_SECONDS = 1.0
+
+log = logging.getLogger("gateway.toolsets")
+
+Change = Callable[[ToolsetSpec | None], ToolsetSpec]
+Members = list[tuple[str, str, list[str]]]
+"""Local names by kind and server, the older server's first."""
+
+
+class ToolsetTable:
+    """The toolsets; a `log` writes the audit's row of a change."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def put(self, slug: str, change: Change, catalogue: Catalogue, log: Log | None = None) -> bool:
+        """Store what `change` makes of the stored specification; False if that is the same.
+
+        `change` gets None where there is none, and may refuse by raising. Raises BareNamesClash.
+        """
+        async with self._postgres.transaction() as connection:
+            revision = await bump(connection)
+            row = await _locked(connection, slug)
+            stored = None if row is None else from_stored(orjson.loads(row["spec"]))
+            spec = change(stored)
+            if stored is not None and spec.public() == stored.public():
+                await connection.rollback()
+                return False
+            decided: Decided = {}
+            if spec.names == BARE:
+                before = {} if row is None or stored is None or stored.names != BARE else orjson.loads(row["bare"])
+                decided, clashes = decide(before, members(View(catalogue, spec.rules, {})))
+                if clashes:
+                    raise BareNamesClash(clashes)
+            await connection.execute(
+                "INSERT INTO toolsets (slug, spec, bare, revision) VALUES (%(slug)s, %(spec)s, %(bare)s, %(revision)s) "
+                "ON CONFLICT (slug) DO UPDATE SET spec = %(spec)s, bare = %(bare)s, revision = %(revision)s, "
+                "updated_at = now()",
+                {
+                    "slug": slug,
+                    "spec": orjson.dumps(spec.public()),
+                    "bare": orjson.dumps(decided),
+                    "revision": revision,
+                },
+            )
+            if log is not None:
+                await log(connection, None if stored is None else stored.public(), spec.public())
+            return True
+
+    async def remove(self, slug: str, log: Log | None = None) -> None:
+        """Forget a toolset; `log` writes the audit's row. Raises UnknownToolset."""
+        async with self._postgres.transaction() as connection:
+            await bump(connection)
+            cursor = await connection.execute("DELETE FROM toolsets WHERE slug = %s RETURNING *", (slug,))
+            row = await cursor.fetchone()
+            if row is None:
+                raise UnknownToolset(slug)
+            if log is not None:
+                await log(connection, from_stored(orjson.loads(row["spec"])).public(), None)
+
+    async def decide_names(self, slug: str, catalogue: Catalogue) -> bool:
+        """Decide the bare names of members that came since; True if the registry changed."""
+        async with self._postgres.transaction() as connection:
+            revision = await bump(connection)
+            row = await _locked(connection, slug)
+            spec = None if row is None else from_stored(orjson.loads(row["spec"]))
+            if row is None or spec is None or spec.names != BARE:
+                await connection.rollback()
+                return False
+            cursor = await connection.execute("SELECT name FROM servers")
+            there = {each["name"] async for each in cursor}
+            before = _kept(orjson.loads(row["bare"]), there, catalogue)
+            decided, _ = decide(before, members(View(catalogue, spec.rules, {})))
+            if decided == orjson.loads(row["bare"]):
+                await connection.rollback()
+                return False
+            await connection.execute(
+                "UPDATE toolsets SET bare = %s, revision = %s WHERE slug = %s", (orjson.dumps(decided), revision, slug)
+            )
+            return True
+
+
+class NameKeeper:
+    """Has the bare names of new members decided, wherever a catalogue shows some that are not."""
+
+    def __init__(self, table: ToolsetTable, announce: Callable[[], None]) -> None:
+        """`announce` tells all workers, this one too, that the registry changed."""
+        self._table = table
+        self._announce = announce
+        self._newest = Catalogue()
+        self._look = asyncio.Event()
+
+    def swapped(self, catalogue: Catalogue) -> None:
+        """There is another catalogue."""
+        self._newest = catalogue
+        if any(toolset.spec.names == BARE for toolset in catalogue.toolsets.values()):
+            self._look.set()
+
+    async def run(self) -> None:
+        """Decide names until cancelled."""
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            catalogue = self._newest
+            for toolset in list(catalogue.toolsets.values()):
+                if not undecided(catalogue, toolset):
+                    continue
+                try:
+                    if await self._table.decide_names(toolset.slug, catalogue):
+                        self._announce()
+                except StoreUnavailable:
+                    self._look.set()
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                except GatewayError as error:
+                    log.warning("the names of toolset %s are not decided: %s", toolset.slug, error)
+
+
+def members(view: View) -> Members:
+    """What a view holds, named or not."""
+    return [
+        (kind, name, [item["name"] for item in part.listed(kind)])
+        for kind in NAMED_KINDS
+        for name, part in view.parts.items()
+    ]
+
+
+def undecided(catalogue: Catalogue, toolset: Toolset) -> bool:
+    """Whether a toolset has members of whose bare names nobody has decided yet."""
+    if toolset.spec.names != BARE or not toolset.spec.enabled:
+        return False
+    decided = toolset.decided
+    return any(
+        local not in decided.get(kind, {}).get(server, {})
+        for kind, server, locals in members(catalogue.view(None, toolset.slug))
+        for local in locals
+    )
+
+
+async def changed_toolsets(connection: Connection, revision: int) -> tuple[tuple[Toolset, ...], frozenset[str]]:
+    """The toolsets that changed after a revision, and the slugs of all, in the snapshot of a transaction."""
+    cursor = await connection.execute("SELECT * FROM toolsets WHERE revision > %s", (revision,))
+    toolsets = tuple([toolset async for row in cursor if (toolset := _readable(row)) is not None])
+    rows = await (await connection.execute("SELECT slug FROM toolsets")).fetchall()
+    return toolsets, frozenset(row["slug"] for row in rows)
+
+
+async def _locked(connection: Connection, slug: str) -> Mapping[str, Any] | None:
+    cursor = await connection.execute("SELECT * FROM toolsets WHERE slug = %s FOR UPDATE", (slug,))
+    return await cursor.fetchone()
+
+
+def _kept(decided: Mapping[str, Any], there: set[str], catalogue: Catalogue) -> dict[str, Any]:
+    """What was decided, without servers that are gone; of too many names without those that nobody offers."""
+    kept = {
+        kind: {name: locals for name, locals in servers.items() if name in there} for kind, servers in decided.items()
+    }
+    for kind, servers in kept.items():
+        if sum(map(len, servers.values())) > _MAX_DECIDED:
+            kept[kind] = {name: dict(_offered(catalogue, kind, name, locals)) for name, locals in servers.items()}
+    return kept
+
+
+def _offered(catalogue: Catalogue, kind: str, name: str, locals: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
+    server = catalogue.servers.get(name)
+    offered = None if server is None else {item["name"] for item in server.listed(kind)}
+    return ((local, is_bare) for local, is_bare in locals.items() if offered is None or local in offered)
+
+
+def _readable(row: Mapping[str, Any]) -> Toolset | None:
+    """A row as a toolset; one that we can't read (of a newer version, say) must not hide the others."""
+    try:
+        spec = from_stored(orjson.loads(row["spec"]))
+    except (InvalidParams, ValueError):
+        log.exception("the row of toolset %s can't be read", row["slug"])
+        return None
+    return Toolset(spec, row["revision"], row["created_at"], row["updated_at"], orjson.loads(row["bare"]))

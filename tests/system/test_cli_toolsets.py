@@ -1,0 +1,83 @@
+"""`mcp-gateway toolsets …`, and toolsets in files, against a running stack."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from gateway.cli.main import cli
+from tests.fix_stack import Running
+
+pytestmark = pytest.mark.system
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(stack: Running) -> Iterator[Run]:
+    """Run a command against the stack, where a server `cli` is registered; nothing of it is left afterwards."""
+
+    def run(*words: str, code: int = 0, **environment: str) -> Result:
+        others = dict.fromkeys(name for name in os.environ if name.startswith(("GATEWAY_", "LITELLM_")))
+        known = {**others, "GATEWAY_URL": stack.url, "TERM": "dumb", **environment}
+        done = CliRunner().invoke(cli, words, env=known)
+        assert done.exit_code == code, done.output
+        return done
+
+    run("servers", "add", "cli", stack.stub, "--tag", "mine")
+    yield run
+    with stack.client() as client:
+        client.delete("/mcp/servers/cli")
+        client.delete("/mcp/toolsets/research")
+        client.delete("/mcp/toolsets/other")
+
+
+def test_a_toolset_is_made_listed_shown_changed_and_removed(run: Run, stack: Running) -> None:
+    made = run(
+        "toolsets", "add", "research", "--include", "cli:stub.echo", "--names", "bare", "--instructions", "Echo!"
+    )
+    assert made.stdout.strip() == f"research is there, with 1 tool, at {stack.url}/mcp/toolsets/research/mcp"
+    assert "research" in run("toolsets", "list", "--server", "cli").stdout
+    assert "research" not in run("toolsets", "list", "--server", "nowhere").stdout
+    shown = json.loads(run("toolsets", "show", "research", "--json").stdout)
+    assert (shown["instructions"], shown["names"], shown["servers"]) == ("Echo!", "bare", ["cli"])
+    assert "cli__stub.echo" not in run("toolsets", "show", "research").stdout
+    refused = run("toolsets", "add", "research", "--include", "cli", code=1)
+    assert "`toolsets update …` changes single fields" in refused.stderr
+    changed = run("toolsets", "update", "research", "--include-tag", "mine", "--exclude", "cli:stub.echo")
+    assert "is changed, with 8 tools" in changed.stdout
+    assert (
+        "Nothing is there for servers: nowhere." in run("toolsets", "update", "research", "--include", "nowhere").stderr
+    )
+    assert "disabled" in run("toolsets", "disable", "research").stdout
+    assert "enabled" in run("toolsets", "enable", "research").stdout
+    assert run("toolsets", "remove", "research").stdout.strip() == "research is removed"
+    assert "`toolsets list` shows what there is" in run("toolsets", "show", "research", code=1).stderr
+
+
+def test_a_key_is_granted_a_toolset(run: Run) -> None:
+    run("toolsets", "add", "research", "--include", "cli:stub.echo")
+    made = run("keys", "add", "toolset-agent", "--allow-toolset", "research", "--json")
+    assert json.loads(made.stdout)["grants"] == {"allow": [{"toolsets": ["research"]}]}
+    assert "research" in run("keys", "access", "toolset-agent").stdout
+    listed = run("toolsets", "list", "--json", GATEWAY_KEY=json.loads(made.stdout)["key"])
+    assert [each["slug"] for each in json.loads(listed.stdout)["toolsets"]] == ["research"]
+    assert "there is no toolset 'nowhere'" in run("keys", "add", "x", "--allow-toolset", "nowhere", code=1).stderr
+    run("keys", "revoke", "toolset-agent")
+
+
+def test_toolsets_of_a_file_are_applied(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "toolsets.json"
+    spec = {"title": "Research", "include": [{"servers": ["cli"], "tools": ["stub.echo"]}]}
+    file.write_text(json.dumps({"toolsets": {"research": spec, "other": {"include": [{"tags": ["mine"]}]}}}))
+    assert "2 to add" in run("apply", str(file), "--check", code=5).stdout
+    assert "2 added" in run("apply", str(file)).stdout
+    assert "2 the same" in run("apply", str(file), "--check").stdout
+    file.write_text(json.dumps({"toolsets": {"research": spec | {"title": "More"}}}))
+    done = run("apply", str(file), "--prune")
+    assert "1 changed, 1 removed" in done.stdout
+    assert json.loads(run("toolsets", "show", "research", "--json").stdout)["title"] == "More"
+    file.write_text(json.dumps({"toolsets": {"research": {"include": 5}}}))
+    assert "'include' must be a list" in run("apply", str(file), code=1).stdout
