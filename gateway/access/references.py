@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gateway.errors import UpstreamUnreachable
-from gateway.model.references import PREFIX, Reference, filled
+from gateway.model.references import PREFIX, Reference, filled, filled_value
 from gateway.model.server import ServerSpec
 
 _MAX_BYTES = 64 << 10
@@ -29,13 +30,21 @@ class References:
     def resolved(self, spec: ServerSpec) -> ServerSpec:
         """The specification with its secrets. Raises UpstreamUnreachable, which says what is missing."""
 
+        value_of = self._values(spec.name)
+        return replace(spec, headers=filled(spec.headers, value_of), env=filled(spec.env, value_of))
+
+    def argument(self, server: str, value: Any) -> Any:
+        """What an argument of a server's tool refers to. Raises UpstreamUnreachable, which says what is missing."""
+        return filled_value(value, self._values(server))
+
+    def _values(self, server: str) -> Callable[[Reference], str]:
         def value_of(reference: Reference) -> str:
             value, why = self._variable(reference) if reference.kind == "env" else self._file(reference)
             if value is None:
-                raise UpstreamUnreachable(spec.name, f"Server {spec.name!r} is not connected to: {why}.")
+                raise UpstreamUnreachable(server, f"Server {server!r} is not connected to: {why}.")
             return value
 
-        return replace(spec, headers=filled(spec.headers, value_of), env=filled(spec.env, value_of))
+        return value_of
 
     def _variable(self, reference: Reference) -> tuple[str | None, str]:
         value = self._environment.get(reference.name) if reference.name.startswith(PREFIX) else None

@@ -26,6 +26,7 @@ from gateway.cli import (
     item_commands,
     key_commands,
     lock_commands,
+    override_commands,
     server_commands,
     toolset_commands,
     top,
@@ -41,6 +42,7 @@ cli.add_typer(server_commands.servers, name="servers")
 server_commands.servers.command("changes")(lock_commands.list_changes)
 server_commands.servers.command("approve")(lock_commands.approve_changes)
 cli.add_typer(toolset_commands.toolsets, name="toolsets")
+cli.add_typer(override_commands.overrides, name="overrides")
 cli.add_typer(lock_commands.lock, name="lock")
 cli.command("import")(import_commands.import_servers)
 cli.command("apply")(apply_commands.apply)

@@ -285,6 +285,7 @@ async def open_gateway(
                 authenticator=authenticator,
                 keys=keys,
                 rates=rates,
+                references=secrets,
                 audit=audit,
                 latest_calls=LatestCalls(audit),
                 admission=admission,

@@ -52,6 +52,7 @@ SPEC: Json = {
         "trust_annotations": {"type": "boolean"},
         "limits": _LIMITS,
         "lock": {"enum": [*LOCKS, None]},
+        "overrides": {"type": ["object", "null"], "description": "what callers see of its tools, by their own names"},
         "tags": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "maxItems": 64},
         "metadata": {"type": "object"},
     },
@@ -85,6 +86,7 @@ SERVER: Json = {
         "flags": {"type": "integer", "description": "what looks suspicious in its lists"},
         "renamed": {"type": "object", "additionalProperties": _TEXT},
         "breaker": {"enum": ["closed", "open", "half-open"]},
+        "problems": {"type": "array", "items": _TEXT, "description": "overrides that do not fit"},
     },
 }
 _SAID: Json = {"description": "as the server says it, of the type that MCP has for it unless the server errs"}
@@ -189,6 +191,7 @@ TOOLSET_SPEC: Json = {
         "names": {"enum": ["prefixed", "bare"]},
         "include": _OF_TOOLSETS,
         "exclude": _OF_TOOLSETS,
+        "overrides": {"type": ["object", "null"], "description": "what callers see of tools here, by server and tool"},
     },
 }
 TOOLSET: Json = {
@@ -320,6 +323,7 @@ CHANGES: Json = {
                     "parts": {"type": "array", "items": _TEXT},
                     **{key: {"type": ["object", "null"]} for key in ("before", "after")},
                     "diff_is_whole": {"type": "boolean"},
+                    "override": {"type": "object", "description": "what callers see in place of it"},
                     "doubted": {"type": "object", "description": "hints that are not believed until approved"},
                 },
             },

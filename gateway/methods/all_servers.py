@@ -14,6 +14,7 @@ from gateway.errors import InvalidParams, ToolChanged
 from gateway.methods.call import Call, Handler
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
+from gateway.model.overrides import Rewrite
 from gateway.model.parts import Target
 from gateway.model.server import Server
 from gateway.protocol import versions
@@ -132,7 +133,9 @@ async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) 
     if target.server.spec.validate_arguments and (refused := check_arguments(call, target)) is not None:
         return refused
     params = {**call.request.params, "name": target.local}
-    if arguments is None:  # null is as good as none
+    if target.overridden is not None and target.overridden.rewrite is not None:
+        params["arguments"] = outward_arguments(call, target, target.overridden.rewrite)
+    elif arguments is None:  # null is as good as none
         params.pop("arguments", None)
     return _linked(call, target, await call.forward(target.server, params), "content")
 
@@ -176,11 +179,20 @@ def _renamed_params(call: Call, target: Target) -> Mapping[str, Any]:
     return params
 
 
+def outward_arguments(call: Call, target: Target, rewrite: Rewrite) -> dict[str, Any]:
+    """What a server gets in place of a caller's arguments. Raises InvalidParams or UpstreamUnreachable."""
+    sent = rewrite.outward(call.request.params.get("arguments"))
+    if rewrite.is_secret:  # of what callers send nothing is filled in
+        references, server = call.gateway.references, target.server.name
+        sent |= {name: references.argument(server, value) for name, value in rewrite.fixed.items()}
+    return sent
+
+
 def check_arguments(call: Call, target: Target) -> Reply | None:
     """What is wrong with a call's arguments, as a tool's own error that names the fields; None for nothing."""
     arguments = call.request.params.get("arguments")
     given = arguments if isinstance(arguments, Mapping) else {}
-    wrong = call.gateway.arguments.wrong(target.server, target.local, given)
+    wrong = call.gateway.arguments.wrong(target, given)
     if not wrong:
         return None
     text = f"Invalid arguments for {target.local!r}: {'; '.join(wrong)}"

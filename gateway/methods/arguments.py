@@ -14,8 +14,8 @@ from typing import Any
 
 import jsonschema_rs
 
+from gateway.model.parts import Target
 from gateway.model.schema_cost import cost
-from gateway.model.server import Offers, Server
 from gateway.protocol.messages import dump
 
 _SHOWN = 5  # errors in one answer
@@ -24,6 +24,8 @@ _MAX_UNFOLDED = 100_000  # schemas in one, with all references written out
 _MAX_STEPS = 5_000_000  # of one check: a step takes some ten nanoseconds
 _BYTES_PER_VALUE = 4
 _BACKTRACKS = 10_000  # of a pattern
+
+_MAX_KNOWN = 20_000  # schemas
 
 log = logging.getLogger("gateway.schemas")
 
@@ -36,15 +38,24 @@ class _Compiled:
     in_place: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A compiled schema (None where it checks nothing), and what it was taken from: offers, or an override."""
+
+    source: object
+    schema: Mapping[str, Any]
+    compiled: _Compiled | None
+
+
 class ArgumentChecker:
-    """The compiled schemas of this worker, by tool; made anew when a tool's definition changed."""
+    """The compiled schemas of this worker, by tool; made anew when a tool's definition, or its override, changed."""
 
     def __init__(self) -> None:
-        self._compiled: dict[tuple[str, str], tuple[Offers, Mapping[str, Any], _Compiled | None]] = {}
+        self._compiled: dict[tuple[str, str, int], _Known] = {}
 
-    def wrong(self, server: Server, tool: str, arguments: Mapping[str, Any]) -> list[str]:
-        """Say what is wrong with the arguments of a call: `field: what`, at most five."""
-        compiled = self._validator(server, tool)
+    def wrong(self, target: Target, arguments: Mapping[str, Any]) -> list[str]:
+        """Say what is wrong with the arguments of a call, as callers see the tool: `field: what`, at most five."""
+        compiled = self._validator(target)
         if compiled is None:
             return []
         if len(dump(arguments)) // _BYTES_PER_VALUE * compiled.in_place > _MAX_STEPS:
@@ -61,17 +72,34 @@ class ArgumentChecker:
         """Keep only what belongs to these servers."""
         self._compiled = {key: kept for key, kept in self._compiled.items() if key[0] in names}
 
-    def _validator(self, server: Server, tool: str) -> _Compiled | None:
-        known = self._compiled.get((server.name, tool))
-        if known is not None and known[0] is server.offers:
-            return known[2]
-        schema = next((each["inputSchema"] for each in server.offers.tools if each["name"] == tool), None)
+    def _validator(self, target: Target) -> _Compiled | None:
+        server, tool = target.server, target.local
+        rewrite = None if target.overridden is None else target.overridden.rewrite
+        key = server.name, tool, 0 if rewrite is None else id(rewrite)
+        known = self._compiled.get(key)
+        if known is not None and known.source is (rewrite or server.offers):
+            return known.compiled
+        if rewrite is not None:
+            schema: Mapping[str, Any] | None = rewrite.schema
+        else:
+            schema = next((each["inputSchema"] for each in server.offers.tools if each["name"] == tool), None)
         if schema is None:
             return None
-        is_same = known is not None and known[1] == schema
-        compiled = known[2] if known is not None and is_same else _compile(server.name, tool, schema)
-        self._compiled[server.name, tool] = server.offers, schema, compiled
+        is_same = known is not None and known.schema == schema
+        compiled = known.compiled if known is not None and is_same else _compile(server.name, tool, schema)
+        if len(self._compiled) >= _MAX_KNOWN:
+            self._compiled.clear()
+        self._compiled[key] = _Known(rewrite or server.offers, schema, compiled)
         return compiled
+
+
+def misfit(schema: Mapping[str, Any], value: Any) -> str | None:
+    """What is wrong with a value that is to be sent as an argument with this schema; None for nothing, or unknown."""
+    compiled = _compile("", "", schema)
+    if compiled is None or compiled.in_place * len(dump(value)) > _MAX_STEPS:
+        return None
+    error = next(compiled.validator.iter_errors(value), None)
+    return None if error is None else str(error.message)[:200]
 
 
 def _compile(server: str, tool: str, schema: Mapping[str, Any]) -> _Compiled | None:
@@ -86,7 +114,8 @@ def _compile(server: str, tool: str, schema: Mapping[str, Any]) -> _Compiled | N
         return _Compiled(validator, found.in_place)
     except (ValueError, jsonschema_rs.ValidationError) as error:
         reason = str(error).partition("\n")[0][:200]
-        log.warning("arguments of tool %s of server %s are not checked: %s", tool, server, reason)
+        if server:
+            log.warning("arguments of tool %s of server %s are not checked: %s", tool, server, reason)
         return None
 
 

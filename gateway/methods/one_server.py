@@ -21,12 +21,19 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.methods.all_servers import UNREACHABLE_META, check_arguments, last_known, ping, unreachable
+from gateway.methods.all_servers import (
+    UNREACHABLE_META,
+    check_arguments,
+    last_known,
+    outward_arguments,
+    ping,
+    unreachable,
+)
 from gateway.methods.call import Call, Handler
 from gateway.methods.listed import check_listed
 from gateway.model.kinds import KINDS
 from gateway.model.names import near
-from gateway.model.parts import Part, Target
+from gateway.model.parts import Part
 from gateway.model.server import Server
 from gateway.model.view import local_uri
 from gateway.protocol import versions
@@ -107,16 +114,32 @@ async def completion_complete(call: Call, /, ref: Any = None, **params: Any) -> 
 async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     """Pass a tool call on, if its arguments pass where the server wants them checked."""
     server, part = await _addressed(call)
-    await _check_name(call, part, "tools", name)
-    if isinstance(name, str) and name in server.judged.held:
-        raise ToolChanged(name, server.name)
-    if isinstance(name, str) and server.spec.validate_arguments:
-        refused = check_arguments(call, Target(server, name))
-        if refused is not None:
-            return refused
-    if isinstance(name, str) and name in server.names.get("tools", ()):  # a name that a caller makes up makes no figure
-        call.reached.tool = name
-    return await call.forward(server, call.request.params)
+    target = part.tool(name) if isinstance(name, str) else None
+    if part.overridden and isinstance(name, str):
+        if target is None:
+            raise _unknown_tool(part, name)
+    else:
+        await _check_name(call, part, "tools", name)
+    if target is None:
+        return await call.forward(server, call.request.params)
+    if target.is_held:
+        raise ToolChanged(str(name), server.name)
+    if server.spec.validate_arguments and (refused := check_arguments(call, target)) is not None:
+        return refused
+    if target.local in server.names.get("tools", ()):  # a name that a caller makes up makes no figure
+        call.reached.tool = target.local
+    sent = call.request.params
+    if target.overridden is not None:
+        sent = {**sent, "name": target.local}
+        if target.overridden.rewrite is not None:
+            sent["arguments"] = outward_arguments(call, target, target.overridden.rewrite)
+    return await call.forward(server, sent)
+
+
+def _unknown_tool(part: Part, name: str) -> UnknownTool:
+    error = UnknownTool(name)
+    error.suggest(near(name, [item["name"] for item in part.listed("tools")]))
+    return error
 
 
 async def prompts_get(call: Call, /, name: Any = None, **params: Any) -> Reply:

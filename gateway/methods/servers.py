@@ -17,9 +17,12 @@ from gateway.errors import (
     UnknownServer,
 )
 from gateway.methods.call import Call, Handler, needs
+from gateway.methods.overrides import check_overrides
 from gateway.model.cursors import Cursors
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
+from gateway.model.override_fields import Overrides
+from gateway.model.override_problems import problems
 from gateway.model.principals import require_role
 from gateway.model.references import check_references, references
 from gateway.model.server import STDIO, Server, ServerSpec
@@ -93,20 +96,39 @@ async def put_server(
     log = call.gateway.audit.of_change(call.principal, call.request.method, call.request_id, f"server:{name}")
     claim = await call.gateway.servers.put(name, change, CLAIM_SECONDS, log)
     if claim is None:
-        return (await _current(call, name)).public()
+        return _shown(call, await _current(call, name))
     call.gateway.sync.hint_others()
     asked = claim.spec.enabled and await call.gateway.discovery.discover(claim, wait_seconds)
     known = call.gateway.sync.catalogue.servers.get(name)  # discovery reads what it stored
     if not asked or known is None or known.spec != claim.spec or known.state == "starting":
         known = await _current(call, name)
-    return known.public()
+    return _shown(call, known)
+
+
+def _shown(call: Call, server: Server) -> Mapping[str, Any]:
+    return document_of(server, call.gateway.sync.catalogue.whole)
 
 
 def checked_change(call: Call, change: Change) -> Change:
     """The same change, refused where it needs another role, or has a program run where none are."""
     if not call.gateway.settings.allow_stdio:
         change = _without_programs(change)
-    return _trusted(call, change)
+    return _trusted(call, _fitting(call, change))
+
+
+def _fitting(call: Call, change: Change) -> Change:
+    """The same change, refused where overrides don't fit the tools that are known. Raises InvalidParams, RoleNeeded."""
+
+    def checked(stored: ServerSpec | None) -> ServerSpec:
+        spec = change(stored)
+        before: Overrides = {} if stored is None else stored.overrides
+        if spec.overrides != before:
+            known = call.gateway.sync.catalogue.servers.get(spec.name)
+            is_known = known is not None and known.spec.fingerprint == spec.fingerprint
+            check_overrides(call, known if is_known else None, spec.overrides, before, None, "overrides")
+        return spec
+
+    return checked
 
 
 def _trusted(call: Call, change: Change) -> Change:
@@ -129,7 +151,8 @@ def _trusted(call: Call, change: Change) -> Change:
 
 def _secrets(spec: ServerSpec) -> tuple[object, ...]:
     """What says where secrets go, and which."""
-    return spec.transport_type, spec.url, spec.command, spec.args, spec.cwd, spec.headers, spec.env
+    place = spec.transport_type, spec.url, spec.command, spec.args, spec.cwd
+    return *place, spec.headers, spec.env, list(references(spec))
 
 
 def _without_programs(change: Change) -> Change:
@@ -164,7 +187,7 @@ async def refresh_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
     name = _only_name(fields)
     server = await call.find(lambda view: view.enabled_server(name))
     await call.gateway.discovery.discover(server.name, 4 * _REGISTRATION_SECONDS)
-    return (await _current(call, name)).public()
+    return _shown(call, await _current(call, name))
 
 
 async def get_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
@@ -177,11 +200,11 @@ async def get_server(call: Call, /, **fields: Any) -> Mapping[str, Any]:
 
 def document_of(server: Server, view: View) -> dict[str, Any]:
     """A server as JSON: all of it for who manages servers, else how it can be used, with counts of what is seen."""
+    counts = {kind: view.parts[server.name].count(kind) for kind in KINDS}
     if view.grants is None:
-        return server.public()
-    part = view.parts[server.name]
-    shown = {name: value for name, value in server.public().items() if name in _SHOWN_TO_USERS}
-    return shown | {"counts": {kind: len(part.listed(kind)) for kind in KINDS}}
+        wrong = [each.text for each in problems(server, server.spec.overrides)]
+        return server.public() | {"counts": counts, "problems": wrong}
+    return {name: value for name, value in server.public().items() if name in _SHOWN_TO_USERS} | {"counts": counts}
 
 
 async def list_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:

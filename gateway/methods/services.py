@@ -11,6 +11,7 @@ from gateway.access.key_table import KeyTable
 from gateway.access.latest_calls import LatestCalls
 from gateway.access.limits import Admission
 from gateway.access.rates import Rates
+from gateway.access.references import References
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
 from gateway.model.cursors import Cursors
@@ -60,6 +61,7 @@ class Gateway:
     authenticator: Authenticator
     keys: KeyTable
     rates: Rates
+    references: References
     audit: Audit
     latest_calls: LatestCalls
     admission: Admission

@@ -100,7 +100,8 @@ async def list_digests(call: Call, /, **params: Any) -> Mapping[str, Any]:
         return {name: digests(tool) for name, tool in sorted(first_approved(server.offers.tools).items())}
 
     document = {"server": name, "state": server.state, "reason": server.reason, "discovered_at": server.discovered_at}
-    return document | {"is_fresh": is_fresh, "tools": await asyncio.to_thread(found)}
+    beside = {"is_fresh": is_fresh, "overrides": server.spec.overrides}
+    return document | beside | {"tools": await asyncio.to_thread(found)}
 
 
 def _document(server: Server, names: Collection[str]) -> dict[str, Any]:
@@ -130,6 +131,8 @@ def _change(server: Server, offered: Mapping[str, Mapping[str, Any]], name: str)
         "diff": "\n".join(found.lines),
         "diff_is_whole": found.is_whole,
     }
+    if (override := server.spec.overrides.get(name)) is not None:
+        shown["override"] = override
     if (hints := judged.doubted.get(name)) is not None:
         claimed = believed(next(tool for tool in judged.tools if tool["name"] == name))
         shown["doubted"] = {

@@ -10,9 +10,12 @@ from typing import Any
 
 from gateway.errors import InvalidParams, ToolsetExists, UnknownToolset
 from gateway.methods.call import Call, Handler, needs
+from gateway.methods.overrides import check_overrides
 from gateway.model.cursors import Cursors
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
+from gateway.model.override_fields import Overrides
+from gateway.model.override_problems import problems
 from gateway.model.toolsets import Toolset, ToolsetSpec, is_slug, parse_toolset, patch_toolset
 from gateway.model.unmatched import unmatched
 from gateway.model.view import View
@@ -59,11 +62,27 @@ async def _put(call: Call, fields: dict[str, Any], change: Change) -> Mapping[st
     gateway = call.gateway
     fields.pop("_meta", None)
     slug = _slug(fields)
-    await gateway.sync.catch_up()  # bare names are decided by what the registry has now
+    await gateway.sync.catch_up()  # names are decided by what the registry has now
     log = gateway.audit.of_change(call.principal, call.request.method, call.request_id, f"toolset:{slug}")
-    if await gateway.toolsets.put(slug, change, gateway.sync.catalogue, log):
+    if await gateway.toolsets.put(slug, _fitting(call, change), gateway.sync.catalogue, log):
         gateway.sync.hint_others()
     return await _current(call, slug)
+
+
+def _fitting(call: Call, change: Change) -> Change:
+    """The same change, refused where overrides don't fit the tools that are known. Raises InvalidParams, RoleNeeded."""
+
+    def checked(stored: ToolsetSpec | None) -> ToolsetSpec:
+        spec, servers = change(stored), call.gateway.sync.catalogue.servers
+        for name, overrides in spec.overrides.items():
+            before: Overrides = {} if stored is None else stored.overrides.get(name, {})
+            if overrides != before:
+                server = servers.get(name)
+                below: Overrides = {} if server is None else server.spec.overrides
+                check_overrides(call, server, overrides, before, below, f"overrides.{name}")
+        return spec
+
+    return checked
 
 
 @_OPERATOR
@@ -150,9 +169,15 @@ def _problems(toolset: Toolset, view: View) -> list[str]:
     rules = toolset.spec.rules
     found = [] if rules.allow else ["It includes nothing: give it rules in 'include'."]
     found += [f"Nothing is there for {text}." for text in unmatched(view.catalogue.servers.values(), rules)]
-    for kind, server, local in toolset.kept_prefixes():
-        if server in view.catalogue.servers:
-            found.append(f"{local!r} of {server!r} keeps its prefix: among the {kind} another one has the bare name.")
+    for name, overrides in toolset.spec.overrides.items():
+        server = view.catalogue.servers.get(name)
+        if server is None:
+            found.append(f"There is no server {name!r}, whose tools have overrides.")
+        else:
+            found += [each.text for each in problems(server, overrides, server.spec.overrides)]
+    for kind, name, local in toolset.kept_prefixes():
+        if name in view.catalogue.servers:
+            found.append(f"{local!r} of {name!r} keeps its prefix: among the {kind} another one has the bare name.")
     return found
 
 

@@ -28,6 +28,8 @@ _LISTS = ("servers", "tags", "tools", "prompts", "resources", "toolsets")
 _KIND_OF = {"tools": "tools", "prompts": "prompts", "resources": "resources", "templates": "resources"}
 _HINTS = {"readOnlyHint": False, "destructiveHint": True, "idempotentHint": False, "openWorldHint": True}
 """MCP's hints, with what holds where a tool does not say (MCP 2025-11-25, ToolAnnotations)."""
+SAFE = {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
+"""The value of each hint that lets more callers in."""
 
 
 class Globs:

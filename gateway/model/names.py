@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 STRICT = {"tools": "strict tools", "prompts": "strict prompts"}
@@ -28,10 +28,13 @@ class Naming:
     prefix: str
     separator: str
     limit: int
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """The names that overrides give, by local name."""
 
     def name(self, local: str) -> str:
         """`<prefix><separator><local>`, or the local name where the prefix is empty; cut with a hash."""
-        return self._cut(f"{self.prefix}{self.separator}{local}" if self.prefix else local, local)
+        shown = self.renamed.get(local, local)
+        return self._cut(f"{self.prefix}{self.separator}{shown}" if self.prefix else shown, local)
 
     def other_name(self, local: str) -> str:
         """The name that stands in when another server came first with the first choice."""

@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from posixpath import normpath
+from typing import Any
 
 from gateway.errors import InvalidParams
+from gateway.model.reference_texts import ANY, references_in
 from gateway.model.server import ServerSpec
 
 PREFIX = "GATEWAY_VALUE_"
-_ANY = re.compile(r"\$\{([^{}]*)\}")
 _VARIABLE = re.compile(PREFIX + r"[A-Za-z0-9_]{1,200}")
 _MAX_PATH = 1024
 
@@ -31,8 +32,12 @@ def references(spec: ServerSpec) -> Iterator[tuple[str, str]]:
     """The references of a specification, as `(field, text between the braces)`."""
     for field, values in (("headers", spec.headers), ("env", spec.env)):
         for name, value in values.items():
-            for found in _ANY.finditer(value):
+            for found in ANY.finditer(value):
                 yield f"{field}.{name}", found[1]
+    for tool, override in spec.overrides.items():
+        for name, argument in override.get("arguments", {}).items():
+            for text in references_in(argument.get("value")):
+                yield f"overrides.{tool}.arguments.{name}.value", text
 
 
 def check_references(spec: ServerSpec, folder: str) -> None:
@@ -50,6 +55,15 @@ def check_references(spec: ServerSpec, folder: str) -> None:
         raise InvalidParams("A reference is ${env:NAME} or ${file:PATH}.", field)
 
 
+def filled_value(value: Any, value_of: Callable[[Reference], str]) -> Any:
+    """The same JSON value with each reference in its texts replaced by what it leads to."""
+    if isinstance(value, str):
+        return filled({"": value}, value_of)[""]
+    if isinstance(value, Mapping):
+        return {name: filled_value(each, value_of) for name, each in value.items()}
+    return [filled_value(each, value_of) for each in value] if isinstance(value, list) else value
+
+
 def filled(values: Mapping[str, str], value_of: Callable[[Reference], str]) -> dict[str, str]:
     """The same values with each reference replaced by what it leads to; what is none stays as it is."""
 
@@ -57,4 +71,4 @@ def filled(values: Mapping[str, str], value_of: Callable[[Reference], str]) -> d
         kind, _, name = found[1].partition(":")
         return value_of(Reference(kind, name)) if kind in ("env", "file") else found[0]
 
-    return {name: _ANY.sub(replaced, value) for name, value in values.items()}
+    return {name: ANY.sub(replaced, value) for name, value in values.items()}

@@ -45,6 +45,8 @@ class ServerSpec:
     """Whether what it says of its tools (`readOnlyHint` and so on) is believed where grants ask for it."""
     limits: Limits | None = None
     """How much it is called, over all callers and workers."""
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What callers see of its tools in place of what it says, by its own names (`model/overrides`)."""
     lock: str | None = None
     """What happens when it changes its tools: `warn`, `enforce` (until approved), or nothing."""
     tags: tuple[str, ...] = ()
@@ -92,6 +94,7 @@ class ServerSpec:
             "trust_annotations": self.trust_annotations,
             "limits": None if self.limits is None else self.limits.public(),
             "lock": self.lock,
+            "overrides": self.overrides,
             "tags": list(self.tags),
             "metadata": self.metadata,
         }
@@ -192,7 +195,6 @@ class Server:
             "updated_at": self.updated_at,
             "protocol_version": self.offers.version or None,
             "server_info": self.offers.server_info or None,
-            "counts": {kind: len(self.listed(kind)) for kind in ("tools", "prompts", "resources", "templates")},
             "changes": len(self.to_approve),
             "flags": len(self.flags),
         }

@@ -16,6 +16,7 @@ import orjson
 
 from gateway.errors import InvalidParams
 from gateway.model.limits import read_limits
+from gateway.model.override_fields import read_overrides, without_references
 from gateway.model.redaction import REDACTED, redact_arguments, redact_url
 from gateway.model.server import STDIO, ServerSpec, origin
 from gateway.model.tool_lock import LOCKS
@@ -28,7 +29,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _READ_ONLY = frozenset(  # what GET shows may be PUT back
     {
         "state", "reason", "discovered_at", "unreachable_since", "created_at", "updated_at", "protocol_version",
-        "server_info", "counts", "renamed", "breaker", "changes", "flags",
+        "server_info", "counts", "renamed", "breaker", "changes", "flags", "problems",
     }
 )  # fmt: skip
 _ALIASES = {"server_id": "name", "transport": "transport_type", "type": "transport_type"}
@@ -75,6 +76,8 @@ def patch_spec(stored: ServerSpec, params: Mapping[str, Any]) -> ServerSpec:
     changed = _restore(replace(stored, **values), stored)
     if origin(changed.url) != origin(stored.url) and "headers" not in values:
         changed = replace(changed, headers={})
+    if changed.fingerprint != stored.fingerprint and "overrides" not in values:
+        changed = replace(changed, overrides=without_references(changed.overrides))
     if (changed.command, changed.args) != (stored.command, stored.args) and "env" not in values:
         changed = replace(changed, env={})
     return _whole(changed)
@@ -346,6 +349,7 @@ _READERS: Mapping[str, Any] = {
     "trust_annotations": _read_flag,
     "limits": read_limits,
     "lock": _read_lock,
+    "overrides": read_overrides,
     "tags": _read_tags,
     "metadata": _read_metadata,
 }

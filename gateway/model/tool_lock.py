@@ -19,12 +19,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.model.definitions import is_same
-from gateway.model.grants import believed
+from gateway.model.grants import SAFE, believed
 
 LOCKS = ("warn", "enforce")
 _MAX_KNOWN = 20_000  # tools of one server whose hints are remembered, also of those that are gone
-_SAFE = {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
-"""The value of each hint that lets more callers in."""
 
 Item = Mapping[str, Any]
 
@@ -120,7 +118,7 @@ def _claims(tool: Item) -> int:
     if not isinstance(tool.get("annotations"), Mapping):
         return 0
     hints = believed(tool)
-    return sum(1 << bit for bit, (hint, safe) in enumerate(_SAFE.items()) if hints[hint] is safe)
+    return sum(1 << bit for bit, (hint, safe) in enumerate(SAFE.items()) if hints[hint] is safe)
 
 
 def _doubted(tools: Iterable[Item], hints: Mapping[str, int]) -> dict[str, dict[str, bool]]:
@@ -132,6 +130,6 @@ def _doubted(tools: Iterable[Item], hints: Mapping[str, int]) -> dict[str, dict[
         trusted = hints.get(tool["name"], 0 if is_full else claims) & claims
         if trusted != claims:
             doubted[tool["name"]] = {
-                hint: safe if trusted >> bit & 1 else not safe for bit, (hint, safe) in enumerate(_SAFE.items())
+                hint: safe if trusted >> bit & 1 else not safe for bit, (hint, safe) in enumerate(SAFE.items())
             }
     return doubted

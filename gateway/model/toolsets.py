@@ -5,13 +5,13 @@ too. Its public names are those of the aggregate (`prefixed`), or the servers' o
 
 Who has a bare name is decided once, first come, and stored, so that a name never comes to lead elsewhere: a tool that
 finds its bare name taken keeps the aggregate's name for good. What is not decided yet is not shown; that takes as long
-as one transaction.
+as one transaction. A name that an override gives is the tool's in both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import cached_property
@@ -21,10 +21,11 @@ import orjson
 
 from gateway.errors import InvalidParams
 from gateway.model.grants import Grants, Rule, read_rules
+from gateway.model.override_fields import Overrides, read_overrides_of_servers
+from gateway.model.parts import NAMED_KINDS, Part, Target
+from gateway.model.reference_texts import references_in
 
 PREFIXED, BARE = "prefixed", "bare"
-NAMED_KINDS = ("tools", "prompts")
-"""The kinds whose names may lose their prefix; URIs have none."""
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # what MCP has for tools' names, and what models' APIs take of it
 _MAX_BYTES = 256 << 10  # of the rules of one toolset
@@ -32,8 +33,12 @@ _READ_ONLY = frozenset(  # what GET shows may be PUT back
     {"state", "problems", "servers", "counts", "created_at", "updated_at", "revision", "url"}
 )
 
-Decided = Mapping[str, Mapping[str, Mapping[str, bool]]]
-"""Who has a bare name: by kind, server and local name."""
+Decided = Mapping[str, Mapping[str, Mapping[str, Sequence[Any]]]]
+"""Who has a bare name: by kind, server and local name, the name that was asked for, and whether it is given."""
+Members = Iterable[tuple[str, str, Iterable[tuple[str, str]]]]
+"""Kind, server, and local names with those at the server's own address."""
+Clash = tuple[str, str, str, str]
+"""Kind, name, who has it, and who would have it, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,18 @@ class ToolsetSpec:
     names: str = PREFIXED
     rules: Grants = field(default_factory=Grants)
     """What it holds: `include` as what is allowed, `exclude` as what is denied."""
+    overrides: Mapping[str, Overrides] = field(default_factory=dict)
+    """What callers see of tools here, on top of the servers' own overrides, by server."""
+
+    @property
+    def explicit(self) -> dict[tuple[str, str], str]:
+        """The names that overrides give, by server and tool."""
+        return {
+            (server, tool): override["name"]
+            for server, tools in self.overrides.items()
+            for tool, override in tools.items()
+            if "name" in override and override.get("enabled") is not False
+        }
 
     def public(self) -> dict[str, Any]:
         """The specification as JSON, as it may be sent."""
@@ -61,6 +78,7 @@ class ToolsetSpec:
             "names": self.names,
             "include": list(self.rules.source.get("allow", ())),
             "exclude": list(self.rules.source.get("deny", ())),
+            "overrides": self.overrides,
         }
 
 
@@ -87,46 +105,72 @@ class Toolset:
         return Grants(rules.allow, (*rules.deny, *(rule for rule in grants.deny if rule.toolsets is None)))
 
     @cached_property
-    def bare_names(self) -> Mapping[str, frozenset[str]]:
-        """The names that are given away without a prefix, by kind."""
-        return {kind: _taken(self.decided.get(kind, {})) for kind in NAMED_KINDS}
+    def given(self) -> Mapping[str, frozenset[str]]:
+        """The names that are not the aggregate's, by kind: bare ones, and those of overrides."""
+        bare = {kind: frozenset(_owners(self.decided.get(kind, {}))) for kind in NAMED_KINDS}
+        return bare | {"tools": bare["tools"] | frozenset(self._explicit.values())}
+
+    @cached_property
+    def _explicit(self) -> Mapping[tuple[str, str], str]:
+        return self.spec.explicit
+
+    def part(self, part: Part, *, strict: bool) -> Part:
+        """What it shows of a server, of which its rules give `part`."""
+        name, overrides = part.server.name, self.spec.overrides.get(part.server.name, {})
+        if self.spec.names != BARE and not overrides and self.given["tools"].isdisjoint(part.public["tools"]):
+            return part
+
+        def named(kind: str, target: Target, public: str) -> str | None:
+            if kind == "tools" and (explicit := self._explicit.get((name, target.local))) is not None:
+                return explicit
+            if self.spec.names == BARE:
+                decided = self.decided.get(kind, {}).get(name, {}).get(target.local)
+                if decided is None:
+                    return None
+                if decided[1]:
+                    return str(decided[0])
+            return None if public in self.given[kind] else public
+
+        return part.in_toolset(named, overrides, strict=strict)
+
+    def is_decided(self, members: Members) -> bool:
+        """Whether it is decided of all members who has a bare name."""
+        return all(
+            (server, local) in self._explicit
+            or self.decided.get(kind, {}).get(server, {}).get(local, (None,))[0] == name
+            for kind, server, locals in members
+            for local, name in locals
+        )
 
     def kept_prefixes(self) -> Iterable[tuple[str, str, str]]:
-        """What kept its prefix because its bare name was taken: kind, server and local name."""
+        """What kept its prefix because its bare name was taken: kind, server and name."""
         for kind, servers in self.decided.items():
             for server, locals in servers.items():
-                for local, is_bare in locals.items():
-                    if not is_bare and local in self.bare_names[kind]:
-                        yield kind, server, local
+                for name, is_bare in locals.values():
+                    if not is_bare and name in self.given[kind]:
+                        yield kind, server, name
 
 
 def decide(
-    decided: Decided, members: Iterable[tuple[str, str, Iterable[str]]]
-) -> tuple[dict[str, dict[str, dict[str, bool]]], list[tuple[str, str, str, str]]]:
-    """Decide who has bare names among `members` (kind, server, local names), the first come before the others.
+    decided: Decided, members: Members, explicit: Mapping[tuple[str, str], str]
+) -> tuple[dict[str, dict[str, dict[str, Sequence[Any]]]], list[Clash]]:
+    """Decide who has bare names among `members`, the first come before the others; `explicit` are given already.
 
-    Returns all that is decided, and what clashes: kind, local name, the server that has it, the server that has not.
+    Returns all that is decided, and what clashes.
     """
     made = {kind: {name: dict(locals) for name, locals in servers.items()} for kind, servers in decided.items()}
-    owners: dict[str, dict[str, str]] = {
-        kind: {
-            local: server
-            for server, locals in made.get(kind, {}).items()
-            for local, is_bare in locals.items()
-            if is_bare
-        }
-        for kind in NAMED_KINDS
-    }
-    clashes: list[tuple[str, str, str, str]] = []
+    owners = {kind: _owners(made.get(kind, {})) for kind in NAMED_KINDS}
+    owners["tools"] |= {name: f"{server} (by an override)" for (server, _), name in explicit.items()}
+    clashes: list[Clash] = []
     for kind, server, locals in members:
         known = made.setdefault(kind, {}).setdefault(server, {})
-        for local in locals:
-            if local in known:
+        for local, name in locals:
+            if (kind == "tools" and (server, local) in explicit) or known.get(local, (None,))[0] == name:
                 continue
-            owner = owners[kind].setdefault(local, server)
+            owner = owners[kind].setdefault(name, server)
             if owner != server:
-                clashes.append((kind, local, owner, server))
-            known[local] = owner == server and _PLAIN.fullmatch(local) is not None
+                clashes.append((kind, name, owner, server))
+            known[local] = [name, owner == server and _PLAIN.fullmatch(name) is not None]
     return made, clashes
 
 
@@ -193,8 +237,15 @@ def _rules(value: Any, at: str) -> tuple[Rule, ...]:
     return rules
 
 
-def _taken(servers: Mapping[str, Mapping[str, bool]]) -> frozenset[str]:
-    return frozenset(local for locals in servers.values() for local, is_bare in locals.items() if is_bare)
+def _owners(servers: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, str]:
+    return {name: server for server, locals in servers.items() for name, is_bare in locals.values() if is_bare}
+
+
+def _read_overrides(value: Any, at: str) -> Mapping[str, Overrides]:
+    read = read_overrides_of_servers(value, at)
+    if any(references_in(read)):
+        raise InvalidParams(f"'{at}' has a reference to a secret: those stand in the overrides of a server.", at)
+    return read
 
 
 def _read_slug(value: Any, at: str) -> str:
@@ -237,4 +288,5 @@ _READERS: Mapping[str, Any] = {
     "instructions": _text(16_000, optional=True),
     "enabled": _read_flag,
     "names": _read_names,
+    "overrides": _read_overrides,
 }

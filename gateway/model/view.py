@@ -27,7 +27,7 @@ from gateway.model.names import is_strict, near, server_of_uri
 from gateway.model.normal_uri import normal_uri
 from gateway.model.parts import Part, Target, bare_part
 from gateway.model.server import Server
-from gateway.model.toolsets import BARE, NAMED_KINDS, Toolset
+from gateway.model.toolsets import Toolset
 from gateway.model.uri_templates import UriTemplate
 
 
@@ -91,10 +91,9 @@ class View:
         if self._rules is None:
             return self.catalogue.part(server) if server.is_enabled else bare_part(server)
         part = self.catalogue.part(server).narrowed(self._rules)
-        if part is None or self.toolset is None or self.toolset.spec.names != BARE:
+        if part is None or self.toolset is None:
             return part
-        decided = {kind: self.toolset.decided.get(kind, {}).get(server.name, {}) for kind in NAMED_KINDS}
-        return part.renamed(decided, self.toolset.bare_names, strict=self.catalogue.strict)
+        return self.toolset.part(part, strict=self.catalogue.strict)
 
     @cached_property
     def size(self) -> int:
@@ -119,8 +118,8 @@ class View:
         tables: dict[str, dict[str, list[Target]]] = {"tools": {}, "prompts": {}}
         for kind, table in tables.items():
             for part in self._enabled:
-                for local, target in {target.local: target for target in part.public[kind].values()}.items():
-                    table.setdefault(local, []).append(target)
+                for target in {target.local: target for target in part.public[kind].values()}.values():
+                    table.setdefault(target.shown, []).append(target)
         return tables
 
     @cached_property
@@ -177,9 +176,12 @@ class View:
 
     def public_name(self, kind: str, server: Server, local: str) -> str:
         """The name under which lists show a tool or prompt here."""
-        decided = {} if self.toolset is None else self.toolset.decided.get(kind, {}).get(server.name, {})
-        if decided.get(local) and (is_strict(local) or not self.catalogue.strict):
-            return local
+        part = self.parts.get(server.name)
+        if self.toolset is not None and part is not None:
+            shown = {name for name, target in part.public[kind].items() if target.local == local}
+            strict = [name for name in shown if is_strict(name)] if self.catalogue.strict else []
+            if shown:
+                return min(strict or shown)
         return self.catalogue.public_name(kind, server, local)
 
     def server(self, name: str) -> Server:
@@ -235,8 +237,8 @@ class View:
         if found := near(name, public):
             return found
         seen = {
-            local: self.public_name(f"{kind}s", targets[0].server, local)
-            for local, targets in self._bare.get(f"{kind}s", {}).items()
+            bare: self.public_name(f"{kind}s", targets[0].server, targets[0].local)
+            for bare, targets in self._bare.get(f"{kind}s", {}).items()
         }
         bare = name.rpartition("__")[2]  # also a right name with a wrong server before it
         return [seen[bare]] if bare in seen else [seen[each] for each in near(bare, seen)]

@@ -91,7 +91,7 @@ class NameRules:
 
     def of(self, spec: ServerSpec) -> names.Naming:
         prefix = spec.name if spec.prefix is None else spec.prefix
-        return names.Naming(spec.name, prefix, self.separator, self.limit)
+        return names.Naming(spec.name, prefix, self.separator, self.limit, _renamed(spec))
 
 
 class ServerTable:
@@ -157,6 +157,7 @@ class ServerTable:
                 await _insert(connection, values)
             else:
                 await _update(connection, stored, spec, values)
+                await _forget_names(connection, stored, spec)
                 if (stored.lock is None) != (spec.lock is None):
                     is_another = stored.fingerprint != spec.fingerprint
                     approved = columns(after_change(spec.lock, row, is_another=is_another))
@@ -500,6 +501,30 @@ async def _update(connection: Connection, stored: ServerSpec, spec: ServerSpec, 
         "next_refresh = now() + make_interval(secs => %(claim)s) WHERE name = %(name)s",
         values,
     )
+
+
+async def _forget_names(connection: Connection, stored: ServerSpec, spec: ServerSpec) -> None:
+    """Let go of public names of tools that an override renames, or does not any more: the next look gives others."""
+    before, after = _renamed(stored), _renamed(spec)
+    changed = [tool for tool in before | after if before.get(tool) != after.get(tool)]
+    if not changed:
+        return
+    kinds = ["tools", names.STRICT["tools"]]
+    await connection.execute(
+        "DELETE FROM names WHERE server = %s AND kind = ANY(%s) AND local = ANY(%s)", (spec.name, kinds, changed)
+    )
+    cursor = await connection.execute("SELECT names FROM servers WHERE name = %s", (spec.name,))
+    row = await cursor.fetchone()
+    known: dict[str, dict[str, str]] = orjson.loads(row["names"]) if row else {}
+    for kind in kinds:
+        known[kind] = {local: public for local, public in known.get(kind, {}).items() if local not in changed}
+    await connection.execute(
+        "UPDATE servers SET digest = '', names = %s WHERE name = %s", (orjson.dumps(known), spec.name)
+    )
+
+
+def _renamed(spec: ServerSpec) -> dict[str, str]:
+    return {tool: override["name"] for tool, override in spec.overrides.items() if "name" in override}
 
 
 def _reached_as(spec: ServerSpec) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 
 from gateway.model import names
 from gateway.model.kinds import KINDS
@@ -36,8 +37,10 @@ async def assign_names(
     that differ in that would rename each other's tools. Raises NotAllowed or StoreUnavailable.
     """
     assigned: dict[str, dict[str, str]] = {}
+    of_tools, of_others = naming, replace(naming, renamed={})
     for kind, key in ((kind.name, kind.identity) for kind in KINDS.values()):
         locals = [item[key] for item in getattr(offers, kind)]
+        naming = of_tools if kind == "tools" else of_others
         assigned[kind] = await _assign_kind(postgres, naming, kind, locals, allowed)
         if kind in names.STRICT:
             plain = assigned[kind]

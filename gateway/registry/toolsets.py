@@ -17,7 +17,8 @@ import orjson
 from gateway.access.audit import Log
 from gateway.errors import BareNamesClash, GatewayError, InvalidParams, StoreUnavailable, UnknownToolset
 from gateway.model.catalogue import Catalogue
-from gateway.model.toolsets import BARE, NAMED_KINDS, Decided, Toolset, ToolsetSpec, decide, from_stored
+from gateway.model.parts import NAMED_KINDS
+from gateway.model.toolsets import BARE, Decided, Members, Toolset, ToolsetSpec, decide, from_stored
 from gateway.model.view import View
 from gateway.registry.revisions import bump
 from gateway.stores.postgres import Connection, Postgres
@@ -28,8 +29,6 @@ _AGAIN_SECONDS = 1.0
 log = logging.getLogger("gateway.toolsets")
 
 Change = Callable[[ToolsetSpec | None], ToolsetSpec]
-Members = list[tuple[str, str, list[str]]]
-"""Local names by kind and server, the older server's first."""
 
 
 class ToolsetTable:
@@ -52,11 +51,14 @@ class ToolsetTable:
                 await connection.rollback()
                 return False
             decided: Decided = {}
+            view = View(catalogue, spec.rules, {})
             if spec.names == BARE:
                 before = {} if row is None or stored is None or stored.names != BARE else orjson.loads(row["bare"])
-                decided, clashes = decide(before, members(View(catalogue, spec.rules, {})))
+                decided, clashes = decide(before, members(view), spec.explicit)
                 if clashes:
                     raise BareNamesClash(clashes)
+            else:
+                _check_names(view, spec)
             await connection.execute(
                 "INSERT INTO toolsets (slug, spec, bare, revision) VALUES (%(slug)s, %(spec)s, %(bare)s, %(revision)s) "
                 "ON CONFLICT (slug) DO UPDATE SET spec = %(spec)s, bare = %(bare)s, revision = %(revision)s, "
@@ -95,7 +97,7 @@ class ToolsetTable:
             cursor = await connection.execute("SELECT name FROM servers")
             there = {each["name"] async for each in cursor}
             before = _kept(orjson.loads(row["bare"]), there, catalogue)
-            decided, _ = decide(before, members(View(catalogue, spec.rules, {})))
+            decided, _ = decide(before, members(View(catalogue, spec.rules, {})), spec.explicit)
             if decided == orjson.loads(row["bare"]):
                 await connection.rollback()
                 return False
@@ -114,6 +116,7 @@ class NameKeeper:
         self._announce = announce
         self._newest = Catalogue()
         self._look = asyncio.Event()
+        self._views: dict[str, tuple[ToolsetSpec, View]] = {}
 
     def swapped(self, catalogue: Catalogue) -> None:
         """There is another catalogue."""
@@ -127,8 +130,9 @@ class NameKeeper:
             await self._look.wait()
             self._look.clear()
             catalogue = self._newest
+            self._views = {slug: each for slug, each in self._views.items() if slug in catalogue.toolsets}
             for toolset in list(catalogue.toolsets.values()):
-                if not undecided(catalogue, toolset):
+                if toolset.spec.names != BARE or toolset.is_decided(members(self._view(catalogue, toolset.spec))):
                     continue
                 try:
                     if await self._table.decide_names(toolset.slug, catalogue):
@@ -139,26 +143,21 @@ class NameKeeper:
                 except GatewayError as error:
                     log.warning("the names of toolset %s are not decided: %s", toolset.slug, error)
 
+    def _view(self, catalogue: Catalogue, spec: ToolsetSpec) -> View:
+        """What a toolset holds, whoever asks; of servers that are the same it is known from the last time."""
+        former = self._views.get(spec.slug)
+        view = View(catalogue, spec.rules, former[1].parts if former is not None and former[0] is spec else {})
+        self._views[spec.slug] = spec, view
+        return view
+
 
 def members(view: View) -> Members:
     """What a view holds, named or not."""
     return [
-        (kind, name, [item["name"] for item in part.listed(kind)])
+        (kind, name, [(local, item["name"]) for local, item in part.named(kind)])
         for kind in NAMED_KINDS
         for name, part in view.parts.items()
     ]
-
-
-def undecided(catalogue: Catalogue, toolset: Toolset) -> bool:
-    """Whether a toolset has members of whose bare names nobody has decided yet."""
-    if toolset.spec.names != BARE or not toolset.spec.enabled:
-        return False
-    decided = toolset.decided
-    return any(
-        local not in decided.get(kind, {}).get(server, {})
-        for kind, server, locals in members(catalogue.view(None, toolset.slug))
-        for local in locals
-    )
 
 
 async def changed_toolsets(connection: Connection, revision: int) -> tuple[tuple[Toolset, ...], frozenset[str]]:
@@ -167,6 +166,17 @@ async def changed_toolsets(connection: Connection, revision: int) -> tuple[tuple
     toolsets = tuple([toolset async for row in cursor if (toolset := _readable(row)) is not None])
     rows = await (await connection.execute("SELECT slug FROM toolsets")).fetchall()
     return toolsets, frozenset(row["slug"] for row in rows)
+
+
+def _check_names(view: View, spec: ToolsetSpec) -> None:
+    """Refuse names of overrides that other members have. Raises InvalidParams."""
+    for (server, tool), name in spec.explicit.items():
+        other = view.public["tools"].get(name)
+        if other is not None and (other.server.name, other.local) not in spec.explicit:
+            raise InvalidParams(
+                f"{tool!r} of {server!r} would be named {name!r}, as {other.local!r} of {other.server.name!r} is.",
+                f"overrides.{server}.{tool}.name",
+            )
 
 
 async def _locked(connection: Connection, slug: str) -> Mapping[str, Any] | None:
@@ -185,10 +195,10 @@ def _kept(decided: Mapping[str, Any], there: set[str], catalogue: Catalogue) -> 
     return kept
 
 
-def _offered(catalogue: Catalogue, kind: str, name: str, locals: Mapping[str, bool]) -> Iterator[tuple[str, bool]]:
+def _offered(catalogue: Catalogue, kind: str, name: str, locals: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     server = catalogue.servers.get(name)
     offered = None if server is None else {item["name"] for item in server.listed(kind)}
-    return ((local, is_bare) for local, is_bare in locals.items() if offered is None or local in offered)
+    return ((local, given) for local, given in locals.items() if offered is None or local in offered)
 
 
 def _readable(row: Mapping[str, Any]) -> Toolset | None:

@@ -68,6 +68,30 @@ def test_a_key_is_granted_a_toolset(run: Run) -> None:
     run("keys", "revoke", "toolset-agent")
 
 
+def test_tools_are_overridden(run: Run) -> None:
+    run("toolsets", "add", "research", "--include", "cli:stub.sum")
+    for where in ((), ("--toolset", "research")):
+        done = run("overrides", "set", "cli", "stub.sum", "--name", "add", "--rename", "values=numbers", *where)
+        assert done.stdout.startswith("1 tool of cli now overridden")
+        address = ("cli__add",) if not where else ("add",)
+        shown = json.loads(run("overrides", "show", "cli", *where, "--json").stdout)
+        assert shown == {
+            "overrides": {"stub.sum": {"name": "add", "arguments": {"values": {"name": "numbers"}}}},
+            "problems": [],
+        }
+        assert "stub.sum" in run("overrides", "show", "cli", *where).stdout
+        listed = run("toolsets", "show", "research") if where else run("tools", "list")
+        assert address[0] in listed.stdout
+    assert "6" in run("tools", "call", "cli__add", "numbers=[1, 2, 3]").stdout
+    run("overrides", "set", "cli", "stub.sum", "--value", "values=[4]", "--hide", "values")
+    assert "4" in run("tools", "call", "cli__stub.sum").stdout
+    refused = run("overrides", "set", "cli", "stub.sum", "--hide", "values", code=1)
+    assert "hidden it needs a 'value' or a 'default'" in refused.stderr
+    for where in ((), ("--toolset", "research")):
+        assert run("overrides", "clear", "cli", "stub.sum", *where).stdout.startswith("0 tools of cli")
+        assert "has no override" in run("overrides", "clear", "cli", "stub.sum", *where, code=1).stderr
+
+
 def test_toolsets_of_a_file_are_applied(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "toolsets.json"
     spec = {"title": "Research", "include": [{"servers": ["cli"], "tools": ["stub.echo"]}]}

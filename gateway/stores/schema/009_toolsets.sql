@@ -4,7 +4,7 @@
 CREATE TABLE toolsets (
     slug       text        PRIMARY KEY,
     spec       bytea       NOT NULL,               -- JSON, as it is shown
-    bare       bytea       NOT NULL DEFAULT '{}',  -- JSON: who has a name without its prefix, by kind and server
+    bare       bytea       NOT NULL DEFAULT '{}',  -- JSON: by kind, server and tool its bare name, and whether it has it
     revision   bigint      NOT NULL,               -- when anything shown last changed
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
