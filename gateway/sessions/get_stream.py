@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 
 from gateway.errors import GatewayError
@@ -68,6 +68,7 @@ class GetStream:
         self._waiter: asyncio.Future[None] | None = None
         self._upstream: dict[str, tuple[UpstreamRecord, asyncio.Task[None]]] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._looks_once_more = False
         self._places: dict[str, str] = {}
         self._sent_at: dict[str, float] = {}
         self._server_said_at: dict[str, float] = {}
@@ -190,18 +191,31 @@ class GetStream:
     # --- the streams of upstream sessions -----------------------------------------------------------------------
 
     def look(self) -> None:
-        """See whether there are upstream sessions that are not listened to yet."""
-        if not self._closed and self._looking is None:
+        """See whether there are upstream sessions that are not listened to yet.
+
+        A look that is under way may have read the record before one more was in it: another look follows that one.
+        """
+        if self._looking is not None:
+            self._looks_once_more = True
+        elif not self._closed:
+            self._looks_once_more = False
             self._looked_at = time.monotonic()
             self._looking = asyncio.create_task(self._look())
             self._looking.add_done_callback(self._looked)
 
     def _looked(self, _: asyncio.Task[None]) -> None:
         self._looking = None  # thousands of streams wait, and none needs it any more
+        if self._looks_once_more:
+            self.look()
 
     def look_again(self) -> None:
         """Look once more, now and then: a word of another worker may have been lost."""
         if time.monotonic() - self._looked_at >= _LOOK_AGAIN_SECONDS:
+            self.look()
+
+    def servers_came(self, names: Collection[str]) -> None:
+        """Servers take calls again, or are known here at last: of those with which the session has one, listen."""
+        if not self._sessions.known.keys().isdisjoint(names):
             self.look()
 
     def forget_others(self, view: View) -> None:

@@ -387,6 +387,7 @@ class Sessions:
         They stop listening to servers that are gone, or are others now.
         """
         found: dict[tuple[object, str | None], list[str]] = {}
+        came = _came(before, after)
         for number, stream in enumerate(streams):
             view = self._view(after, stream)
             seen = view.digest, stream.server
@@ -394,6 +395,8 @@ class Sessions:
                 found[seen] = view.changes_since(self._view(before, stream), stream.server)
                 await asyncio.sleep(0)
             stream.forget_others(view)
+            if came:
+                stream.servers_came(came)
             for kind in found[seen]:
                 stream.catalogue_changed(f"notifications/{kind}/list_changed")
             if number % _TOLD_AT_ONCE == _TOLD_AT_ONCE - 1:
@@ -513,3 +516,13 @@ class Sessions:
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _came(before: Catalogue, after: Catalogue) -> frozenset[str]:
+    """The servers that take calls now and did not before, or were others."""
+
+    def ready(catalogue: Catalogue) -> dict[str, str]:
+        return {name: server.spec.fingerprint for name, server in catalogue.servers.items() if server.is_enabled}
+
+    known = ready(before)
+    return frozenset(name for name, fingerprint in ready(after).items() if known.get(name) != fingerprint)

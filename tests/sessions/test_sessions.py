@@ -350,6 +350,21 @@ async def test_a_subscription_made_at_one_worker_is_heard_at_another(
             assert message["params"] == {"uri": uri}
 
 
+async def test_a_server_that_was_switched_off_and_on_is_heard_again(client: Client, registered: MemoryServer) -> None:
+    session = await initialize(client, "/mcp")
+    await call(client, session, "demo__echo", "/mcp")
+    async with client.open("GET", "/mcp", headers={**session, **STREAM}) as stream:
+        await until(lambda: bool(registered.streams))
+        await client.ask("PATCH", "/mcp/servers/demo", value={"enabled": False})
+        await until(lambda: not registered.streams)
+        await client.ask("PATCH", "/mcp/servers/demo", value={"enabled": True})
+        await until(lambda: bool(registered.streams))
+        registered.say(Notification("notifications/message", {"level": "error", "data": "again"}))
+        while (message := await next_message(stream))["method"].endswith("list_changed"):
+            pass
+        assert message["params"]["data"] == "again"
+
+
 async def test_a_question_on_the_own_stream_is_answered_too(workers: tuple[Client, Client], demo: MemoryServer) -> None:
     session = await initialize(workers[0])
     await call(workers[0], session, "echo")

@@ -170,11 +170,11 @@ class OneUpstream:
         return {"demo": UpstreamRecord("h", session, SPEC.fingerprint)}
 
 
-def stream_of(link: Any) -> GetStream:
+def stream_of(link: Any, upstream: Any = None) -> GetStream:
     def question(_: str, __: Any, asked: Request) -> Request:
         return asked
 
-    upstream: Any = OneUpstream()
+    upstream = upstream or OneUpstream()
     links: Any = SimpleNamespace(of=lambda *_: link, is_seen=lambda *_: True)
     translation: Any = SimpleNamespace(question=question)
     return GetStream(
@@ -211,6 +211,40 @@ async def test_questions_that_were_sent_are_counted_no_more() -> None:
         seen += [payload] if b"roots/list" in payload or not seen else []
     assert refused == []
     await own_stream.end()
+
+
+async def test_an_upstream_session_that_is_opened_during_a_look_is_listened_to() -> None:
+    """The word of it comes while the answer of Redis, which does not have it yet, is on its way."""
+    listened: list[str | None] = []
+
+    class Quiet:
+        spec = SPEC
+
+        async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
+            listened.append(session.session_id)
+            await asyncio.Event().wait()
+            yield Heard(Notification("never"), None)
+
+    class Opened(OneUpstream):
+        record: Any = None
+        read, go = asyncio.Event(), asyncio.Event()
+
+        async def all(self) -> Any:
+            record = self.record or {}
+            self.read.set()
+            await self.go.wait()
+            return record
+
+    opened = Opened()
+    own_stream = stream_of(Quiet(), opened)
+    own_stream.look()
+    await opened.read.wait()
+    opened.record = await OneUpstream().all()
+    own_stream.look()
+    opened.go.set()
+    await until(lambda: bool(listened))
+    await own_stream.end()
+    assert listened == ["s"]
 
 
 async def test_a_stream_that_breaks_is_closed_before_it_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
