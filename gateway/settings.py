@@ -255,6 +255,20 @@ class Settings:
         read=_one_of("any", "strict"),
         doc="strict lists tools and prompts under their second public names, of letters, digits, `_` and `-`",
     )
+    tools_mode: str = _setting(
+        "full",
+        "GATEWAY_TOOLS_MODE",
+        read=_one_of("full", "search", "auto"),
+        doc="how MCP lists tools where neither the URL (`?tools=`) nor the toolset says: all of them; four that find "
+        "and call the others; auto: those four where all would take more than GATEWAY_SEARCH_TOKENS",
+    )
+    search_tokens: int = _setting(
+        10_000,
+        "GATEWAY_SEARCH_TOKENS",
+        read=_between(0, 10_000_000),
+        doc="what the tools of a caller may take of a model's context before `auto` lists four in their place",
+        unit="tokens",
+    )
     page_size: int = _setting(
         500, "GATEWAY_PAGE_SIZE", read=_between(1, 10_000), doc="items per page of an aggregated MCP list"
     )

@@ -39,6 +39,9 @@ _TOOLSET_FIELDS: dict[str, Any] = {
     "names": "prefixed",
     "include": [],
     "exclude": [],
+    "overrides": {},
+    "mode": None,
+    "pinned": [],
 }
 _KEY_FIELDS: dict[str, Any] = {
     "role": "user",

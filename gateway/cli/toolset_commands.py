@@ -30,6 +30,8 @@ File = Annotated[
 Title = Annotated[str | None, typer.Option(help="its name for people")]
 Description = Annotated[str | None, typer.Option(help="what it is for")]
 Instructions = Annotated[str | None, typer.Option(help="what a model is told at this address")]
+Mode = Annotated[str | None, typer.Option(metavar="WORD", help="how MCP lists its tools: full, search or auto")]
+Pin = Annotated[list[str] | None, typer.Option("--pin", metavar="TOOL", help="listed in any mode; may be repeated")]
 Names = Annotated[str | None, typer.Option(metavar="WORD", help="bare: without the servers' prefixes; prefixed")]
 
 
@@ -79,6 +81,8 @@ def add_toolset(
     include_tag: IncludeTag = None,
     exclude: Exclude = None,
     names: Names = None,
+    mode: Mode = None,
+    pin: Pin = None,
     title: Title = None,
     description: Description = None,
     instructions: Instructions = None,
@@ -89,7 +93,7 @@ def add_toolset(
     as_json: AsJson = False,
 ) -> None:
     """Make a toolset: `toolsets add research --include 'docs:search*' --include-tag public`."""
-    fields = _fields(include, include_tag, exclude, names, title, description, instructions, file)
+    fields = _fields(include, include_tag, exclude, names, mode, pin, title, description, instructions, file)
     with asking(url, key, as_json) as to:
         if replace:
             made = to.remote.ask("PUT", toolset_path(slug), fields)
@@ -105,6 +109,8 @@ def update_toolset(
     include_tag: IncludeTag = None,
     exclude: Exclude = None,
     names: Names = None,
+    mode: Mode = None,
+    pin: Pin = None,
     title: Title = None,
     description: Description = None,
     instructions: Instructions = None,
@@ -114,7 +120,7 @@ def update_toolset(
     as_json: AsJson = False,
 ) -> None:
     """Change some fields of a toolset; those that are not named stay. Rules are replaced as a whole."""
-    fields = _fields(include, include_tag, exclude, names, title, description, instructions, file)
+    fields = _fields(include, include_tag, exclude, names, mode, pin, title, description, instructions, file)
     if not fields:
         raise typer.BadParameter("name at least one field to change")
     _change(slug, fields, "changed", url, key, as_json)
@@ -161,6 +167,8 @@ def _fields(
     include_tag: list[str] | None,
     exclude: list[str] | None,
     names: str | None,
+    mode: str | None,
+    pin: list[str] | None,
     title: str | None,
     description: str | None,
     instructions: str | None,
@@ -170,7 +178,8 @@ def _fields(
     fields = {} if file is None else read_json(file)
     if not isinstance(fields, dict):
         raise Refused(f"{file} has no JSON object.", Exit.USAGE)
-    given = {"names": names, "title": title, "description": description, "instructions": instructions}
+    given: dict[str, Any] = {"names": names, "mode": mode, "pinned": pin, "title": title}
+    given |= {"description": description, "instructions": instructions}
     fields |= {field: value for field, value in given.items() if value is not None}
     if include or include_tag:
         fields["include"] = [rule_of(each) for each in include or ()] + [{"tags": [each]} for each in include_tag or ()]

@@ -24,6 +24,7 @@ from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
 from gateway.methods.services import Gateway
 from gateway.methods.table import NAMES
+from gateway.methods.tool_indexes import ToolIndexes
 from gateway.model.address_policy import Allowed
 from gateway.model.catalogue import Catalogue
 from gateway.model.cursors import Cursors
@@ -275,6 +276,7 @@ async def open_gateway(
                 vetting=vetting,
                 arguments=arguments,
                 looks=Looks(),
+                tool_indexes=ToolIndexes(),
                 cursors=Cursors(keyring),
                 identity=identity,
                 sessions=sessions,

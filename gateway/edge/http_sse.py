@@ -23,6 +23,7 @@ from gateway.methods.table import METHODS
 from gateway.methods.views import view_of
 from gateway.model.endpoints import Endpoint
 from gateway.model.principals import Principal
+from gateway.model.tool_modes import asked_mode
 from gateway.model.view import View
 from gateway.protocol import versions
 from gateway.protocol.messages import Batch, Message, Notification, Request, decode, encode
@@ -39,6 +40,7 @@ log = logging.getLogger("gateway.http_sse")
 async def serve_stream(gateway: Gateway, http: Http, principal: Principal, toolset: str | None = None) -> None:
     """MCP's old transport: open a session; its first event says where to post. Raises NotReady, TooManyRequests."""
     await view_of(gateway, principal, toolset)
+    mode = asked_mode(http.query) if http.query else None
     session = await gateway.sessions.open(principal, _address(toolset), versions.V2024_11_05, {}, {})
     if not session.local.is_shared:
         gateway.sessions.drop(session.key)
@@ -46,7 +48,7 @@ async def serve_stream(gateway: Gateway, http: Http, principal: Principal, tools
     gateway.metrics.sessions.inc()
     base = urlsplit(http.base_url(gateway.settings.public_url)).path
     below = "" if toolset is None else f"/mcp/toolsets/{toolset}"
-    endpoint = f"{base}{below}/messages?session_id={session.id.text}"
+    endpoint = f"{base}{below}/messages?session_id={session.id.text}{f'&tools={mode}' if mode else ''}"
     http.protocol = Protocol.JSON_RPC  # what the stream carries
     try:
         with gateway.admission.stream(principal), gateway.metrics.streams.track_inprogress():
@@ -155,6 +157,7 @@ async def _carry_out(
         events=_Events(gateway, session),
         request_id=http.request_id,
         address=http.path,
+        mode=asked_mode(http.query),
     )
     outcome, payload = await invoke(METHODS["aggregate"], call)
     if message.method == "initialize" and outcome.reply is not None:  # the session's stream came first

@@ -21,6 +21,7 @@ from gateway.methods.table import METHODS
 from gateway.methods.views import view_of
 from gateway.model.endpoints import Endpoint
 from gateway.model.principals import Principal
+from gateway.model.tool_modes import asked_mode
 from gateway.model.view import View
 from gateway.observability.call_log import Reached
 from gateway.protocol import versions
@@ -82,6 +83,7 @@ async def serve(
             request_id=http.request_id,
             address=http.path,
             guard=http.guard,
+            mode=asked_mode(http.query) if http.query else None,
         )
         table = "aggregate" if server is None else "server"
         if isinstance(message, Batch):
@@ -146,7 +148,16 @@ async def _initialize(
     gateway: Gateway, http: Http, principal: Principal, address: Endpoint, view: View, how: Accepts, message: Request
 ) -> None:
     """Carry out `initialize` and open the session that it asks for."""
-    call = Call(gateway, principal, view, message, server=address.server, request_id=http.request_id, address=http.path)
+    call = Call(
+        gateway,
+        principal,
+        view,
+        message,
+        server=address.server,
+        request_id=http.request_id,
+        address=http.path,
+        mode=asked_mode(http.query) if http.query else None,
+    )
     outcome, payload = await invoke(METHODS["aggregate" if address.server is None else "server"], call)
     headers: RawHeaders = []
     if outcome.reply is not None:

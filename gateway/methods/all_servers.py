@@ -12,6 +12,7 @@ from typing import Any
 from gateway import version
 from gateway.errors import InvalidParams, ToolChanged
 from gateway.methods.call import Call, Handler
+from gateway.methods.tool_search import call_meta_tool, instructed, list_few, searching
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
 from gateway.model.overrides import Rewrite
@@ -37,11 +38,17 @@ async def initialize(
         "protocolVersion": versions.negotiate(protocolVersion),
         "capabilities": versions.AGGREGATE_CAPABILITIES,
         "serverInfo": {"name": version.NAME, "title": title, "version": version.VERSION},
-        "instructions": _instructions(call),
+        "instructions": await _instructions(call),
     }
 
 
-def _instructions(call: Call) -> str:
+async def _instructions(call: Call) -> str:
+    tools = await searching(call)
+    text = _own_instructions(call)
+    return text if tools is None else instructed(text, tools)
+
+
+def _own_instructions(call: Call) -> str:
     toolset, servers = call.view.toolset, call.view.visible()
     if toolset is not None and toolset.spec.instructions is not None:
         return toolset.spec.instructions
@@ -62,7 +69,9 @@ async def ping(call: Call, /, **_: Any) -> Mapping[str, Any]:
 def _listing(kind: str) -> Handler:
     key, identity = KINDS[kind].key, KINDS[kind].identity
 
-    async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Reply:
+    async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Reply | Mapping[str, Any]:
+        if kind == "tools" and (tools := await searching(call)) is not None:
+            return list_few(call, tools)
         cursors, view = call.gateway.cursors, call.view
         after = cursors.read(cursor)
 
@@ -126,6 +135,10 @@ async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) 
         raise InvalidParams("'arguments' must be an object.", "arguments")
     target = call.view.public["tools"].get(name)
     if target is None:
+        if (tools := await searching(call)) is not None:
+            answer = await call_meta_tool(call, tools, name, arguments, tools_call)
+            if answer is not None:
+                return answer
         target = await call.find(lambda view: view.tool(name))
     call.reached.named, call.reached.tool = target.server.name, target.local
     if target.is_held:

@@ -102,6 +102,8 @@ class Call:
     address: str = ""
     """The path that it came in by."""
     reached: Reached = field(default_factory=Reached)
+    mode: str | None = None
+    """How the caller's URL wants tools to be listed (`model/tool_modes`), at MCP's addresses."""
 
     async def find(self, look: Callable[[View], Found]) -> Found:
         """Look something up; what is unknown may have been registered, or granted, a moment ago at another worker."""
@@ -252,7 +254,7 @@ def _record(call: Call, label: str, error: GatewayError | None, began: float, si
     if gateway.audit.has_calls and request.method in COUNTED:
         params, name = request.params, reached.tool
         if name is None:
-            named = params.get("name", params.get("uri"))
+            named = reached.asked or params.get("name", params.get("uri"))
             name = named[:_MAX_NAMED] if isinstance(named, str) else None
         gateway.audit.call(
             call.principal,
@@ -265,7 +267,7 @@ def _record(call: Call, label: str, error: GatewayError | None, began: float, si
             seconds,
             reached.seconds,
             size,
-            params.get("arguments"),
+            params.get("arguments") if reached.asked is None else reached.arguments,
         )
 
 

@@ -31,6 +31,7 @@ from gateway.methods.all_servers import (
 )
 from gateway.methods.call import Call, Handler
 from gateway.methods.listed import check_listed
+from gateway.methods.tool_search import call_meta_tool, instructed, list_few, searching
 from gateway.model.kinds import KINDS
 from gateway.model.names import near
 from gateway.model.parts import Part
@@ -61,9 +62,10 @@ async def initialize(
         "capabilities": versions.forwardable(known.capabilities),
         "serverInfo": known.server_info or {"name": server.name, "version": "unknown"},
     }
-    if known.instructions is None or not part.is_whole:  # they speak of everything that it has
-        return result
-    return result | {"instructions": known.instructions}
+    told = known.instructions if part.is_whole else None  # they speak of everything that it has
+    if (tools := await searching(call)) is not None:
+        told = instructed(told, tools)
+    return result if told is None else result | {"instructions": told}
 
 
 async def _check_name(call: Call, part: Part, kind: str, name: object) -> None:
@@ -114,6 +116,10 @@ async def completion_complete(call: Call, /, ref: Any = None, **params: Any) -> 
 async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
     """Pass a tool call on, if its arguments pass where the server wants them checked."""
     server, part = await _addressed(call)
+    if isinstance(name, str) and (tools := await searching(call)) is not None:
+        answer = await call_meta_tool(call, tools, name, call.request.params.get("arguments"), tools_call)
+        if answer is not None:
+            return answer
     target = part.tool(name) if isinstance(name, str) else None
     if part.overridden and isinstance(name, str):
         if target is None:
@@ -179,6 +185,8 @@ def _listing(kind: str) -> Handler:
 
     async def list_items(call: Call, /, **params: Any) -> Reply | Mapping[str, Any]:
         server, part = await _addressed(call)
+        if kind == "tools" and (tools := await searching(call)) is not None:
+            return list_few(call, tools)
         if not part.is_whole:
             return _listed(call, part, kind, params.get("cursor"))
         try:

@@ -14,6 +14,7 @@ from gateway.access.rates import Rates
 from gateway.access.references import References
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
+from gateway.methods.tool_indexes import ToolIndexes
 from gateway.model.cursors import Cursors
 from gateway.net.dialer import Vetting
 from gateway.observability.call_log import CallLog
@@ -50,6 +51,7 @@ class Gateway:
     vetting: Vetting
     arguments: ArgumentChecker
     looks: Looks
+    tool_indexes: ToolIndexes
     cursors: Cursors
     identity: str
     """What this gateway calls itself in `Via`, so that it knows a request that comes back to it."""

@@ -21,7 +21,9 @@ from gateway.model.unmatched import unmatched
 from gateway.model.view import View
 from gateway.registry.toolsets import Change
 
-_SHOWN_TO_USERS = ("slug", "title", "description", "instructions", "enabled", "names", "state", "counts", "servers")
+_SHOWN_TO_USERS = (
+    "slug", "title", "description", "instructions", "enabled", "names", "mode", "state", "counts", "servers",
+)  # fmt: skip
 _MAX_PROBLEMS = 50
 
 _OPERATOR = needs("operator", "manage toolsets")
@@ -175,6 +177,8 @@ def _problems(toolset: Toolset, view: View) -> list[str]:
             found.append(f"There is no server {name!r}, whose tools have overrides.")
         else:
             found += [each.text for each in problems(server, overrides, server.spec.overrides)]
+    shown = members_view(toolset, view).public["tools"]
+    found += [f"There is no tool {name!r} here to be pinned." for name in toolset.spec.pinned if name not in shown]
     for kind, name, local in toolset.kept_prefixes():
         if name in view.catalogue.servers:
             found.append(f"{local!r} of {name!r} keeps its prefix: among the {kind} another one has the bare name.")

@@ -24,11 +24,13 @@ from gateway.model.grants import Grants, Rule, read_rules
 from gateway.model.override_fields import Overrides, read_overrides_of_servers
 from gateway.model.parts import NAMED_KINDS, Part, Target
 from gateway.model.reference_texts import references_in
+from gateway.model.tool_modes import MODES
 
 PREFIXED, BARE = "prefixed", "bare"
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # what MCP has for tools' names, and what models' APIs take of it
 _MAX_BYTES = 256 << 10  # of the rules of one toolset
+_MAX_PINNED, _MAX_NAME = 100, 512
 _READ_ONLY = frozenset(  # what GET shows may be PUT back
     {"state", "problems", "servers", "counts", "created_at", "updated_at", "revision", "url"}
 )
@@ -54,6 +56,10 @@ class ToolsetSpec:
     names: str = PREFIXED
     rules: Grants = field(default_factory=Grants)
     """What it holds: `include` as what is allowed, `exclude` as what is denied."""
+    mode: str | None = None
+    """How its tools are listed where the URL does not say (`model/tool_modes`); None for as the gateway is set."""
+    pinned: tuple[str, ...] = ()
+    """Tools that are listed in any mode, by their names here."""
     overrides: Mapping[str, Overrides] = field(default_factory=dict)
     """What callers see of tools here, on top of the servers' own overrides, by server."""
 
@@ -79,6 +85,8 @@ class ToolsetSpec:
             "include": list(self.rules.source.get("allow", ())),
             "exclude": list(self.rules.source.get("deny", ())),
             "overrides": self.overrides,
+            "mode": self.mode,
+            "pinned": list(self.pinned),
         }
 
 
@@ -281,6 +289,22 @@ def _read_names(value: Any, at: str) -> str:
     return str(value)
 
 
+def _read_mode(value: Any, at: str) -> str | None:
+    if value is not None and value not in MODES:
+        raise InvalidParams(f"{at!r} must be one of {', '.join(MODES)}, or null for the gateway's.", at)
+    return None if value is None else str(value)
+
+
+def _read_pinned(value: Any, at: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > _MAX_PINNED:
+        raise InvalidParams(f"{at!r} must be a list of at most {_MAX_PINNED} names.", at)
+    if not all(isinstance(each, str) and 1 <= len(each) <= _MAX_NAME for each in value):
+        raise InvalidParams(f"Each of {at!r} must be a tool's name of 1 to {_MAX_NAME} characters.", at)
+    return tuple(dict.fromkeys(value))
+
+
 _READERS: Mapping[str, Any] = {
     "slug": _read_slug,
     "title": _text(200, optional=True),
@@ -289,4 +313,6 @@ _READERS: Mapping[str, Any] = {
     "enabled": _read_flag,
     "names": _read_names,
     "overrides": _read_overrides,
+    "mode": _read_mode,
+    "pinned": _read_pinned,
 }

@@ -36,6 +36,10 @@ class Reached:
     """The server that the tool's name leads to; None until it is found."""
     tool: str | None = None
     """That server's own name of the tool."""
+    asked: str | None = None
+    """The tool that the caller named, where another tool was called to call it."""
+    arguments: Any = None
+    """That tool's arguments."""
     server: str | None = None
     """The server that the request was sent to."""
     seconds: float | None = None
@@ -90,7 +94,7 @@ class CallLog:
         self._metrics.called(method, outcome, seconds, reached.server, reached.tool, upstream)
         if not self._is_on or (self._only_errors and outcome == "ok") or not calls.isEnabledFor(logging.INFO):
             return
-        named = request.params.get("name", request.params.get("uri"))
+        named = reached.asked or request.params.get("name", request.params.get("uri"))
         entry = (
             time.time(),
             call.principal.name,

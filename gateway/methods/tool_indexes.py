@@ -1,0 +1,110 @@
+"""The indexes of this worker in which tools are searched: one for all callers who see the same, made when asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gateway.model.parts import Part
+from gateway.model.server import Server
+from gateway.model.tokens import tokens_of
+from gateway.model.tool_index import Document, ToolIndex
+from gateway.model.view import View
+
+_MAX_INDEXES = 64
+_MAX_TOOLS = 200_000  # in all indexes together
+_STEP_SECONDS = 0.003  # for which one is made before others have their turn
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The tools of one view, or of one server at its own address: by their names there, and as they are found."""
+
+    parts: tuple[Part, ...]
+    """What they were made of: of the same parts comes the same."""
+    by_name: dict[str, Document]
+    index: ToolIndex = field(repr=False)
+
+    @cached_property
+    def tokens(self) -> int:
+        """What all of them take of a model's context, estimated."""
+        return sum(tokens_of(document.item) for document in self.by_name.values())
+
+    @cached_property
+    def counts(self) -> dict[str, tuple[Server, int]]:
+        """The servers, with how many of the tools they have."""
+        found: dict[str, tuple[Server, int]] = {}
+        for document in self.by_name.values():
+            server = document.target.server
+            found[server.name] = server, found.get(server.name, (server, 0))[1] + 1
+        return found
+
+
+class ToolIndexes:
+    """Made once per view and content of the catalogue; after a change what was read of the same tools goes on."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str | None], asyncio.Task[Tools]] = OrderedDict()
+
+    async def of(self, view: View, server: str | None) -> Tools:
+        """The tools of a view; of one `server` under the names at its own address."""
+        parts = tuple(
+            part for part in view.parts.values() if part.server.is_enabled and server in (None, part.server.name)
+        )
+        key = view.digest, server
+        task = self._known.get(key)
+        former = None
+        if task is not None:
+            if not task.done():
+                former = await asyncio.shield(task)
+            elif not task.cancelled() and task.exception() is None:
+                former = task.result()
+            if former is not None and _are_same(former.parts, parts):
+                self._known.move_to_end(key)
+                return former
+        task = self._known[key] = asyncio.create_task(_made(view, server, parts, former))
+        self._known.move_to_end(key)
+        found = await asyncio.shield(task)
+        self._trim()
+        return found
+
+    def _trim(self) -> None:
+        def size() -> int:
+            done = [task for task in self._known.values() if task.done() and not task.exception()]
+            return sum(len(task.result().by_name) for task in done)
+
+        while len(self._known) > 1 and (len(self._known) > _MAX_INDEXES or size() > _MAX_TOOLS):
+            self._known.popitem(last=False)
+
+
+def _are_same(one: tuple[Part, ...], other: tuple[Part, ...]) -> bool:
+    return len(one) == len(other) and all(map(lambda a, b: a is b, one, other))
+
+
+async def _made(view: View, server: str | None, parts: tuple[Part, ...], former: Tools | None) -> Tools:
+    documents: dict[str, Document] = {}
+    if server is None:
+        table = view.public["tools"]
+        for owner, item in view.items("tools"):
+            documents[item["name"]] = Document(item["name"], _words(owner), item, table[item["name"]])
+    else:
+        for part in parts:
+            for _, found in part.named("tools"):
+                if (target := part.tool(found["name"])) is not None:
+                    documents.setdefault(found["name"], Document(found["name"], _words(part.server), found, target))
+    tools = Tools(parts, documents, ToolIndex(list(documents.values())))
+    began = time.monotonic()
+    for _ in tools.index.build(None if former is None else former.index):
+        if time.monotonic() - began > _STEP_SECONDS:
+            await asyncio.sleep(0)
+            began = time.monotonic()
+    return tools
+
+
+def _words(server: Server) -> str:
+    """What is said of a server as a whole."""
+    spec = server.spec
+    return f"{spec.name} {spec.title or ''} {spec.description[:300]} {' '.join(spec.tags)}"
