@@ -50,7 +50,7 @@ async def connect(url: str, version: str, talk: Talk, key: str | None = None) ->
     closing = False
     try:
         async with AsyncExitStack() as parts:
-            if url.endswith("/sse"):
+            if url.partition("?")[0].endswith("/sse"):
                 read, write = await parts.enter_async_context(sse_client(url, headers=headers))
             else:
                 http = await parts.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=30))

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gateway.cli.client import Exit, Refused, Remote
+from gateway.cli.client import Exit, Refused, Remote, toolset_path
 from gateway.cli.terminal import AsJson, Key, Url, asking, clean, print_json, print_table, say
 from gateway.model.hidden_text import in_one_line
 
@@ -45,6 +45,37 @@ def list_tools(
             f"{name}*" if name in wanted else name for name in (properties if isinstance(properties, Mapping) else ())
         ]
         table.add_row(escape(tool["name"]), escape(", ".join(names)), _described(tool))
+    print_table(table)
+
+
+@tools.command("cost")
+def cost_of_tools(
+    toolset: Annotated[str | None, typer.Option(metavar="SLUG", help="of this toolset")] = None,
+    server: OfServer = None,
+    most: Annotated[int, typer.Option("--most", help="how many of the dearest tools are shown")] = 15,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how many tokens the tools take of a model's context, so that one sees what to leave out. Estimated."""
+    path = "/mcp/tools" if toolset is None else f"{toolset_path(toolset)}/tools"
+    query = {"tokens": "true"} | ({"server": server} if server else {})
+    with asking(url, key, as_json) as to:
+        found = to.remote.ask("GET", f"{path}?{urlencode(query)}")
+        sets = [] if toolset or server else to.remote.ask("GET", "/mcp/toolsets?tokens=true")["toolsets"]
+        if to.as_json:
+            print_json({"tokens": found["tokens"], "tools": {tool["name"]: tool["tokens"] for tool in found["tools"]},
+                        "toolsets": {each["slug"]: each["tokens"] for each in sets}})  # fmt: skip
+            return
+    table = Table("what", "name", "tokens", "with tool search")
+    totals = found["tokens"]
+    table.add_row("all tools", "", f"{totals['full']:,}", f"{totals['search']:,}")
+    for each in sets:
+        table.add_row("toolset", escape(each["slug"]), f"{each['tokens']['full']:,}", f"{each['tokens']['search']:,}")
+    for name, tokens in sorted(totals["servers"].items(), key=lambda pair: -pair[1]):
+        table.add_row("server", escape(name), f"{tokens:,}", "")
+    for tool in sorted(found["tools"], key=lambda tool: -tool["tokens"])[:most]:
+        table.add_row("tool", escape(tool["name"]), f"{tool['tokens']:,}", "")
     print_table(table)
 
 

@@ -69,7 +69,7 @@ async def serve(
             await take_note(session, message)
             await send_empty(http, 202)
             return
-        response = respond(gateway, http, how, message, session, address.server)
+        response = respond(gateway, http, how, message, session)
         call = Call(
             gateway,
             principal,
@@ -179,10 +179,9 @@ def respond(
     how: Accepts,
     message: Request | Batch,
     session: Session | None = None,
-    server: str | None = None,
 ) -> Response:
     """The answer to a message, to come: within a session it is on record if it is a stream, and a hang-up does not
-    cancel (MCP); outside it does. At a server's own address the framing is the server's."""
+    cancel (MCP); outside it does. At a server's own address, and a toolset's, the framing is the server's."""
     seconds = gateway.settings.keepalive_seconds
     if session is None:
         return Response(http, how, seconds, cancels=True)
@@ -195,7 +194,7 @@ def respond(
         cancels=False,
         record=lambda: gateway.event_log.begin(session.key, ids, principal=session.owner[0]),
         primes=session.local.record.version in versions.HAS_PRIMING,
-        mirrors=server is not None,
+        mirrors=session.address.server is not None or session.address.toolset is not None,
     )
 
 

@@ -272,6 +272,7 @@ def _listed(kind: str) -> Json:
             **{name: {"type": "array", "items": each} for name, each in lists.items()},
             "revision": {"type": "integer", "description": "of the registry"},
             "next_cursor": {"type": ["string", "null"], "description": "where there are more"},
+            "tokens": {"type": "object", "description": "where asked for: estimated, by mode and server"},
         },
     }
 
@@ -298,6 +299,7 @@ def _list(kind: str) -> Json:
         asked("q", word, "words that stand in name, title, description or URI"),
         asked("limit", {"type": "integer", "minimum": 1, "maximum": 10_000}, "items of a page (JSON only)"),
         asked("cursor", word, "`next_cursor` of the page before (JSON only)"),
+        asked("tokens", {"enum": ["true", "false"]}, "of tools and toolsets: what they take of a model's context"),
     ]
     return _operation(f"List {kind}; text/event-stream stays open", None, _listed(kind), 422, stream=True) | {
         "parameters": [accept, *query]

@@ -104,6 +104,7 @@ ITEMS: dict[str, Json] = {
             "inputSchema": {"type": "object", "description": "a JSON Schema of its arguments"},
             "outputSchema": {"description": "a JSON Schema of `structuredContent`, as the server says it"},
             "annotations": {"description": "its hints (MCP, ToolAnnotations), as the server says them"},
+            "tokens": {"type": "integer", "description": "where asked for: what it takes of a model's context"},
         },
     },
     "resources": {
@@ -209,6 +210,7 @@ TOOLSET: Json = {
         "revision": {"type": "integer"},
         "created_at": _TIME,
         "updated_at": _TIME,
+        "tokens": {"type": "object", "description": "where asked for: what its tools take of a model's context"},
     },
 }
 """A toolset; to a user's key without its rules."""

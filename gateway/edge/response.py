@@ -153,7 +153,7 @@ class Response:
     ) -> None:
         """`record` begins the record of the stream, if it becomes one; `primes` begins it with an event of no data.
 
-        `mirrors`: the framing is the server's, whose own address this is.
+        `mirrors`: the framing is the server's, whose own address this is, or a toolset's.
         """
         self._http = http
         self._accepts = accepts

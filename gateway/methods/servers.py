@@ -21,12 +21,14 @@ from gateway.methods.overrides import check_overrides
 from gateway.model.cursors import Cursors
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
+from gateway.model.meta_tools import definitions, names_of
 from gateway.model.override_fields import Overrides
 from gateway.model.override_problems import problems
 from gateway.model.principals import require_role
 from gateway.model.references import check_references, references
 from gateway.model.server import STDIO, Server, ServerSpec
 from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
+from gateway.model.tokens import tokens_of
 from gateway.model.view import View
 from gateway.net.resolver import NotResolved
 from gateway.registry.discovery import CLAIM_SECONDS
@@ -226,10 +228,27 @@ def listed(kind: str, view: View, query: ListQuery, cursors: Cursors) -> dict[st
     items, last = query.page(found, lambda item: str(item["uri" if kind == "resources" else "name"]))
     document: dict[str, Any] = {kind: items, "revision": view.catalogue.revision, "total": len(found)}
     document["next_cursor"] = None if last is None else cursors.after(last)
+    if query.tokens and kind == "tools":
+        document |= _with_tokens(items, found)
     if kind == "resources":
         templates = _with_server("templates", view, query) if query.after is None else []
         document["resourceTemplates"] = templates
     return document
+
+
+def _with_tokens(items: list[Any], found: list[Any]) -> dict[str, Any]:
+    """What the tools take of a model's context: each, those of each server, and all in either mode."""
+    of_servers: dict[str, int] = {}
+    for item in found:
+        of_servers[item["server"]] = of_servers.get(item["server"], 0) + tokens_of(item)
+    listed = [{**item, "tokens": tokens_of(item)} for item in items]
+    totals = {"full": sum(of_servers.values()), "search": tokens_of_search(len(found)), "servers": of_servers}
+    return {"tools": listed, "tokens": totals}
+
+
+def tokens_of_search(count: int) -> int:
+    """What the four tools take that stand for so many."""
+    return sum(map(tokens_of, definitions(names_of(()), count)))
 
 
 def _with_server(kind: str, view: View, query: ListQuery) -> list[Any]:

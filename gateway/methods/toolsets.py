@@ -11,11 +11,13 @@ from typing import Any
 from gateway.errors import InvalidParams, ToolsetExists, UnknownToolset
 from gateway.methods.call import Call, Handler, needs
 from gateway.methods.overrides import check_overrides
+from gateway.methods.servers import tokens_of_search
 from gateway.model.cursors import Cursors
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
 from gateway.model.override_fields import Overrides
 from gateway.model.override_problems import problems
+from gateway.model.tokens import tokens_of
 from gateway.model.toolsets import Toolset, ToolsetSpec, is_slug, parse_toolset, patch_toolset
 from gateway.model.unmatched import unmatched
 from gateway.model.view import View
@@ -131,7 +133,7 @@ def listed_toolsets(view: View, query: ListQuery, cursors: Cursors) -> dict[str,
         else:
             is_taken = query.takes_words(named)
         if is_taken:
-            found.append(shown)
+            found.append(shown | _tokens(toolset, view) if query.tokens else shown)
     items, last = query.page(found, lambda item: str(item["slug"]))
     return {
         "toolsets": items,
@@ -139,6 +141,13 @@ def listed_toolsets(view: View, query: ListQuery, cursors: Cursors) -> dict[str,
         "total": len(found),
         "next_cursor": None if last is None else cursors.after(last),
     }
+
+
+def _tokens(toolset: Toolset, view: View) -> dict[str, Any]:
+    """What a toolset's tools take of a model's context in either mode."""
+    items = {item["name"]: item for _, item in members_view(toolset, view).items("tools")}
+    pinned = sum(tokens_of(items[name]) for name in toolset.spec.pinned if name in items)
+    return {"tokens": {"full": sum(map(tokens_of, items.values())), "search": tokens_of_search(len(items)) + pinned}}
 
 
 def members_view(toolset: Toolset, view: View) -> View:

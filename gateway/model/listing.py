@@ -16,7 +16,7 @@ from gateway.model.server import Server
 
 Item = TypeVar("Item")
 
-_KNOWN = ("server", "tag", "q", "limit", "cursor")
+_KNOWN = ("server", "tag", "q", "limit", "cursor", "tokens")
 _MAX_LIMIT = 10_000
 _MAX_WORDS = 200  # characters
 _SEARCHED = ("name", "title", "description", "uri", "uriTemplate")
@@ -31,6 +31,8 @@ class ListQuery:
     words: tuple[str, ...] = ()
     limit: int | None = None
     after: str | None = None
+    tokens: bool = False
+    """Whether to tell what tools take of a model's context."""
 
     @classmethod
     def from_query_string(cls, query: bytes, cursors: Cursors, *, is_stream: bool) -> ListQuery:
@@ -53,6 +55,7 @@ class ListQuery:
             words=_words(" ".join(found.get("q", ())), BadQuery),
             limit=read_limit(int(limit), _MAX_LIMIT, BadQuery) if limit else None,
             after=cursors.read(found.get("cursor", [""])[-1]),
+            tokens=_tokens({"true": True, "false": False}.get(found.get("tokens", ["false"])[-1]), BadQuery),
         )
 
     @classmethod
@@ -70,6 +73,7 @@ class ListQuery:
             words=_words(words or "", InvalidParams),
             limit=None if limit is None else read_limit(limit, _MAX_LIMIT),
             after=cursors.read(params.get("cursor")),
+            tokens=_tokens(params.get("tokens", False), InvalidParams),
         )
 
     def takes(self, server: Server, item: Mapping[str, Any]) -> bool:
@@ -100,6 +104,12 @@ def _words(text: str, refusal: type[InvalidParams]) -> tuple[str, ...]:
     if len(text) > _MAX_WORDS:
         raise refusal(f"'q' must be a text of at most {_MAX_WORDS} characters.", "q")
     return tuple(dict.fromkeys(text.casefold().split()))
+
+
+def _tokens(value: Any, refusal: type[InvalidParams]) -> bool:
+    if not isinstance(value, bool):
+        raise refusal("'tokens' must be true or false.", "tokens")
+    return value
 
 
 def read_limit(value: Any, most: int, refusal: type[InvalidParams] = InvalidParams) -> int:

@@ -1,8 +1,9 @@
 """How many tokens a tool costs a model: an estimate, the same for all models. Pure.
 
-What clients send of a tool is its name, its description and its input schema, as JSON. Of such JSON a token of the
-common vocabularies (o200k_base) covers some four characters of English text and of punctuation, and less than one of
-other scripts. `bench` compares the estimate with real counts.
+What clients send of a tool is its name, its description and its input schema, as JSON. Of such JSON a token of
+o200k_base covers 4.3 ASCII characters, and of other scripts little more than one. For 689 tools of public servers
+(`bench/recall`) the sum of the estimates is that of the real counts; for four of five tools they differ by a tenth at
+most.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import orjson
 
-_BYTES_PER_TOKEN = 4.2
+_ASCII_PER_TOKEN, _OTHERS_PER_TOKEN = 4.3, 1.2  # characters
 _SENT = ("name", "description", "inputSchema")
 
 
@@ -24,4 +25,8 @@ def tokens_of(tool: Mapping[str, Any]) -> int:
 
 def tokens_of_json(data: bytes) -> int:
     """The estimated tokens of a JSON text."""
-    return round(len(data) / _BYTES_PER_TOKEN)
+    if data.isascii():
+        return round(len(data) / _ASCII_PER_TOKEN)
+    text = data.decode()
+    others = sum(not letter.isascii() for letter in text)
+    return round((len(text) - others) / _ASCII_PER_TOKEN + others / _OTHERS_PER_TOKEN)

@@ -154,10 +154,15 @@ def main() -> int:
         front = parts.enter_context(adding_the_key(running.url, folder / "front"))
         with running.client() as client:
             client.put("/mcp/servers/everything", json={"url": server}).raise_for_status()
+            toolset = {"include": [{"servers": ["everything"]}], "names": "bare"}
+            client.put("/mcp/toolsets/everything", json=toolset).raise_for_status()
         through = f"{front}/mcp/servers/everything/mcp"
+        in_toolset = f"{front}/mcp/toolsets/everything/mcp"
         for number, (what, arguments, wanted) in enumerate(_SUITES):
             direct = run_server_suite(folder / f"direct{number}", server, arguments)
             good &= compare(what, direct, run_server_suite(folder / f"through{number}", through, arguments), wanted)
+            found = run_server_suite(folder / f"toolset{number}", in_toolset, arguments)
+            good &= compare(f"{what}, at a toolset with bare names", direct, found, wanted)
         for scenario in _CLIENT_SCENARIOS:
             found, said = run_client_scenario(folder / f"client-{scenario}", scenario, running.url)
             failed = [check for (_, check, status) in found if status != "SUCCESS"]

@@ -58,6 +58,27 @@ async def test_a_tool_is_listed_under_its_public_name_with_its_server(client: Cl
     assert document["tools"] == [{"name": "demo__echo", "inputSchema": {"type": "object"}, "server": "demo"}]
 
 
+async def test_what_tools_cost_a_model(client: Client, registered: MemoryServer) -> None:
+    registered.told["echo"] = {"description": "x" * 4300, "title": "not counted" * 100}
+    await client.ask("POST", "/mcp/servers/demo/refresh")
+    await client.ask("PUT", "/mcp/toolsets/t", value={"include": [{"servers": ["demo"]}], "pinned": ["demo__echo"]})
+    _, _, listed = await client.ask("GET", "/mcp/tools?tokens=true", headers={"accept": "application/json"})
+    [tool] = listed["tools"]
+    assert 1000 <= tool["tokens"] <= 1030
+    assert listed["tokens"]["full"] == listed["tokens"]["servers"]["demo"] == tool["tokens"]
+    assert 250 < listed["tokens"]["search"] < 400
+    _, _, toolsets = await client.ask("GET", "/mcp/toolsets?tokens=true", headers={"accept": "application/json"})
+    assert toolsets["toolsets"][0]["tokens"]["full"] == tool["tokens"]
+    assert toolsets["toolsets"][0]["tokens"]["search"] == listed["tokens"]["search"] + tool["tokens"]
+    _, _, answer = await client.ask(
+        "POST", "/rpc", value={"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"tokens": 1}}
+    )
+    assert answer["error"]["data"] == {"field": "tokens"}
+    assert (await client.ask("GET", "/mcp/tools?tokens=yes", headers={"accept": "application/json"}))[0] == 400
+    _, _, plain = await client.ask("GET", "/mcp/tools", headers={"accept": "application/json"})
+    assert "tokens" not in str(plain)
+
+
 async def test_a_live_list_carries_changes_as_they_happen(client: Client, servers: Servers) -> None:
     servers |= {"a": MemoryServer(), "b": MemoryServer()}
     async with client.open("GET", "/mcp/tools", headers=SSE) as answer:

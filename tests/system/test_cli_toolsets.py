@@ -68,6 +68,16 @@ def test_a_key_is_granted_a_toolset(run: Run) -> None:
     run("keys", "revoke", "toolset-agent")
 
 
+def test_what_tools_cost_is_shown(run: Run) -> None:
+    run("toolsets", "add", "research", "--include", "cli:stub.echo")
+    shown = json.loads(run("tools", "cost", "--json").stdout)
+    assert shown["tokens"]["full"] >= shown["tokens"]["servers"]["cli"] > shown["toolsets"]["research"]["full"] > 0
+    assert "research" in run("tools", "cost").stdout
+    only = json.loads(run("tools", "cost", "--toolset", "research", "--json").stdout)
+    assert list(only["tools"]) == ["cli__stub.echo"]
+    assert "cli__stub.sum" in run("tools", "cost", "--server", "cli").stdout
+
+
 def test_tools_are_overridden(run: Run) -> None:
     run("toolsets", "add", "research", "--include", "cli:stub.sum")
     for where in ((), ("--toolset", "research")):
