@@ -33,6 +33,8 @@ _SUITES = (
 )
 _CLIENT_SCENARIOS = ("initialize", "tools_call", "sse-retry")
 _SECONDS = 300
+_OF_STREAMED_LISTS = "server-sse-streams-functional"
+"""Asks whether answers to tools/list that are streams work; a toolset's lists are ours, and plain JSON."""
 
 Checks = Counter[tuple[str, str, str]]
 
@@ -162,7 +164,8 @@ def main() -> int:
             direct = run_server_suite(folder / f"direct{number}", server, arguments)
             good &= compare(what, direct, run_server_suite(folder / f"through{number}", through, arguments), wanted)
             found = run_server_suite(folder / f"toolset{number}", in_toolset, arguments)
-            good &= compare(f"{what}, at a toolset with bare names", direct, found, wanted)
+            asked = Counter({check: count for check, count in direct.items() if check[1] != _OF_STREAMED_LISTS})
+            good &= compare(f"{what}, at a toolset with bare names", asked, found, passed(asked))
         for scenario in _CLIENT_SCENARIOS:
             found, said = run_client_scenario(folder / f"client-{scenario}", scenario, running.url)
             failed = [check for (_, check, status) in found if status != "SUCCESS"]
