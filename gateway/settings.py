@@ -269,6 +269,16 @@ class Settings:
         doc="what the tools of a caller may take of a model's context before `auto` lists four in their place",
         unit="tokens",
     )
+    spill_bytes: int = _setting(
+        256 << 20,
+        "GATEWAY_SPILL_BYTES",
+        read=_between(1 << 20, 64 << 30),
+        doc="how much Redis keeps of results that were too large to be sent (overrides: `spill`), over all replicas",
+        unit="bytes",
+    )
+    spill_seconds: int = _setting(
+        600, "GATEWAY_SPILL_SECONDS", read=_between(10, 86_400), doc="how long such a result is kept", unit="seconds"
+    )
     page_size: int = _setting(
         500, "GATEWAY_PAGE_SIZE", read=_between(1, 10_000), doc="items per page of an aggregated MCP list"
     )

@@ -41,7 +41,10 @@ GRANTS = {
     ],
     "deny": [{"resources": ["shown://secret/*"]}],
 }
-SEEN = {"include": [rule for rule in GRANTS["allow"] if "toolsets" not in rule]}
+SEEN = {
+    "include": [rule for rule in GRANTS["allow"] if "toolsets" not in rule],
+    "results": {"max_bytes": 1_000_000, "overflow": "spill"},  # so that handles are read there
+}
 HIDDEN, ABSENT = "hidden", "absent"
 
 TOOLS = ["half__{x}_zzz", "off__{x}_zzz", "{x}_zzz", "{x}__zzz", "whole__{x}_zzz"]
@@ -59,7 +62,7 @@ ASKED: dict[str, list[dict[str, Any]]] = {
         {"name": "search_tools", "arguments": arguments}
         for arguments in ({"query": "{x} zzz"}, {"query": "", "server": "{x}"}, {"query": ""})
     ]
-    + [{"name": "describe_tools", "arguments": {"names": TOOLS}}]
+    + [{"name": "describe_tools", "arguments": {"names": TOOLS}}, {"name": "read_result", "arguments": {"ref": "{x}"}}]
     + [{"name": meta, "arguments": {"name": name}} for meta in ("call_tool", "call_read_tool") for name in TOOLS],
     "resources/list": [{}],
     "resources/templates/list": [{}],
@@ -361,6 +364,7 @@ async def test_mcp(agent: Client, servers: Servers, address: str, version: str) 
             is_searching = address.endswith("=search")
             check_answer("" if is_searching and method == "tools/list" else method, text, params, label)
             is_meta = is_searching and str(params.get("name")).endswith("_tools")
+            is_meta = is_meta or ("toolsets" in address and params.get("name") == "read_result")
             if method in ("tools/call", "resources/read", "prompts/get"):
                 assert ('"error"' in text) is not is_meta, label
 

@@ -41,6 +41,7 @@ _TOOLSET_FIELDS: dict[str, Any] = {
     "exclude": [],
     "overrides": {},
     "mode": None,
+    "results": None,
     "pinned": [],
 }
 _KEY_FIELDS: dict[str, Any] = {

@@ -22,6 +22,7 @@ from gateway.errors import InvalidParams, SettingsError
 from gateway.machine.memory import memory_of_process
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
+from gateway.methods.result_cache import ResultCache
 from gateway.methods.services import Gateway
 from gateway.methods.table import NAMES
 from gateway.methods.tool_indexes import ToolIndexes
@@ -53,6 +54,7 @@ from gateway.stores.hints import Hints
 from gateway.stores.inbox import Inbox
 from gateway.stores.postgres import Postgres
 from gateway.stores.redis import Redis
+from gateway.stores.spills import Spills
 from gateway.stores.streams import Streams
 from gateway.tasks import end, keep
 from gateway.upstream.factory import Connect, over_http
@@ -288,6 +290,8 @@ async def open_gateway(
                 keys=keys,
                 rates=rates,
                 references=secrets,
+                result_cache=ResultCache(),
+                spills=Spills(redis, settings.spill_seconds, settings.spill_bytes),
                 audit=audit,
                 latest_calls=LatestCalls(audit),
                 admission=admission,

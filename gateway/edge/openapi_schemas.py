@@ -193,6 +193,10 @@ TOOLSET_SPEC: Json = {
         "include": _OF_TOOLSETS,
         "exclude": _OF_TOOLSETS,
         "overrides": {"type": ["object", "null"], "description": "what callers see of tools here, by server and tool"},
+        "results": {
+            "type": ["object", "null"],
+            "description": "what becomes of large results: max_bytes, select, overflow",
+        },
         "mode": {"enum": ["full", "search", "auto", None], "description": "how MCP lists its tools"},
         "pinned": {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": 100},
     },

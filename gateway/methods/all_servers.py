@@ -12,6 +12,8 @@ from typing import Any
 from gateway import version
 from gateway.errors import InvalidParams, ToolChanged
 from gateway.methods.call import Call, Handler
+from gateway.methods.results import definition as read_result_definition
+from gateway.methods.results import fitted, forward_or_recall, read_result, reader_name
 from gateway.methods.tool_search import call_meta_tool, instructed, list_few, searching
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
@@ -70,8 +72,9 @@ def _listing(kind: str) -> Handler:
     key, identity = KINDS[kind].key, KINDS[kind].identity
 
     async def list_items(call: Call, /, cursor: Any = None, **_: Any) -> Reply | Mapping[str, Any]:
+        reader = reader_name(call) if kind == "tools" else None
         if kind == "tools" and (tools := await searching(call)) is not None:
-            return list_few(call, tools)
+            return list_few(call, tools, reader)
         cursors, view = call.gateway.cursors, call.view
         after = cursors.read(cursor)
 
@@ -82,6 +85,8 @@ def _listing(kind: str) -> Handler:
             result: dict[str, Any] = {key: rest[:size]}
             if len(rest) > size:
                 result["nextCursor"] = cursors.after(rest[size - 1][identity])
+            elif reader is not None:
+                result[key].append(read_result_definition(reader))
             if down := unreachable(view.visible()):
                 result["_meta"] = {UNREACHABLE_META: down}
             return dump(result)
@@ -139,6 +144,8 @@ async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) 
             answer = await call_meta_tool(call, tools, name, arguments, tools_call)
             if answer is not None:
                 return answer
+        if name == reader_name(call):
+            return await read_result(call, arguments)
         target = await call.find(lambda view: view.tool(name))
     call.reached.named, call.reached.tool = target.server.name, target.local
     if target.is_held:
@@ -150,7 +157,9 @@ async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) 
         params["arguments"] = outward_arguments(call, target, target.overridden.rewrite)
     elif arguments is None:  # null is as good as none
         params.pop("arguments", None)
-    return _linked(call, target, await call.forward(target.server, params), "content")
+    if target.overridden is None:
+        return _linked(call, target, await call.forward(target.server, params), "content")
+    return await fitted(call, target, _linked(call, target, await forward_or_recall(call, target, params), "content"))
 
 
 def _linked(call: Call, target: Target, reply: Reply, key: str) -> Reply:

@@ -31,6 +31,8 @@ from gateway.methods.all_servers import (
 )
 from gateway.methods.call import Call, Handler
 from gateway.methods.listed import check_listed
+from gateway.methods.results import definition as read_result_definition
+from gateway.methods.results import fitted, forward_or_recall, read_result, reader_name
 from gateway.methods.tool_search import call_meta_tool, instructed, list_few, searching
 from gateway.model.kinds import KINDS
 from gateway.model.names import near
@@ -120,6 +122,8 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
         answer = await call_meta_tool(call, tools, name, call.request.params.get("arguments"), tools_call)
         if answer is not None:
             return answer
+    if part.overridden and name == reader_name(call):
+        return await read_result(call, call.request.params.get("arguments"))
     target = part.tool(name) if isinstance(name, str) else None
     if part.overridden and isinstance(name, str):
         if target is None:
@@ -139,7 +143,9 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
         sent = {**sent, "name": target.local}
         if target.overridden.rewrite is not None:
             sent["arguments"] = outward_arguments(call, target, target.overridden.rewrite)
-    return await call.forward(server, sent)
+    if target.overridden is None:
+        return await call.forward(server, sent)
+    return await fitted(call, target, await forward_or_recall(call, target, sent))
 
 
 def _unknown_tool(part: Part, name: str) -> UnknownTool:
@@ -186,7 +192,7 @@ def _listing(kind: str) -> Handler:
     async def list_items(call: Call, /, **params: Any) -> Reply | Mapping[str, Any]:
         server, part = await _addressed(call)
         if kind == "tools" and (tools := await searching(call)) is not None:
-            return list_few(call, tools)
+            return list_few(call, tools, reader_name(call))
         if not part.is_whole:
             return _listed(call, part, kind, params.get("cursor"))
         try:
@@ -211,6 +217,8 @@ def _listed(call: Call, part: Part, kind: str, cursor: Any) -> Reply:
         result: dict[str, Any] = {what.key: rest[:size]}
         if len(rest) > size:
             result["nextCursor"] = cursors.after(rest[size - 1][what.identity])
+        elif kind == "tools" and (reader := reader_name(call)) is not None:
+            result[what.key].append(read_result_definition(reader))
         if down := unreachable([part.server]):
             result["_meta"] = {UNREACHABLE_META: down}
         return dump(result)

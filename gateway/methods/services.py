@@ -14,6 +14,7 @@ from gateway.access.rates import Rates
 from gateway.access.references import References
 from gateway.methods.arguments import ArgumentChecker
 from gateway.methods.looks import Looks
+from gateway.methods.result_cache import ResultCache
 from gateway.methods.tool_indexes import ToolIndexes
 from gateway.model.cursors import Cursors
 from gateway.net.dialer import Vetting
@@ -32,6 +33,7 @@ from gateway.stores.hints import Hints
 from gateway.stores.inbox import Inbox
 from gateway.stores.postgres import Postgres
 from gateway.stores.redis import Redis
+from gateway.stores.spills import Spills
 from gateway.upstream.pool import Pool
 
 
@@ -63,6 +65,8 @@ class Gateway:
     authenticator: Authenticator
     keys: KeyTable
     rates: Rates
+    spills: Spills
+    result_cache: ResultCache
     references: References
     audit: Audit
     latest_calls: LatestCalls

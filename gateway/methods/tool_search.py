@@ -14,8 +14,8 @@ from typing import Any
 
 from gateway.errors import InvalidParams, NotReadOnly, UnknownTool
 from gateway.methods.call import Call
+from gateway.methods.results import definition as read_result_definition
 from gateway.methods.tool_indexes import Tools
-from gateway.model.grants import believed
 from gateway.model.meta_tools import (
     CALL_READ_TOOL,
     CALL_TOOL,
@@ -31,7 +31,6 @@ from gateway.model.meta_tools import (
     names_of,
 )
 from gateway.model.names import near
-from gateway.model.parts import Target
 from gateway.model.tool_index import Document
 from gateway.model.tool_modes import AUTO, SEARCH
 from gateway.protocol.messages import Reply, Request, dump, parse
@@ -56,11 +55,12 @@ async def searching(call: Call) -> Tools | None:
     return tools if mode == SEARCH or tools.tokens > settings.search_tokens else None
 
 
-def list_few(call: Call, tools: Tools) -> Mapping[str, Any]:
-    """The list in search mode: the four, and what is pinned."""
+def list_few(call: Call, tools: Tools, reader: str | None) -> Mapping[str, Any]:
+    """The list in search mode: the four, what is pinned, and by which name kept results are read (None: not at all)."""
     toolset, names = call.view.toolset, names_of(tools.by_name)
     pinned = () if toolset is None else toolset.spec.pinned
     listed = [dict(tools.by_name[name].item) for name in pinned if name in tools.by_name]
+    listed += [] if reader is None else [read_result_definition(reader)]
     result: dict[str, Any] = {"tools": [*definitions(names, len(tools.by_name)), *listed]}
     if renamed := {own: shown for own, shown in names.items() if own != shown}:
         result["_meta"] = {"io.mcp-gateway/renamed": renamed}
@@ -103,7 +103,7 @@ async def _call(call: Call, tools: Tools, own: str, given: Mapping[str, Any], ca
         raise InvalidParams(f"{name!r} finds and calls other tools; call it by itself.", "name")
     if own == CALL_READ_TOOL:
         document = tools.by_name.get(name) or _bare(tools, name)
-        if document is not None and not reads_only(document.target):
+        if document is not None and not document.target.is_believed("readOnlyHint"):
             raise NotReadOnly(name, shown[CALL_TOOL])
         if document is None:
             raise _unknown(tools, name)
@@ -111,23 +111,6 @@ async def _call(call: Call, tools: Tools, own: str, given: Mapping[str, Any], ca
     params |= {"name": name} | ({} if arguments is None else {"arguments": arguments})
     inner = replace(call, request=Request(call.request.id, call.request.method, params), mode="full")
     return await call_tool(inner, name=name, arguments=arguments)
-
-
-def reads_only(target: Target) -> bool:
-    """Whether it is believed of a tool that it only reads: its server is, and so is an override if it is trusted."""
-    server = target.server
-    if not server.spec.trust_annotations:
-        return False
-    changed = target.overridden
-    if changed is not None and believed(changed.item)["readOnlyHint"] is False:
-        return False
-    if changed is not None and changed.override.get("trust"):
-        return True
-    doubted = server.judged.doubted.get(target.local)
-    if doubted is not None:
-        return doubted["readOnlyHint"]
-    item = next((item for item in server.listed("tools") if item["name"] == target.local), None)
-    return believed(item)["readOnlyHint"]
 
 
 def _search(tools: Tools, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,13 @@ import orjson
 from gateway.errors import InvalidParams
 from gateway.model.grants import SAFE
 from gateway.model.reference_texts import references_in
+from gateway.model.result_policy import read_policy
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _MAX_BYTES = 512 << 10
 _MAX_TOOLS = 2_000
 _MAX_ARGUMENTS = 256
+_MAX_TTL = 86_400  # seconds
 _MAX_KEY = 256  # characters of a tool's or an argument's own name
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -140,6 +142,19 @@ def _hints(value: Any, at: str) -> dict[str, bool]:
     return dict(value)
 
 
+def _cache(value: Any, at: str) -> dict[str, Any]:
+    found = _object(value, at, 2)
+    ttl, per = found.get("ttl"), found.get("per", "caller")
+    for name in found:
+        if name not in ("ttl", "per"):
+            raise InvalidParams(f"There is no field {name[:64]!r} for a cache; it takes ttl, per.", f"{at}.{name}")
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= _MAX_TTL:
+        raise InvalidParams(f"'{at}.ttl' must be a number of seconds, at most {_MAX_TTL}.", f"{at}.ttl")
+    if per not in ("caller", "all"):
+        raise InvalidParams(f"'{at}.per' must be 'caller' or 'all'.", f"{at}.per")
+    return {"ttl": ttl, "per": per}
+
+
 def _arguments(value: Any, at: str) -> dict[str, Any]:
     return {name: _argument(each, f"{at}.{name}") for name, each in _object(value, at, _MAX_ARGUMENTS).items()}
 
@@ -152,6 +167,8 @@ _TOOL: Mapping[str, Any] = {
     "annotations": _hints,
     "trust": _flag,
     "arguments": _arguments,
+    "results": read_policy,
+    "cache": _cache,
 }
 _ARGUMENT: Mapping[str, Any] = {
     "name": _name,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from gateway.model.grants import believed
 from gateway.model.override_fields import Overrides
 from gateway.model.overrides import Misfit, apply, claims_more, merged
 from gateway.model.server import Server
@@ -40,8 +42,20 @@ def problems(server: Server, overrides: Overrides, below: Overrides | None = Non
                 f"The override of {tool!r} claims more safety than its server does ({', '.join(hints)}): "
                 'that needs "trust": true, which an administrator sets.',
             )
+        if "cache" in override and not _may_repeat(item, whole, doubted):
+            yield Problem(
+                f"{tool}.cache",
+                f"Results of {tool!r} are not kept: it is neither read-only nor idempotent, as is believed.",
+            )
         if (name := override.get("name")) in taken and taken[name] != tool:
             yield Problem(f"{tool}.name", f"{tool!r} would be named {name!r}, as another tool of {server.name!r} is.")
+
+
+def _may_repeat(item: Mapping[str, Any], override: Mapping[str, Any], doubted: Mapping[str, bool] | None) -> bool:
+    hints = believed({"annotations": override.get("annotations")} if override.get("trust") else item)
+    if doubted is not None and not override.get("trust"):
+        hints = dict(doubted)
+    return hints["readOnlyHint"] or hints["idempotentHint"]
 
 
 def _names_kept(offered: Mapping[str, object], overrides: Overrides) -> dict[str, str]:

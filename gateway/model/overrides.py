@@ -21,6 +21,7 @@ from typing import Any
 from gateway.errors import InvalidParams
 from gateway.model.grants import SAFE, believed
 from gateway.model.reference_texts import references_in
+from gateway.model.result_policy import policy_of
 
 _ELSEWHERE = (
     "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependentRequired", "dependencies",
@@ -85,7 +86,7 @@ def merged(below: Override | None, above: Override | None) -> Override:
     if not below or not above:
         return below or above or {}
     both = {**below, **above}
-    for name in ("annotations", "arguments"):
+    for name in ("annotations", "arguments", "results"):
         if name in below and name in above:
             both[name] = {**below[name], **above[name]}
     for name, argument in below.get("arguments", {}).items():
@@ -105,6 +106,8 @@ def apply(tool: Item, override: Override, doubted: Mapping[str, bool] | None = N
     for part in ("name", "title", "description"):
         if override.get(part) is not None:
             item[part] = override[part]
+    if (policy := policy_of(override)) is not None and policy.changes_shape:
+        item.pop("outputSchema", None)  # it would not be true
     if "annotations" in override:
         item["annotations"] = _annotations(tool, override, doubted)
     rewrite = None

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.model.grants import Grants, ServerGrants
+from gateway.model.grants import Grants, ServerGrants, believed
 from gateway.model.kinds import KINDS
 from gateway.model.names import STRICT, is_strict
 from gateway.model.overrides import Misfit, Overridden, Override, apply, merged
+from gateway.model.result_policy import SPILL
 from gateway.model.server import Server
 
 _STEP = 500  # items that are put into a server's part before others have their turn
@@ -32,6 +33,21 @@ class Target:
     """Whether it is a tool that changed since it was approved, and is not called."""
     overridden: Overridden | None = None
     """How it is seen and called in place of what the server says; None for as it says."""
+
+    def is_believed(self, hint: str) -> bool:
+        """Whether a hint of a tool is believed to be true: its server's, or an override's, where that is trusted."""
+        server, changed = self.server, self.overridden
+        if not server.spec.trust_annotations:
+            return False
+        if changed is not None and not believed(changed.item)[hint]:
+            return False
+        if changed is not None and changed.override.get("trust"):
+            return True
+        doubted = server.judged.doubted.get(self.local)
+        if doubted is not None:
+            return doubted[hint]
+        item = next((item for item in server.listed("tools") if item["name"] == self.local), None)
+        return believed(item)[hint]
 
     @property
     def shown(self) -> str:
@@ -72,6 +88,12 @@ class Part:
     def listed(self, kind: str) -> list[Item]:
         """What the server lists of a kind, under the names that they have at its own address."""
         return [item for _, item in self.named(kind)]
+
+    @property
+    def spills(self) -> bool:
+        """Whether results of some tool are kept to be read on."""
+        policies = (each.override.get("results", {}) for each in self.overridden.values() if each is not None)
+        return any(policy.get("overflow") == SPILL for policy in policies)
 
     def count(self, kind: str) -> int:
         """How much of a kind is seen."""

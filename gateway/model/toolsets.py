@@ -22,8 +22,10 @@ import orjson
 from gateway.errors import InvalidParams
 from gateway.model.grants import Grants, Rule, read_rules
 from gateway.model.override_fields import Overrides, read_overrides_of_servers
+from gateway.model.overrides import merged
 from gateway.model.parts import NAMED_KINDS, Part, Target
 from gateway.model.reference_texts import references_in
+from gateway.model.result_policy import read_policy
 from gateway.model.tool_modes import MODES
 
 PREFIXED, BARE = "prefixed", "bare"
@@ -58,6 +60,8 @@ class ToolsetSpec:
     """What it holds: `include` as what is allowed, `exclude` as what is denied."""
     mode: str | None = None
     """How its tools are listed where the URL does not say (`model/tool_modes`); None for as the gateway is set."""
+    results: Mapping[str, Any] | None = None
+    """What becomes of large results of its tools (`model/result_policy`), where their own overrides don't say."""
     pinned: tuple[str, ...] = ()
     """Tools that are listed in any mode, by their names here."""
     overrides: Mapping[str, Overrides] = field(default_factory=dict)
@@ -86,6 +90,7 @@ class ToolsetSpec:
             "exclude": list(self.rules.source.get("deny", ())),
             "overrides": self.overrides,
             "mode": self.mode,
+            "results": self.results,
             "pinned": list(self.pinned),
         }
 
@@ -124,7 +129,7 @@ class Toolset:
 
     def part(self, part: Part, *, strict: bool) -> Part:
         """What it shows of a server, of which its rules give `part`."""
-        name, overrides = part.server.name, self.spec.overrides.get(part.server.name, {})
+        name, overrides = part.server.name, self._overrides_for(part)
         if self.spec.names != BARE and not overrides and self.given["tools"].isdisjoint(part.public["tools"]):
             return part
 
@@ -140,6 +145,14 @@ class Toolset:
             return None if public in self.given[kind] else public
 
         return part.in_toolset(named, overrides, strict=strict)
+
+    def _overrides_for(self, part: Part) -> Overrides:
+        """What changes of a server's tools: with a policy for results it is all of them."""
+        overrides = self.spec.overrides.get(part.server.name, {})
+        if self.spec.results is None:
+            return overrides
+        common = {"results": self.spec.results}
+        return {local: merged(common, overrides.get(local)) for local, _ in part.named("tools")}
 
     def is_decided(self, members: Members) -> bool:
         """Whether it is decided of all members who has a bare name."""
@@ -314,5 +327,6 @@ _READERS: Mapping[str, Any] = {
     "names": _read_names,
     "overrides": _read_overrides,
     "mode": _read_mode,
+    "results": lambda value, at: None if value is None else read_policy(value, at) or None,
     "pinned": _read_pinned,
 }

@@ -114,6 +114,11 @@ class View:
         return tables
 
     @cached_property
+    def spills(self) -> bool:
+        """Whether results of some tool are kept to be read on."""
+        return any(part.spills for part in self._enabled if part.overridden)
+
+    @cached_property
     def _bare(self) -> Mapping[str, Mapping[str, list[Target]]]:
         tables: dict[str, dict[str, list[Target]]] = {"tools": {}, "prompts": {}}
         for kind, table in tables.items():

@@ -36,14 +36,14 @@ class Reached:
     """The server that the tool's name leads to; None until it is found."""
     tool: str | None = None
     """That server's own name of the tool."""
-    asked: str | None = None
-    """The tool that the caller named, where another tool was called to call it."""
-    arguments: Any = None
-    """That tool's arguments."""
     server: str | None = None
     """The server that the request was sent to."""
     seconds: float | None = None
     """How long the server took."""
+    asked: str | None = None
+    """The tool that the caller named, where another tool was called to call it."""
+    arguments: Any = None
+    """That tool's arguments."""
 
 
 class _Named(Protocol):

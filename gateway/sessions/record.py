@@ -196,6 +196,9 @@ class Records:
         return int(await self._redis.do(lambda store: store.zcard(self._redis.key("live"))))
 
 
+_MAX_READS = 5  # of a record that this worker changes meanwhile
+
+
 class LocalRecord:
     """The record of one session as one worker knows it, and whether Redis knows it too.
 
@@ -212,6 +215,8 @@ class LocalRecord:
         self.record = record
         self.is_shared = True
         self.offline = False
+        self._writes = 0
+        """Counts the writes of this worker that began or ended: what was read meanwhile may be older than ours."""
 
     def went_offline(self) -> None:
         """Redis did not answer when the session came here: nothing is known of what its client declared."""
@@ -229,32 +234,43 @@ class LocalRecord:
         """Read the record; None where Redis does not have it or does not answer. Raises SessionNotFound."""
         if not self.is_shared:
             return None
-        try:
-            record = await self._records.read(self.key)
-        except RedisUnavailable:
-            return None
-        if record is None:
-            raise self._over()
-        self.record = record
-        return record
+        for _ in range(_MAX_READS):
+            writes = self._writes
+            try:
+                record = await self._records.read(self.key)
+            except RedisUnavailable:
+                return None
+            if record is None:
+                raise self._over()
+            if writes == self._writes:
+                self.record = record
+                return record
+        return None
 
     async def change(self, fields: Mapping[str, str]) -> bool:
         """Set fields of the record; False where Redis does not have it or does not answer. Raises SessionNotFound."""
         if not self.is_shared:
             return True
+        self._writes += 1
         try:
             if await self._records.change(self.key, fields):
                 return True
         except RedisUnavailable:
             return False
+        finally:
+            self._writes += 1
         raise self._over()
 
-    async def forget(self, field: str) -> None:
-        """Drop a field of the record."""
+    async def forget(self, field: str) -> bool:
+        """Drop a field of the record; False where Redis does not answer."""
+        self._writes += 1
         try:
             await self._records.forget(self.key, field)
         except RedisUnavailable:
-            pass
+            return False
+        finally:
+            self._writes += 1
+        return True
 
     async def compare_and_set(
         self, server: str, made: UpstreamRecord, before: UpstreamRecord | None

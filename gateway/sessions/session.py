@@ -287,7 +287,8 @@ class Session:
             await self._change(record, {subscription(server, uri): "1"})
         else:
             self.local.record = record
-            await self.local.forget(subscription(server, uri))
+            if await self.local.forget(subscription(server, uri)):
+                await self._around.hints.broadcast(RecordChanged(self.key))
 
     async def introduce(self, version: str, params: Mapping[str, Any], limit: int) -> None:
         """Remember what the client says of itself, where its session came before its `initialize`.

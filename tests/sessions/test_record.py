@@ -126,3 +126,27 @@ def test_what_a_newer_version_wrote_is_read() -> None:
     read = UpstreamRecord.from_bytes(newer)
     assert read == made
     assert read.to_bytes() == newer  # so that it can be replaced
+
+
+async def test_what_was_read_during_a_write_is_read_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a session has a subscription again that its client just ended."""
+    made = await create(records, "k")
+    await records.change("k", {subscription("demo", "a:b"): "1"})
+    local = LocalRecord(records, "k", made, lambda key: None)
+    read, was_read, go = records.read, asyncio.Event(), asyncio.Event()
+
+    async def slowly(key: str) -> Record | None:
+        found = await read(key)
+        was_read.set()
+        await go.wait()
+        return found
+
+    monkeypatch.setattr(records, "read", slowly)
+    refreshing = asyncio.create_task(local.refresh())
+    await was_read.wait()
+    assert await local.forget(subscription("demo", "a:b"))
+    go.set()
+    found = await refreshing
+    assert found is not None
+    assert not found.subscriptions
+    assert not local.record.subscriptions
