@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import growth
+from bench import growth, recall
 from bench.idle import measure as measure_idle
 from bench.load import Load, Row, run
 from bench.machine import memory, pin
@@ -29,6 +29,15 @@ _MANY_CALLS = 100_000
 _FEW_CALLS = 1000
 _STREAMS = 5000
 _SESSIONS = 10_000
+_OVERRIDES = {
+    "bench": {
+        "echo": {
+            "title": "Echo",
+            "description": "Says the same.",
+            "arguments": {"text": {"description": "what to say"}, "bytes": {"default": 0}},
+        }
+    }
+}
 _FULL_SERVERS = 49  # of 1,003 tools each, beside the first one
 
 
@@ -127,6 +136,9 @@ def main() -> int:
 
 def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]) -> Result:
     mcp, keyed = main_ways[2:4]
+    toolset = ways.with_toolset(mcp, "gateway, a toolset")
+    overridden = ways.with_toolset(mcp, "gateway, an override", overrides=_OVERRIDES)
+    main_ways += [toolset, overridden]
     main_ways.append(ways.gateway("gateway on h11", settings={"GATEWAY_HTTP1": "h11"})[0])
     bare = [ways.bare("constant", "bare, a constant"), ways.bare("hop", "bare, a hop")]
     for server in ("uvicorn", "granian"):
@@ -150,6 +162,8 @@ def _whole(bench: Bench, ways: Ways, direct: Way, hop: Way, main_ways: list[Way]
     grown = bench.measure([(few, CALL), (many, CALL), (full, CALL), (known, CALL)])
     idle = measure_idle(ways.gateway("gateway, idle")[0], _STREAMS)
     result = Result(bench.rows, idle)
+    result.judge_toolsets(at_32, mcp.name, toolset.name, overridden.name)
+    result.judge_search(recall.measured())
     result.judge(at_32, late, grown, memory=bench.memory_grows(ways.gateway("gateway, memory")[0]), keyed=keyed.name)
     result.judge_growth(
         callable_seconds=growth.seconds_to_be_callable(ways),

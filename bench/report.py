@@ -53,6 +53,7 @@ class Result:
         self._rows = rows
         self._idle = idle
         self._goals: dict[str, dict[str, Any]] = {}
+        self.search: dict[str, Any] = {}
 
     @property
     def failed(self) -> int:
@@ -80,6 +81,19 @@ class Result:
         self._goal("core_for_5000_idle_streams", self._idle.cpu_share * 5000 / self._idle.count, at_most=0.05)
         self._goal("memory_after_100000_calls_to_1000", memory[1] / memory[0], at_most=1.05)
 
+    def judge_toolsets(self, at_32: list[Row], mcp: str, toolset: str, overridden: str) -> None:
+        """What a toolset costs beside `/mcp`, and an override of arguments beside a toolset."""
+        rows = {row.way: row for row in at_32}
+        self._goal("calls_at_a_toolset_to_mcp", rows[toolset].ratio(rows[mcp]), at_least=0.95)
+        self._goal("us_of_an_override_per_call", rows[overridden].above(rows[toolset], "cpu_us"), at_most=10.0)
+
+    def judge_search(self, found: dict[str, Any]) -> None:
+        """How well the tool search finds, what it takes, and what its list costs a model (`recall`)."""
+        self.search = found
+        self._goal("search_recall_at_3_final", found["final"]["ours"]["all"], at_least=0.90)
+        self._goal("search_us_per_query_at_1000_tools", found["us_per_query_at_1000_tools"], at_most=100.0)
+        self._goal("search_tokens_of_the_list", found["tokens"]["search"], at_most=1_800.0)
+
     def judge_growth(self, *, callable_seconds: float, start_seconds: float, memory_of_result: float) -> None:
         """The same for what is one figure each, and no row."""
         self._goal("seconds_from_registration_to_callable_everywhere", callable_seconds, at_most=0.1)
@@ -93,6 +107,7 @@ class Result:
         """Keep the raw results of this run, in place of the last one's."""
         rows = [row.as_json() for row in self._rows]
         found = {"host": facts(), "goals": self._goals, "idle": asdict(self._idle), "rows": rows}
+        found["search"] = self.search
         keep(found)
         publish()
 

@@ -185,6 +185,18 @@ class Ways:
         session = headers | {"mcp-session-id": opened["mcp-session-id"], "mcp-protocol-version": _VERSION}
         return Way(name, way.port, way.pids, "/mcp", session, way.prefix)
 
+    def with_toolset(self, way: Way, name: str, **more: Any) -> Way:
+        """The same gateway, asked at a toolset that has everything, under bare names."""
+        self._number += 1
+        slug, headers = f"bench-{self._number}", {"authorization": f"Bearer {KEY}"}
+        spec = {"slug": slug, "include": [{"servers": ["bench"]}], "names": "bare", **more}
+        ask(way.port, "/mcp/toolsets", spec, headers)
+        path = f"/mcp/toolsets/{slug}/mcp"
+        hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": _HELLO}
+        opened = post(way.port, path, hello, headers | _BOTH)
+        session = headers | {"mcp-session-id": opened["mcp-session-id"], "mcp-protocol-version": _VERSION}
+        return Way(name, way.port, way.pids, path, session)
+
     def restart(self, way: Way) -> float:
         """End a gateway, start it again, and wait until it is ready: the seconds that the start took."""
         command, environment = self._started[way.port]

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.cli.client import Exit, Refused
+from gateway.cli.client import Exit, Refused, server_path, toolset_path
 from gateway.cli.terminal import AsJson, Key, Url, asking, print_json, print_table
 from gateway.model.hidden_text import in_one_line
 
@@ -62,16 +62,21 @@ def export_servers(url: Url = None, key: Key = None) -> None:
 def client_config(
     client: Annotated[str, typer.Argument(help="claude-code, claude-desktop, cursor, vscode, windsurf, zed, curl")],
     server: Annotated[str | None, typer.Option(help="one server's own address, not that of all")] = None,
+    toolset: Annotated[str | None, typer.Option(metavar="SLUG", help="a toolset's address")] = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
     """Print what a client needs to connect to this gateway; the key stands there as $KEY or YOUR_KEY."""
     with asking(url, key, as_json=False) as to:
-        address = f"{to.remote.url}/mcp" if server is None else f"{to.remote.url}/mcp/servers/{server}/mcp"
+        if server is not None and toolset is not None:
+            raise Refused("Name a server or a toolset, not both.", Exit.USAGE)
+        path = "" if server is None else server_path(server).removeprefix("/mcp")
+        path = path if toolset is None else toolset_path(toolset).removeprefix("/mcp")
+        address = f"{to.remote.url}/mcp{path}{'/mcp' if path else ''}"
         if client not in _CLIENTS:
             raise Refused(f"There is no client {client!r}; there are {', '.join(_CLIENTS)}.", Exit.USAGE)
-        if client == "curl" and server is not None:
-            raise Refused("curl asks all servers at once; leave --server out.", Exit.USAGE)
+        if client == "curl" and path:
+            raise Refused("curl asks all servers at once; leave --server and --toolset out.", Exit.USAGE)
         made = _CLIENTS[client](address)
         typer.echo(made if isinstance(made, str) else json.dumps(made, indent=2))
 

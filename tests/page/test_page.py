@@ -21,7 +21,7 @@ from tests.system.test_cli_lock import Changing, tool
 
 pytestmark = pytest.mark.system
 Register = Callable[..., None]
-VIEWS = ["servers", "tools", "resources", "prompts", "calls", "keys", "audit", "replicas", "connect"]
+VIEWS = ["servers", "tools", "resources", "prompts", "toolsets", "calls", "keys", "audit", "replicas", "connect"]
 
 
 def at(page: Page, path: str) -> None:
@@ -383,6 +383,47 @@ def test_a_key_is_made_shown_once_and_sees_its_own(open_page: Open, stub: Runnin
     page.get_by_role("region", name=name).get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(user.get_by_label("Key", exact=True)).to_be_visible()
+
+
+def test_a_toolset_is_made_seen_elsewhere_changed_and_removed(open_page: Open, stub: Running) -> None:
+    page, other = open_page(path="#/toolsets"), open_page(path="#/toolsets")
+    slug = f"set-{time.time_ns()}"
+    page.get_by_role("button", name="Make a toolset").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Slug").fill("No Slug")
+    dialog.get_by_label("servers", exact=True).first.fill("stub")
+    dialog.get_by_label("tools", exact=True).first.fill("stub.echo, stub.nope")
+    dialog.get_by_role("button", name="Make the toolset").click()
+    expect(dialog.get_by_text("A slug has 1 to 63 small letters")).to_be_visible()
+    dialog.get_by_label("Slug").fill(slug)
+    dialog.get_by_label("Told to models").fill("Echo first.")
+    dialog.get_by_role("button", name="Make the toolset").click()
+    region = page.get_by_role("region", name=slug)
+    expect(region).to_contain_text("Nothing is there for tools: stub.nope.")
+    expect(region).to_contain_text("stub__stub.echo")
+    expect(region).to_contain_text(f"/mcp/toolsets/{slug}/mcp")
+    expect(region).to_contain_text("Echo first.")
+    row = other.get_by_role("row").filter(has_text=slug)
+    expect(row).to_contain_text("incomplete")
+    region.get_by_role("button", name="Edit").click()
+    dialog.get_by_label("tools", exact=True).first.fill("stub.echo, stub.sum")
+    dialog.get_by_label("Names", exact=True).select_option("bare")
+    dialog.get_by_text("Overrides of tools, and large results").click()
+    dialog.get_by_label("overrides and results as JSON").fill('{"overrides": {"stub": {"stub.sum": {"name": "a b"}}}}')
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_text("must have 1 to 128 letters")).to_be_visible()
+    dialog.get_by_label("overrides and results as JSON").fill('{"overrides": {"stub": {"stub.sum": {"name": "add"}}}}')
+    dialog.get_by_role("button", name="Save").click()
+    expect(region.get_by_role("listitem").filter(has_text="add")).to_be_visible()
+    expect(row).to_contain_text("ready")
+    at(other, "connect")
+    other.get_by_label("Address of").select_option(f"toolset {slug}")
+    expect(other.get_by_label("address", exact=True)).to_have_text(re.compile(f"/mcp/toolsets/{slug}/mcp$"))
+    region.get_by_role("button", name="Switch off").click()
+    expect(region).to_contain_text("disabled")
+    region.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("row").filter(has_text=slug)).to_have_count(0)
 
 
 # --- what a server may do to it ---------------------------------------------------------------------------------------

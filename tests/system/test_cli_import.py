@@ -66,4 +66,5 @@ def test_each_clients_snippet_has_the_address(run: Run, stack: Running, client: 
         [taken] = read_import(said).servers  # its product's shape, as our own importer knows it
         assert f"{stack.url}/mcp" in (taken.fields.get("url"), *taken.fields.get("args", ()))
         assert "/mcp/servers/docs/mcp" in run("client-config", client, "--server", "docs").stdout
+        assert "/mcp/toolsets/research/mcp" in run("client-config", client, "--toolset", "research").stdout
     assert "claude-code" in run("client-config", "emacs", code=2).stderr

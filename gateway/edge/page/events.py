@@ -31,7 +31,7 @@ from gateway.tasks import end
 
 _TICK_SECONDS = 1.0
 _FIGURES_SECONDS = 5.0
-_KINDS = ("servers", "tools", "resources", "prompts")
+_KINDS = ("servers", "tools", "resources", "prompts", "toolsets")
 
 
 async def serve(gateway: Gateway, http: Http, principal: Principal) -> None:

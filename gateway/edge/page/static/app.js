@@ -6,6 +6,7 @@ import { leave, open, state, changed, useFeed, useList } from './feed.js';
 import { Boundary, Problem, go, link } from './parts.js';
 import { Servers } from './views/servers.js';
 import { Items } from './views/items.js';
+import { Toolsets } from './views/toolsets.js';
 import { Calls } from './views/calls.js';
 import { Keys } from './views/keys.js';
 import { Audit } from './views/audit.js';
@@ -17,6 +18,7 @@ const VIEWS = [
   ['tools', 'Tools', Items],
   ['resources', 'Resources', Items],
   ['prompts', 'Prompts', Items],
+  ['toolsets', 'Toolsets', Toolsets],
   ['calls', 'Calls', Calls],
   ['keys', 'Keys', Keys, 'is_admin'],
   ['audit', 'Audit', Audit],

@@ -4,7 +4,7 @@ import { useEffect, useState } from './vendored/preact.js';
 import { ask, root } from './api.js';
 
 const MAX_CALLS = 500;
-const KINDS = { tools: '/mcp/tools', resources: '/mcp/resources', prompts: '/mcp/prompts' };
+const KINDS = { tools: '/mcp/tools', resources: '/mcp/resources', prompts: '/mcp/prompts', toolsets: '/mcp/toolsets' };
 
 export const state = {
   signedIn: null, // null: not known yet
@@ -75,7 +75,7 @@ async function load(kind) {
     const items = found[kind];
     const templates = kind === 'resources' ? found.resourceTemplates : [];
     for (const item of [...items, ...templates]) {
-      item.key = item.name && kind !== 'resources' ? item.name : item.uri || item.uriTemplate;
+      item.key = item.slug || (item.name && kind !== 'resources' ? item.name : item.uri || item.uriTemplate);
       item.text = `${item.key} ${item.name || ''} ${item.title || ''} ${item.description || ''}`.toLowerCase();
     }
     if (turn === mine) state.lists[kind] = { items: [...items, ...templates] };

@@ -1,7 +1,7 @@
 // How clients connect: the snippet for each, with this gateway's address.
 
 import { html, useState } from '../vendored/preact.js';
-import { useFeed } from '../feed.js';
+import { useFeed, useList } from '../feed.js';
 import { Code } from '../parts.js';
 
 const json = (value) => JSON.stringify(value, null, 2);
@@ -22,10 +22,11 @@ export function Connect() {
   const feed = useFeed();
   const [server, setServer] = useState('');
   const base = feed.hello?.url || '';
-  const url = server ? `${base}/mcp/servers/${encodeURIComponent(server)}/mcp` : `${base}/mcp`;
+  const toolsets = (useList('toolsets').items || []).filter((each) => each.enabled);
+  const url = server ? `${base}/mcp/${server}/mcp` : `${base}/mcp`;
   return html`<div class="view narrow"><div class="bar"><h1>Connect</h1></div>
     <p>All that you may see is at one address. It takes a key as <code>Authorization: Bearer …</code>, never in the URL.</p>
-    <label class="inline">Address of <select value=${server} onChange=${(event) => setServer(event.target.value)}><option value="">all servers</option>${(feed.servers || []).map((each) => html`<option key=${each.name}>${each.name}</option>`)}</select></label>
+    <label class="inline">Address of <select value=${server} onChange=${(event) => setServer(event.target.value)}><option value="">all servers</option>${(feed.servers || []).map((each) => html`<option key=${each.name} value=${`servers/${encodeURIComponent(each.name)}`}>${each.name}</option>`)}${toolsets.map((each) => html`<option key=${`toolset ${each.slug}`} value=${`toolsets/${each.slug}`}>toolset ${each.slug}</option>`)}</select></label>
     <${Code} text=${url} label="address" />
     ${CLIENTS.filter(([name]) => !(server && name === 'curl')).map(([name, where, make]) => html`<section><h2>${name}</h2><p class="muted">${where}</p><${Code} text=${make(url)} label=${name} /></section>`)}
   </div>`;

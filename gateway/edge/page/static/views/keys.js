@@ -4,6 +4,7 @@ import { html, useEffect, useMemo, useState } from '../vendored/preact.js';
 import { ask } from '../api.js';
 import { useFeed } from '../feed.js';
 import { Confirm, Copy, Dialog, Empty, Field, Problem, Skeleton, ago, go, link } from '../parts.js';
+import { RULE, Rules, formOf, ruleOf, words } from '../rules.js';
 
 const isLive = (key) => !key.revoked_at && !(key.expires_at && new Date(key.expires_at) < new Date());
 const stateOf = (key) => (key.revoked_at ? 'revoked' : key.expires_at && new Date(key.expires_at) < new Date() ? 'expired' : 'live');
@@ -67,26 +68,6 @@ function Access({ of: seen }) {
   return html`<h3>What it sees</h3><p>${seen.servers.length} servers, ${seen.tools.length} tools, ${seen.prompts.length} prompts, ${seen.resources.length} resources.</p>
     ${seen.unmatched.length > 0 && html`<p class="problem">Nothing matches ${seen.unmatched.join(', ')}.</p>`}
     ${seen.tools.length > 0 && html`<details><summary>Tools</summary><p class="mono names">${seen.tools.slice(0, 300).map((tool) => html`<span>${tool}</span> `)}${seen.tools.length > 300 ? `… and ${seen.tools.length - 300} more` : ''}</p></details>`}`;
-}
-
-const words = (text) => text.split(/[,\s]+/).filter(Boolean);
-const RULE = { servers: '', tools: '', tags: '', readOnly: false };
-const ruleOf = (rule) => Object.fromEntries(Object.entries({ servers: words(rule.servers), tools: words(rule.tools), tags: words(rule.tags) }).filter(([, each]) => each.length).concat(rule.readOnly ? [['annotations', { readOnlyHint: true }]] : []));
-const formOf = (rule) => {
-  const { servers, tools, tags, annotations, ...others } = rule;
-  const plain = !Object.keys(others).length && (!annotations || (Object.keys(annotations).length === 1 && annotations.readOnlyHint === true));
-  return plain ? { servers: (servers || []).join(', '), tools: (tools || []).join(', '), tags: (tags || []).join(', '), readOnly: Boolean(annotations) } : null;
-};
-
-function Rules({ title, hint, rules, onChange }) {
-  const put = (at, name, value) => onChange(rules.map((rule, number) => (number === at ? { ...rule, [name]: value } : rule)));
-  return html`<fieldset class="rules"><legend>${title}</legend><p class="hint">${hint}</p>${rules.map((rule, at) => html`<div class="rule" key=${at}>
-    <label>servers <input class="mono" placeholder="docs, team-*" value=${rule.servers} onInput=${(event) => put(at, 'servers', event.target.value)} /></label>
-    <label>tools <input class="mono" placeholder="all" value=${rule.tools} onInput=${(event) => put(at, 'tools', event.target.value)} /></label>
-    <label>tags <input class="mono" placeholder="any" value=${rule.tags} onInput=${(event) => put(at, 'tags', event.target.value)} /></label>
-    <label class="check"><input type="checkbox" checked=${rule.readOnly} onChange=${(event) => put(at, 'readOnly', event.target.checked)} /> reads only</label>
-    <button type="button" class="quiet" aria-label="Remove this rule" onClick=${() => onChange(rules.filter((_, number) => number !== at))}>✕</button></div>`)}
-    <button type="button" class="small" onClick=${() => onChange([...rules, RULE])}>+ rule</button></fieldset>`;
 }
 
 function Edit({ of: key, onClose, onDone }) {
