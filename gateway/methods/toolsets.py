@@ -18,7 +18,8 @@ from gateway.model.listing import ListQuery
 from gateway.model.override_fields import Overrides
 from gateway.model.override_problems import problems
 from gateway.model.tokens import tokens_of
-from gateway.model.toolsets import Toolset, ToolsetSpec, is_slug, parse_toolset, patch_toolset
+from gateway.model.toolset_fields import is_slug, parse_toolset, patch_toolset
+from gateway.model.toolsets import Toolset, ToolsetSpec
 from gateway.model.unmatched import unmatched
 from gateway.model.view import View
 from gateway.registry.toolsets import Change

@@ -18,7 +18,8 @@ from gateway.access.audit import Log
 from gateway.errors import BareNamesClash, GatewayError, InvalidParams, StoreUnavailable, UnknownToolset
 from gateway.model.catalogue import Catalogue
 from gateway.model.parts import NAMED_KINDS
-from gateway.model.toolsets import BARE, Decided, Members, Toolset, ToolsetSpec, decide, from_stored
+from gateway.model.toolset_fields import from_stored
+from gateway.model.toolsets import BARE, Decided, Members, Toolset, ToolsetSpec, decide
 from gateway.model.view import View
 from gateway.registry.revisions import bump
 from gateway.stores.postgres import Connection, Postgres
