@@ -50,6 +50,8 @@ def set_override(
 ) -> None:
     """Override a tool; what was overridden of it before is replaced."""
     override: dict[str, Any] = {} if file is None else read_json(file)
+    if not (isinstance(override, dict) and isinstance(override.get("arguments", {}), dict)):
+        raise typer.BadParameter(f"{file} has no JSON object, as an override is")
     given = {"name": name, "title": title, "description": description, "enabled": False if off else None}
     override |= {field: each for field, each in given.items() if each is not None}
     if read_only is not None:
@@ -137,11 +139,10 @@ def _change(
 
 def _known(remote: Remote, server: str, toolset: str | None) -> tuple[Any, dict[str, Any]]:
     """The document that has a server's overrides, and these."""
-    if toolset is None:
-        document = remote.ask("GET", server_path(server))
-        return document, document["overrides"]
-    document = remote.ask("GET", toolset_path(toolset))
-    return document, document["overrides"].get(server, {})
+    document = remote.ask("GET", server_path(server) if toolset is None else toolset_path(toolset))
+    if "overrides" not in document:
+        raise Refused("Overrides are shown to operators and administrators only.", Exit.FAILED)
+    return document, document["overrides"] if toolset is None else document["overrides"].get(server, {})
 
 
 def _pair(text: str) -> tuple[str, str]:

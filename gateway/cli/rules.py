@@ -13,7 +13,9 @@ import typer
 def rule_of(text: str) -> dict[str, Any]:
     """`docs` and `docs:search*` as a rule; a server's name has no colon."""
     server, colon, tool = text.partition(":")
-    return {"servers": [server or "*"]} | ({"tools": [tool]} if colon and tool else {})
+    if colon and not tool:
+        raise typer.BadParameter(f"{text!r} names no tool after the colon; {server!r} alone is all of the server")
+    return {"servers": [server or "*"]} | ({"tools": [tool]} if tool else {})
 
 
 def read_json(file: str) -> Any:

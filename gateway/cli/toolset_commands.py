@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.cli.client import Exit, Refused, Remote, toolset_path
+from gateway.cli.client import Remote, toolset_path
 from gateway.cli.rules import read_json, rule_of
 from gateway.cli.terminal import AsJson, Key, Url, asking, print_json, print_table, say, text_of
 
@@ -177,7 +177,7 @@ def _fields(
     """The fields that were given; options come on top of a file's."""
     fields = {} if file is None else read_json(file)
     if not isinstance(fields, dict):
-        raise Refused(f"{file} has no JSON object.", Exit.USAGE)
+        raise typer.BadParameter(f"{file} has no JSON object")
     given: dict[str, Any] = {"names": names, "mode": mode, "pinned": pin, "title": title}
     given |= {"description": description, "instructions": instructions}
     fields |= {field: value for field, value in given.items() if value is not None}

@@ -108,7 +108,7 @@ async def _frames(
 async def serve_message(gateway: Gateway, http: Http, principal: Principal, toolset: str | None = None) -> None:
     """MCP's old transport: take a message (`?session_id=…`), say 202; the answer goes on the stream."""
     http.check_json()
-    view = await view_of(gateway, principal, toolset)
+    view, mode = await view_of(gateway, principal, toolset), asked_mode(http.query)
     query = parse_qs(http.query.decode("latin-1"))
     [id] = query.get("session_id", query.get("sessionId", [""]))[:1]
     session = await gateway.sessions.find(id, principal, _address(toolset))
@@ -122,7 +122,7 @@ async def serve_message(gateway: Gateway, http: Http, principal: Principal, tool
         check_batches_exist(session.version)
     await send_empty(http, 202)
     entries = message.entries if isinstance(message, Batch) else (message,)
-    await asyncio.gather(*(_carry_out(gateway, http, principal, view, session, entry) for entry in entries))
+    await asyncio.gather(*(_carry_out(gateway, http, principal, view, mode, session, entry) for entry in entries))
 
 
 def _address(toolset: str | None) -> Endpoint:
@@ -134,6 +134,7 @@ async def _carry_out(
     http: Http,
     principal: Principal,
     view: View,
+    mode: str | None,
     session: Session,
     message: Message | InvalidRequest,
 ) -> None:
@@ -157,7 +158,7 @@ async def _carry_out(
         events=_Events(gateway, session),
         request_id=http.request_id,
         address=http.path,
-        mode=asked_mode(http.query),
+        mode=mode,
     )
     outcome, payload = await invoke(METHODS["aggregate"], call)
     if message.method == "initialize" and outcome.reply is not None:  # the session's stream came first

@@ -122,7 +122,7 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
         answer = await call_meta_tool(call, tools, name, call.request.params.get("arguments"), tools_call)
         if answer is not None:
             return answer
-    if part.overridden and name == reader_name(call):
+    if part.overridden and isinstance(name, str) and name == reader_name(call):
         return await read_result(call, call.request.params.get("arguments"))
     target = part.tool(name) if isinstance(name, str) else None
     if part.overridden and isinstance(name, str):
@@ -134,6 +134,8 @@ async def tools_call(call: Call, /, name: Any = None, **params: Any) -> Reply:
         return await call.forward(server, call.request.params)
     if target.is_held:
         raise ToolChanged(str(name), server.name)
+    if target.overridden is not None and not isinstance(call.request.params.get("arguments"), dict | None):
+        raise InvalidParams("'arguments' must be an object.", "arguments")
     if server.spec.validate_arguments and (refused := check_arguments(call, target)) is not None:
         return refused
     if target.local in server.names.get("tools", ()):  # a name that a caller makes up makes no figure
@@ -223,8 +225,9 @@ def _listed(call: Call, part: Part, kind: str, cursor: Any) -> Reply:
             result["_meta"] = {UNREACHABLE_META: down}
         return dump(result)
 
-    view = call.gateway.sync.catalogue.view(call.principal.grants)
-    return Reply(call.request.id, None, view.encoded((part.server.name, kind, after), encode))
+    if call.view.parts.get(part.server.name) is not part:  # looked up anew: of another catalogue than the call's
+        return Reply(call.request.id, None, encode())
+    return Reply(call.request.id, None, call.view.encoded((part.server.name, kind, after), encode))
 
 
 METHODS: dict[str, Handler] = {

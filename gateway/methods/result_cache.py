@@ -19,6 +19,7 @@ from gateway.protocol.messages import Reply
 
 _MAX_BYTES = 32 << 20
 _MAX_RESULT = 1 << 20
+_AROUND = 400  # bytes that an entry takes beside its result
 
 
 class ResultCache:
@@ -54,15 +55,15 @@ class ResultCache:
         result = reply.result
         if target.overridden is None or not isinstance(result, Mapping) or result.get("isError") is True:
             return
-        data = bytes(reply.raw) if reply.raw is not None else orjson.dumps(result)
+        data = bytes(memoryview(reply.raw if reply.raw is not None else orjson.dumps(result)))  # a copy has no slack
         if len(data) > _MAX_RESULT:
             return
         self._drop(key)
         self._kept[key] = self._clock() + target.overridden.override["cache"]["ttl"], data
-        self._size += len(data)
+        self._size += len(data) + _AROUND
         while self._size > _MAX_BYTES:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, key: bytes) -> None:
         found = self._kept.pop(key, None)
-        self._size -= 0 if found is None else len(found[1])
+        self._size -= 0 if found is None else len(found[1]) + _AROUND

@@ -123,8 +123,9 @@ def _selected(result: Mapping[str, Any], policy: ResultPolicy) -> dict[str, Any]
         return dict(result)
     try:
         return with_selected(result, policy.select)
-    except InvalidParams as error:  # the operator's expression, not the caller's: it says why
-        text = f"What is selected of this tool's results can't be: {error.detail}"
+    except (InvalidParams, orjson.JSONEncodeError) as error:  # the operator's expression, not the caller's: it says why
+        why = error.detail if isinstance(error, InvalidParams) else error
+        text = f"What is selected of this tool's results can't be: {why}"
         return {"content": [{"type": "text", "text": text}], "isError": True}
 
 
@@ -170,7 +171,10 @@ async def _read(call: Call, given: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidParams("Results that are kept can't be read now: Redis does not answer. Try again.") from None
     if data is None:
         raise InvalidParams(_GONE)
-    return await asyncio.to_thread(_part, data, select, offset, limit)
+    try:
+        return await asyncio.to_thread(_part, data, select, offset, limit)
+    except orjson.JSONEncodeError as error:
+        raise InvalidParams(f"What the expression selects is no JSON: {error}.") from None
 
 
 def _part(data: bytes, select: str | None, offset: int, limit: int) -> dict[str, Any]:

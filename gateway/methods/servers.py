@@ -123,8 +123,9 @@ def _fitting(call: Call, change: Change) -> Change:
 
     def checked(stored: ServerSpec | None) -> ServerSpec:
         spec = change(stored)
-        before: Overrides = {} if stored is None else stored.overrides
-        if spec.overrides != before:
+        is_same = stored is not None and stored.fingerprint == spec.fingerprint
+        before: Overrides = stored.overrides if stored is not None and is_same else {}
+        if spec.overrides != before:  # what was trusted of another upstream is trusted anew
             known = call.gateway.sync.catalogue.servers.get(spec.name)
             is_known = known is not None and known.spec.fingerprint == spec.fingerprint
             check_overrides(call, known if is_known else None, spec.overrides, before, None, "overrides")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gateway.model.parts import Part
+from gateway.model.parts import Part, Target
 from gateway.model.server import Server
 from gateway.model.tokens import tokens_of
 from gateway.model.tool_index import Document, ToolIndex
 from gateway.model.view import View
 
 _MAX_INDEXES = 64
-_MAX_TOOLS = 200_000  # in all indexes together
+_MAX_TOOLS = 50_000  # in all indexes together, of which each takes some 6 KB
 _STEP_SECONDS = 0.003  # for which one is made before others have their turn
 
 
@@ -26,7 +27,21 @@ class Tools:
     parts: tuple[Part, ...]
     """What they were made of: of the same parts comes the same."""
     by_name: dict[str, Document]
+    table: Mapping[str, Target] = field(repr=False)
+    """Where each name leads that can be called, also those that are not listed; empty at a server's own address."""
     index: ToolIndex = field(repr=False)
+
+    def find(self, name: str) -> Document | None:
+        """The tool that a call by this name reaches: a public name before one without a prefix."""
+        document = self.by_name.get(name)
+        if document is not None:
+            return document
+        target, every = self.table.get(name), self.by_name.values()
+        if target is not None:
+            at = target.server.name, target.local
+            return next((each for each in every if (each.target.server.name, each.target.local) == at), None)
+        found = [each for each in every if each.target.shown == name]
+        return found[0] if len(found) == 1 else None
 
     @cached_property
     def tokens(self) -> int:
@@ -86,8 +101,8 @@ def _are_same(one: tuple[Part, ...], other: tuple[Part, ...]) -> bool:
 
 async def _made(view: View, server: str | None, parts: tuple[Part, ...], former: Tools | None) -> Tools:
     documents: dict[str, Document] = {}
+    table = view.public["tools"] if server is None else {}
     if server is None:
-        table = view.public["tools"]
         for owner, item in view.items("tools"):
             documents[item["name"]] = Document(item["name"], _words(owner), item, table[item["name"]])
     else:
@@ -95,7 +110,7 @@ async def _made(view: View, server: str | None, parts: tuple[Part, ...], former:
             for _, found in part.named("tools"):
                 if (target := part.tool(found["name"])) is not None:
                     documents.setdefault(found["name"], Document(found["name"], _words(part.server), found, target))
-    tools = Tools(parts, documents, ToolIndex(list(documents.values())))
+    tools = Tools(parts, documents, table, ToolIndex(list(documents.values())))
     began = time.monotonic()
     for _ in tools.index.build(None if former is None else former.index):
         if time.monotonic() - began > _STEP_SECONDS:

@@ -102,7 +102,7 @@ async def _call(call: Call, tools: Tools, own: str, given: Mapping[str, Any], ca
     if name in shown.values() and name not in tools.by_name:
         raise InvalidParams(f"{name!r} finds and calls other tools; call it by itself.", "name")
     if own == CALL_READ_TOOL:
-        document = tools.by_name.get(name) or _bare(tools, name)
+        document = tools.find(name)
         if document is not None and not document.target.is_believed("readOnlyHint"):
             raise NotReadOnly(name, shown[CALL_TOOL])
         if document is None:
@@ -125,7 +125,7 @@ def _search(tools: Tools, given: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidParams(f"'limit' must be a number from 1 to {MAX_FOUND}.")
     if detail not in DETAILS:
         raise InvalidParams(f"'detail' must be one of {', '.join(DETAILS)}.")
-    if server is not None and server not in tools.counts:
+    if server is not None and not (isinstance(server, str) and server in tools.counts):
         raise InvalidParams(f"There is no server {str(server)[:64]!r}; there are {', '.join(list(tools.counts)[:50])}.")
     if query.strip():
         return {"tools": [_found(each, detail) for each in tools.index.search(query, limit, server)]}
@@ -142,7 +142,7 @@ def _describe(tools: Tools, given: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidParams(f"'names' must be a list of at most {MAX_DESCRIBED} names of tools.")
     found, unknown = [], []
     for name in names:
-        document = tools.by_name.get(name) or _bare(tools, name)
+        document = tools.find(name)
         if document is None:
             unknown.append(name[:128])
         else:
@@ -171,12 +171,6 @@ def _line(text: str) -> str:
     end = line.find(". ")
     line = line[: end + 1] if 0 <= end < _LINE else line
     return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
-
-
-def _bare(tools: Tools, name: str) -> Document | None:
-    """The one tool that has this name without a prefix."""
-    found = [each for each in tools.by_name.values() if each.target.shown == name]
-    return found[0] if len(found) == 1 else None
 
 
 def _unknown(tools: Tools, name: str) -> UnknownTool:

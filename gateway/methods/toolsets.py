@@ -17,6 +17,7 @@ from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
 from gateway.model.override_fields import Overrides
 from gateway.model.override_problems import problems
+from gateway.model.parts import gives_tool
 from gateway.model.tokens import tokens_of
 from gateway.model.toolset_fields import is_slug, parse_toolset, patch_toolset
 from gateway.model.toolsets import Toolset, ToolsetSpec
@@ -187,6 +188,14 @@ def _problems(toolset: Toolset, view: View) -> list[str]:
             found.append(f"There is no server {name!r}, whose tools have overrides.")
         else:
             found += [each.text for each in problems(server, overrides, server.spec.overrides)]
+    given = toolset.spec.explicit
+    for (server_name, tool), name in given.items():
+        other = view.public["tools"].get(name)
+        if other is not None and (other.server.name, other.local) not in given and gives_tool(rules, other):
+            found.append(
+                f"{other.local!r} of {other.server.name!r} is not shown as {name!r}: {tool!r} of {server_name!r} is "
+                "named so."
+            )
     shown = members_view(toolset, view).public["tools"]
     found += [f"There is no tool {name!r} here to be pinned." for name in toolset.spec.pinned if name not in shown]
     for kind, name, local in toolset.kept_prefixes():

@@ -47,8 +47,8 @@ def read_overrides_of_servers(value: Any, at: str = "overrides") -> dict[str, di
     return read
 
 
-def without_references(overrides: Overrides) -> dict[str, dict[str, Any]]:
-    """The same for another upstream: secrets that fixed values refer to are not carried over."""
+def for_another_upstream(overrides: Overrides) -> dict[str, dict[str, Any]]:
+    """The same for another upstream: secrets that fixed values refer to are not carried over, nor trust in hints."""
 
     def kept(argument: Mapping[str, Any]) -> dict[str, Any]:
         is_secret = any(references_in(argument.get("value")))
@@ -58,6 +58,7 @@ def without_references(overrides: Overrides) -> dict[str, dict[str, Any]]:
         tool: {
             name: {argument: kept(each) for argument, each in value.items()} if name == "arguments" else value
             for name, value in override.items()
+            if name != "trust"
         }
         for tool, override in overrides.items()
     }

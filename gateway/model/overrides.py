@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from gateway.errors import InvalidParams
 from gateway.model.grants import SAFE, believed
@@ -144,8 +145,11 @@ def _rewritten(tool: Item, arguments: Mapping[str, Override]) -> Rewrite:
     names: dict[str, str] = {}
     shown: dict[str, Any] = {}
     gone: set[str] = set()
+    elsewhere = None
     for name, override in arguments.items():
-        _check(schema, properties, required, name, override)
+        if override.get("hide") or override.get("name", name) != name:
+            elsewhere = elsewhere or _Elsewhere(schema)
+        _check(elsewhere, properties, required, name, override)
     for name, part in properties.items():
         override = arguments.get(name, {})
         if override.get("hide"):
@@ -170,7 +174,11 @@ def _rewritten(tool: Item, arguments: Mapping[str, Override]) -> Rewrite:
 
 
 def _check(
-    schema: Mapping[str, Any], properties: Mapping[str, Any], required: list[str], name: str, override: Override
+    elsewhere: _Elsewhere | None,
+    properties: Mapping[str, Any],
+    required: list[str],
+    name: str,
+    override: Override,
 ) -> None:
     """Let an argument's override pass that fits. Raises Misfit."""
     at = f"arguments.{name}"
@@ -179,7 +187,7 @@ def _check(
     is_given = "default" in override or "value" in override
     if override.get("hide") or override.get("name", name) != name:
         what = "hidden" if override.get("hide") else "renamed"
-        if (where := _elsewhere(schema, name)) is not None:
+        if elsewhere is not None and (where := elsewhere.find(name)) is not None:
             raise Misfit(at, f"{name!r} can't be {what}: the schema speaks of it in {where!r}, too")
     if name in required and not is_given:
         if override.get("hide"):
@@ -188,27 +196,45 @@ def _check(
             raise Misfit(f"{at}.required", f"the server requires {name!r}: optional it needs a 'value' or a 'default'")
 
 
-def _elsewhere(schema: Mapping[str, Any], name: str) -> str | None:
-    """Where a schema speaks of an argument beside its `properties` and `required`; None for nowhere."""
-    for keyword in _ELSEWHERE:
-        if keyword in schema and _names(schema[keyword], name):
-            return keyword
-    for keyword in _PATTERNS:
-        if keyword in schema:
-            return keyword
-    if isinstance(reference := schema.get("$ref"), str):
-        return f"$ref {reference[:60]}"
-    pointer = f"#/properties/{name.replace('~', '~0').replace('/', '~1')}"
-    if any(each == pointer or each.startswith(f"{pointer}/") for each in _references(schema)):
-        return f"$ref {pointer}"
-    return None
+class _Elsewhere:
+    """Where a schema speaks of arguments beside its `properties` and `required`; read once for all of them."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._named = {keyword: set(_texts(schema[keyword])) for keyword in _ELSEWHERE if keyword in schema}
+        shared = [schema[keyword] for keyword in ("$defs", "definitions") if keyword in schema]
+        for keyword, names in self._named.items():
+            if shared and any(_references(schema[keyword])):  # it may say there what it says of them
+                names.update(_texts(shared))
+        self._always = next((keyword for keyword in _PATTERNS if keyword in schema), None)
+        if self._always is None and isinstance(reference := schema.get("$ref"), str):
+            self._always = f"$ref {reference[:60]}"
+        self._references = {unquote(each) for each in _references(schema)}
+
+    def find(self, name: str) -> str | None:
+        """Where it speaks of an argument; None for nowhere."""
+        for keyword, names in self._named.items():
+            if name in names:
+                return keyword
+        if self._always is not None:
+            return self._always
+        pointer = f"#/properties/{name.replace('~', '~0').replace('/', '~1')}"
+        if any(each == pointer or each.startswith(f"{pointer}/") for each in self._references):
+            return f"$ref {pointer}"
+        return None
 
 
-def _names(value: Any, name: str) -> bool:
-    """Whether something has this key, or this text in a list, at any depth."""
+def _texts(value: Any) -> Iterator[str]:
+    """The keys, and the texts in lists, at any depth."""
     if isinstance(value, Mapping):
-        return name in value or any(_names(each, name) for each in value.values())
-    return isinstance(value, list) and (name in value or any(_names(each, name) for each in value))
+        yield from value
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            if isinstance(each, str):
+                yield each
+            else:
+                yield from _texts(each)
 
 
 def _references(value: Any) -> Iterator[str]:

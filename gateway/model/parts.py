@@ -157,8 +157,9 @@ class Part:
         A name that is not `strict` can be called then, and is not shown.
         """
         overridden = {**self.overridden}
+        offered = {item["name"]: item for item in self.server.listed("tools")} if overrides else {}
         for local, above in overrides.items():
-            item = next((item for item in self.server.listed("tools") if item["name"] == local), None)
+            item = offered.get(local)
             if item is not None and self.sees("tools", local):
                 overridden[local] = overridden_tool(
                     self.server, item, merged(self.server.spec.overrides.get(local), above)

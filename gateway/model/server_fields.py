@@ -16,7 +16,7 @@ import orjson
 
 from gateway.errors import InvalidParams
 from gateway.model.limits import read_limits
-from gateway.model.override_fields import read_overrides, without_references
+from gateway.model.override_fields import for_another_upstream, read_overrides
 from gateway.model.redaction import REDACTED, redact_arguments, redact_url
 from gateway.model.server import STDIO, ServerSpec, origin
 from gateway.model.tool_lock import LOCKS
@@ -77,7 +77,7 @@ def patch_spec(stored: ServerSpec, params: Mapping[str, Any]) -> ServerSpec:
     if origin(changed.url) != origin(stored.url) and "headers" not in values:
         changed = replace(changed, headers={})
     if changed.fingerprint != stored.fingerprint and "overrides" not in values:
-        changed = replace(changed, overrides=without_references(changed.overrides))
+        changed = replace(changed, overrides=for_another_upstream(changed.overrides))
     if (changed.command, changed.args) != (stored.command, stored.args) and "env" not in values:
         changed = replace(changed, env={})
     return _whole(changed)

@@ -91,10 +91,15 @@ class ToolIndex:
         yield from self._weigh(fields)
 
     def _weigh(self, fields: Sequence[Mapping[str, Words]]) -> Iterator[None]:
-        average = {
-            name: sum(each[name].total() for each in fields) / max(1, sum(bool(each[name]) for each in fields)) or 1.0
-            for name in FIELDS
-        }
+        totals, counts = dict.fromkeys(FIELDS, 0), dict.fromkeys(FIELDS, 0)
+        for number, each in enumerate(fields):
+            for name in FIELDS:
+                total = each[name].total()
+                totals[name] += total
+                counts[name] += bool(total)
+            if number % _STEP == _STEP - 1:
+                yield
+        average = {name: totals[name] / max(1, counts[name]) or 1.0 for name in FIELDS}
         yield
         found: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
         for number, each in enumerate(fields):

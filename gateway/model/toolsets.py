@@ -115,6 +115,10 @@ class Toolset:
     def _explicit(self) -> Mapping[tuple[str, str], str]:
         return self.spec.explicit
 
+    @cached_property
+    def _names_given(self) -> frozenset[str]:
+        return frozenset(self._explicit.values())
+
     def part(self, part: Part, *, strict: bool) -> Part:
         """What it shows of a server, of which its rules give `part`."""
         name, overrides = part.server.name, self._overrides_for(part)
@@ -128,7 +132,7 @@ class Toolset:
                 decided = self.decided.get(kind, {}).get(name, {}).get(target.local)
                 if decided is None:
                     return None
-                if decided[1]:
+                if decided[1] and not (kind == "tools" and decided[0] in self._names_given):
                     return str(decided[0])
             return None if public in self.given[kind] else public
 
@@ -169,8 +173,15 @@ def decide(
     """
     made = {kind: {name: dict(locals) for name, locals in servers.items()} for kind, servers in decided.items()}
     owners = {kind: _owners(made.get(kind, {})) for kind in NAMED_KINDS}
-    owners["tools"] |= {name: f"{server} (by an override)" for (server, _), name in explicit.items()}
     clashes: list[Clash] = []
+    givers = {name: server for (server, _), name in explicit.items()}
+    members = list(members)
+    for kind, server, locals in members:
+        for local, _ in locals if kind == "tools" else ():
+            name, is_bare = made.get(kind, {}).get(server, {}).get(local, (None, False))
+            if is_bare and name in givers and (server, local) not in explicit:
+                clashes.append((kind, name, server, f"{givers[name]} (by an override)"))
+    owners["tools"] |= {name: f"{server} (by an override)" for (server, _), name in explicit.items()}
     for kind, server, locals in members:
         known = made.setdefault(kind, {}).setdefault(server, {})
         for local, name in locals:

@@ -176,6 +176,11 @@ async def test_trust_is_an_administrators(client: Client, docs: MemoryServer) ->
     await patch(client, overrides=trusted)
     assert (await tools(client))["docs__delete"]["annotations"] == {"readOnlyHint": True}
     await patch(operator, overrides=trusted, title="other")  # it stays as it is
+    await patch(operator, 403, overrides=trusted, url="http://docs.test/other")
+    stored = await patch(operator, url="http://docs.test/mcp?v=2")
+    assert stored["overrides"] == {"delete": {"annotations": {"readOnlyHint": True}}}
+    assert "claims more safety" in stored["problems"][0]
+    await patch(client, overrides=trusted)
     _, _, made = await client.ask(
         "POST",
         "/keys",
