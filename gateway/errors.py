@@ -140,10 +140,10 @@ class UnknownName(GatewayError):
         self._detail_alone = self.detail
         self.suggest(())
 
-    def suggest(self, near: Sequence[str]) -> None:
-        """Name what was probably meant; the caller may see it."""
+    def suggest(self, near: Sequence[str], base: str = "/mcp") -> None:
+        """Name what was probably meant, which the caller may see; the lists of things stand below `base`."""
         meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        self.detail = f"{self._detail_alone}{meant} GET /mcp/{self.kind}s {self.listing}"
+        self.detail = f"{self._detail_alone}{meant} GET {base}/{self.kind}s {self.listing}"
         self._rpc_detail = f"{self._detail_alone}{meant} {self.method} {self.listing}"
         if near:
             self.facts = {**self.facts, "did_you_mean": list(near)}

@@ -13,7 +13,7 @@ from gateway.edge.response import send_bytes, stream
 from gateway.errors import ToolsetDisabled, UnknownToolset
 from gateway.methods.servers import listed
 from gateway.methods.services import Gateway
-from gateway.methods.toolsets import listed_toolsets
+from gateway.methods.toolsets import listed_toolsets, look_at_toolsets
 from gateway.methods.views import view_of
 from gateway.model.catalogue import Catalogue
 from gateway.model.cursors import Cursors
@@ -64,6 +64,8 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, toolset: str
     """
     view = await view_of(gateway, principal, toolset)
     how = http.list_as()
+    if kind == "toolsets":
+        await look_at_toolsets(view)
     query = ListQuery.from_query_string(http.query, gateway.cursors, is_stream=how is not ListAs.DOCUMENT)
     shown = ListShown(kind, query, gateway.cursors)
     if how is ListAs.DOCUMENT:
@@ -87,6 +89,8 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, toolset: str
                 view = catalogue.view(who.grants, toolset)
             except (UnknownToolset, ToolsetDisabled):
                 return
+            if kind == "toolsets":
+                await look_at_toolsets(view)
             if shown.content(before) != shown.content(view):
                 yield shown.event(view)
 

@@ -117,7 +117,7 @@ class Call:
         try:
             return look(newest)
         except UnknownName as error:
-            error.suggest(newest.near(error.kind, error.name))
+            error.suggest(newest.near(error.kind, error.name), "/mcp" if toolset is None else toolset.path)
             raise
 
     async def forward(self, server: Server, params: Mapping[str, Any]) -> Reply:

@@ -98,6 +98,11 @@ class Toolset:
     def slug(self) -> str:
         return self.spec.slug
 
+    @property
+    def path(self) -> str:
+        """What its addresses begin with."""
+        return f"/mcp/toolsets/{self.spec.slug}"
+
     def rules_for(self, grants: Grants | None) -> Grants:
         """What a caller with these grants (None: all) sees of it: its own rules, and what the caller is denied."""
         if grants is None or not grants.deny:

@@ -84,6 +84,7 @@ async def test_what_it_does_not_hold_is_not_there(client: Client, docs: MemorySe
     for name in ("docs__delete", "other__search", "delete"):
         status, _, problem = await client.ask("POST", f"{ADDRESS}/tools/call", value={"name": name})
         assert (status, problem["title"]) == (404, "Unknown tool")
+        assert f"GET {ADDRESS}/tools lists" in problem["detail"]
     for uri in ("docs://one", "mcp-gateway://docs/docs://one"):
         assert (await client.ask("POST", f"{ADDRESS}/resources/read", value={"uri": uri}))[0] == 404
     assert (await client.ask("POST", f"{ADDRESS}/prompts/get", value={"name": "docs__cite"}))[0] == 404

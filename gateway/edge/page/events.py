@@ -20,6 +20,7 @@ from gateway.errors import GatewayError
 from gateway.methods.call import Call
 from gateway.methods.keys import whoami
 from gateway.methods.services import Gateway
+from gateway.methods.toolsets import look_at_toolsets
 from gateway.model.listing import ListQuery
 from gateway.model.principals import Principal, has_role
 from gateway.model.view import View
@@ -67,6 +68,7 @@ async def _frames(gateway: Gateway, http: Http, principal: Principal) -> AsyncGe
         if gateway.sync.catalogue is not catalogue or now is not who:
             before, catalogue, who = view, gateway.sync.catalogue, now
             view = catalogue.view(who.grants)
+            await look_at_toolsets(view)
             feed.who = who
             changed = [kind for kind, each in shown.items() if each.content(before) != each.content(view)]
             if "servers" in changed:
