@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from gateway.model.parts import Part, Target
 from gateway.model.server import Server
@@ -30,6 +32,8 @@ class Tools:
     table: Mapping[str, Target] = field(repr=False)
     """Where each name leads that can be called, also those that are not listed; empty at a server's own address."""
     index: ToolIndex = field(repr=False)
+    tokens: int = 0
+    """What all of them take of a model's context, estimated."""
 
     def find(self, name: str) -> Document | None:
         """The tool that a call by this name reaches: a public name before one without a prefix."""
@@ -42,11 +46,6 @@ class Tools:
             return next((each for each in every if (each.target.server.name, each.target.local) == at), None)
         found = [each for each in every if each.target.shown == name]
         return found[0] if len(found) == 1 else None
-
-    @cached_property
-    def tokens(self) -> int:
-        """What all of them take of a model's context, estimated."""
-        return sum(tokens_of(document.item) for document in self.by_name.values())
 
     @cached_property
     def counts(self) -> dict[str, tuple[Server, int]]:
@@ -63,13 +62,24 @@ class ToolIndexes:
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str | None], asyncio.Task[Tools]] = OrderedDict()
+        self._newest: dict[tuple[str, str | None], tuple[weakref.ref[View], Tools]] = {}
+        """What was found last: of the same view comes the same."""
 
     async def of(self, view: View, server: str | None) -> Tools:
         """The tools of a view; of one `server` under the names at its own address."""
+        key = view.digest, server
+        newest = self._newest.get(key)
+        if newest is not None and newest[0]() is view:
+            return newest[1]
+        found = await self._of(key, view, server)
+        self._newest = {each: kept for each, kept in self._newest.items() if each in self._known}
+        self._newest[key] = weakref.ref(view), found
+        return found
+
+    async def _of(self, key: tuple[str, str | None], view: View, server: str | None) -> Tools:
         parts = tuple(
             part for part in view.parts.values() if part.server.is_enabled and server in (None, part.server.name)
         )
-        key = view.digest, server
         task = self._known.get(key)
         former = None
         if task is not None:
@@ -88,7 +98,7 @@ class ToolIndexes:
 
     def _trim(self) -> None:
         def size() -> int:
-            done = [task for task in self._known.values() if task.done() and not task.exception()]
+            done = [task for task in self._known.values() if task.done() and not (task.cancelled() or task.exception())]
             return sum(len(task.result().by_name) for task in done)
 
         while len(self._known) > 1 and (len(self._known) > _MAX_INDEXES or size() > _MAX_TOOLS):
@@ -100,23 +110,45 @@ def _are_same(one: tuple[Part, ...], other: tuple[Part, ...]) -> bool:
 
 
 async def _made(view: View, server: str | None, parts: tuple[Part, ...], former: Tools | None) -> Tools:
+    pace, tokens = _Pace(), 0
     documents: dict[str, Document] = {}
     table = view.public["tools"] if server is None else {}
+    words = {part.server.name: _words(part.server) for part in parts}
+    for name, item, target in _offered(view, server, parts):
+        if name not in documents:
+            documents[name] = Document(name, words[target.server.name], item, target)
+            tokens += tokens_of(item)
+            await pace.rest()
+    index = ToolIndex(list(documents.values()))
+    for _ in index.build(None if former is None else former.index):
+        await pace.rest()
+    return Tools(parts, documents, table, index, tokens)
+
+
+def _offered(
+    view: View, server: str | None, parts: tuple[Part, ...]
+) -> Iterator[tuple[str, Mapping[str, Any], Target]]:
+    """The tools with their names, and where these lead."""
     if server is None:
-        for owner, item in view.items("tools"):
-            documents[item["name"]] = Document(item["name"], _words(owner), item, table[item["name"]])
-    else:
-        for part in parts:
-            for _, found in part.named("tools"):
-                if (target := part.tool(found["name"])) is not None:
-                    documents.setdefault(found["name"], Document(found["name"], _words(part.server), found, target))
-    tools = Tools(parts, documents, table, ToolIndex(list(documents.values())))
-    began = time.monotonic()
-    for _ in tools.index.build(None if former is None else former.index):
-        if time.monotonic() - began > _STEP_SECONDS:
+        table = view.public["tools"]
+        yield from ((item["name"], item, table[item["name"]]) for _, item in view.items("tools"))
+        return
+    for part in parts:
+        for _, item in part.named("tools"):
+            if (target := part.tool(item["name"])) is not None:
+                yield item["name"], item, target
+
+
+class _Pace:
+    """Lets others have their turn every few milliseconds."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    async def rest(self) -> None:
+        if time.monotonic() - self._began > _STEP_SECONDS:
             await asyncio.sleep(0)
-            began = time.monotonic()
-    return tools
+            self._began = time.monotonic()
 
 
 def _words(server: Server) -> str:
