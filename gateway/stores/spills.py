@@ -13,21 +13,33 @@ from gateway.stores.redis import Redis
 
 _READ_SECONDS = 10.0
 
+_LEAST_COUNTED = 4_096  # bytes that a result counts at least, so that many small ones are bounded, too
+
+# The index has each result's size and handle by when it ends; the sum stands beside it, so that keeping one more costs
+# the same however many there are. Where Redis let go of the sum alone it is counted anew.
 _KEEP = """
-local index, now, size, most = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local sum = size
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now)) do redis.call('ZREM', index, member) end
-local kept = redis.call('ZRANGE', index, 0, -1)
-for _, member in ipairs(kept) do sum = sum + tonumber(string.match(member, '^(%d+):')) end
-for _, member in ipairs(kept) do
-  if sum <= most then break end
-  sum = sum - tonumber(string.match(member, '^(%d+):'))
+local index, sums, now, size, most = KEYS[1], KEYS[3], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local function size_of(member) return tonumber(string.match(member, '^(%d+):')) end
+local sum = tonumber(redis.call('GET', sums) or '-1')
+if sum < 0 then
+  sum = 0
+  for _, member in ipairs(redis.call('ZRANGE', index, 0, -1)) do sum = sum + size_of(member) end
+end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now)) do
+  sum = sum - size_of(member)
   redis.call('ZREM', index, member)
-  redis.call('DEL', ARGV[6] .. string.match(member, ':(.*)$'))
+end
+while sum + size > most do
+  local oldest = redis.call('ZRANGE', index, 0, 0)[1]
+  if not oldest then sum = 0 break end
+  sum = sum - size_of(oldest)
+  redis.call('ZREM', index, oldest)
+  redis.call('DEL', ARGV[6] .. string.match(oldest, ':(.*)$'))
 end
 redis.call('SET', KEYS[2], ARGV[5], 'EX', ARGV[4])
 redis.call('ZADD', index, now + tonumber(ARGV[4]), size .. ':' .. ARGV[7])
 redis.call('EXPIRE', index, ARGV[4])
+redis.call('SET', sums, sum + size, 'EX', ARGV[4])
 """
 
 
@@ -50,8 +62,16 @@ class Spills:
             return None
         ref = secrets.token_urlsafe(18)
         value = principal.encode() + b"\0" + data
-        keys = [self._redis.key("spills"), self._redis.key("spill", ref)]
-        args = [time.time(), len(value), self._most, self.seconds, value, self._redis.key("spill", ""), ref]
+        keys = [self._redis.key("spills"), self._redis.key("spill", ref), self._redis.key("spilled")]
+        args = [
+            time.time(),
+            max(len(value), _LEAST_COUNTED),
+            self._most,
+            self.seconds,
+            value,
+            self._redis.key("spill", ""),
+            ref,
+        ]
 
         async def put(_: Any) -> None:
             await self._script(keys=keys, args=args)

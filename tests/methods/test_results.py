@@ -235,6 +235,25 @@ async def test_what_is_kept_is_bounded_in_sum(open_app: Open, servers: Servers) 
         assert "cut: the result has" in text_of(await use(client, "many"))  # too large to be kept at all
 
 
+async def test_many_small_results_are_bounded_too(open_app: Open) -> None:
+    async with open_app(spill_bytes=1 << 20) as (app, _):
+        spills = inside(app).spills
+        redis = spills._redis
+        refs = [await spills.keep("master", b"x") for _ in range(300)]
+        left = [await spills.read("master", ref or "") is not None for ref in refs]
+        assert left == [False] * 44 + [True] * 256  # each counts 4 KiB at least
+        count = await redis.do(lambda store: store.zcard(redis.key("spills")))
+        assert (count, int(await redis.do(lambda store: store.get(redis.key("spilled"))))) == (256, 1 << 20)
+        await redis.do(lambda store: store.delete(redis.key("spilled")))  # it is counted anew
+        await spills.keep("master", b"x")
+        assert int(await redis.do(lambda store: store.get(redis.key("spilled")))) == 1 << 20
+        await redis.do(lambda store: store.zadd(redis.key("spills"), {"4096:gone": 1.0}))
+        await redis.do(lambda store: store.incrby(redis.key("spilled"), 4096))
+        await spills.keep("master", b"x")  # what has ended counts no more
+        assert int(await redis.do(lambda store: store.get(redis.key("spilled")))) == 1 << 20
+        assert await redis.do(lambda store: store.zscore(redis.key("spills"), "4096:gone")) is None
+
+
 async def test_without_redis_it_is_cut(client: Client, docs: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
     await policy(client, max_bytes=1_000, overflow="spill")
     spills = inside(client.app).spills  # type: ignore[arg-type]
