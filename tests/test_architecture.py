@@ -12,7 +12,7 @@ import pytest
 
 from gateway.edge import openapi
 from gateway.errors import GatewayError
-from gateway.methods import all_servers, audit, keys, one_server, servers, tool_lock, toolsets
+from gateway.methods import all_servers, api_documents, audit, keys, one_server, servers, tool_lock, toolsets
 from gateway.methods import imports as import_methods
 from gateway.methods.table import METHODS
 from gateway.observability.metrics import Metrics
@@ -120,7 +120,7 @@ def test_a_code_of_our_own_means_one_thing() -> None:
 
 def test_the_tables_of_methods_and_revisions_agree() -> None:
     assert set(all_servers.METHODS) == set(one_server.METHODS) == set(CLIENT_METHODS)
-    modules = (servers, tool_lock, import_methods, toolsets, keys, audit)
+    modules = (servers, api_documents, tool_lock, import_methods, toolsets, keys, audit)
     own = {name for module in modules for name in module.METHODS}
     assert set(METHODS["rpc"]) == set(all_servers.METHODS) | own | {name.replace(".", "/") for name in own}
 

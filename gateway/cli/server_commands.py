@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperCommand
 
+from gateway.cli.api_documents import Exclude, Include, OpenApi, document_fields, show_preview
 from gateway.cli.client import Exit, Remote, server_path
 from gateway.cli.terminal import AsJson, Key, ServerName, Url, asking, print_json, print_table, say, text_of
 
@@ -24,6 +25,7 @@ _STATES = {
     "starting": "[yellow]starting[/]", "ready": "[green]ready[/]", "unreachable": "[red]unreachable[/]",
     "disabled": "[dim]disabled[/]",
 }  # fmt: skip
+_PREVIEWED = ("name", "url", "spec", "spec_url", "include", "exclude", "headers")
 _LOCKS = ("warn", "enforce", "off")
 _WAIT_SECONDS = 40.0
 _LOOK_SECONDS, _MAX_LOOK_SECONDS = 0.3, 3.0
@@ -119,7 +121,7 @@ class _AddCommand(TyperCommand):
 
 @servers.command("add", cls=_AddCommand)
 def add_server(
-    name: ServerName,
+    name: Annotated[str | None, typer.Argument(help="the server's name")] = None,
     place: Annotated[
         list[str] | None,
         typer.Argument(metavar="URL | -- PROGRAM [ARG …]", help="its MCP address, or the program that is the server"),
@@ -139,20 +141,35 @@ def add_server(
     trust_annotations: Trust = None,
     limits: LimitsOption = None,
     lock: Lock = None,
+    openapi: OpenApi = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show the tools that --openapi would give")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="replace a server that has this name")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="do not wait until it told what it offers")] = False,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register a server: `servers add docs https://docs.example/mcp`, `servers add files -- npx -y PACKAGE DIR`."""
+    """Register a server: `servers add docs https://docs.example/mcp`, `servers add files -- npx -y PACKAGE DIR`.
+
+    An API's URL need not be named where its document says it: `servers add pets --openapi pets.yaml`.
+    """
     place = place or []
+    if dry_run and openapi is None:
+        raise typer.BadParameter("only a document is previewed; name it with --openapi", param_hint="--dry-run")
+    if name is None:
+        if not dry_run:
+            raise typer.BadParameter("name the server", param_hint="NAME")
+        name = "preview"
     is_program = command is not None or len(place) > 1 or "--" in sys.argv
+    if openapi is not None and is_program:
+        raise typer.BadParameter("a program has no OpenAPI document", param_hint="--openapi")
     if "--" not in sys.argv and command is None and place:
         _check_place(name, place)
     if command is not None and place:
         raise typer.BadParameter("name either a URL or a program", param_hint="URL")
-    if not is_program and len(place) != 1:
+    if not is_program and len(place) != 1 and openapi is None:
         wanted = "name the server's URL after its name, or a program after `--`"
         raise typer.BadParameter(f"{wanted} (`--url` is the gateway's)" if url else wanted, param_hint="URL")
     if is_program and command is None:
@@ -162,8 +179,9 @@ def add_server(
     spec: dict[str, Any] = {"name": name}
     if command is not None:
         spec |= {"transport_type": "stdio", "command": command, "args": arg or []}
-    else:
+    elif place:
         spec |= {"url": place[0]}
+    spec |= document_fields(openapi, include, exclude)
     spec |= _fields(
         env,
         cwd,
@@ -180,6 +198,11 @@ def add_server(
         lock,
     )
     with asking(url, key, as_json) as to:
+        if dry_run:
+            previewed = {field: each for field, each in spec.items() if field in _PREVIEWED}
+            shown = to.remote.ask("POST", "/mcp/openapi/preview", previewed)
+            print_json(shown) if to.as_json else show_preview(shown)
+            return
         if replace:
             spec |= _kept_lock(to.remote, name, spec)
         how, where = ("PUT", server_path(name)) if replace else ("POST", "/mcp/servers")
@@ -219,6 +242,9 @@ def update_server(
     trust_annotations: Trust = None,
     limits: LimitsOption = None,
     lock: Lock = None,
+    openapi: OpenApi = None,
+    include: Include = None,
+    exclude: Exclude = None,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -239,6 +265,7 @@ def update_server(
         limits,
         lock,
     )
+    changes |= document_fields(openapi, include, exclude)
     changes |= {} if server_url is None else {"url": server_url}
     changes |= {} if command is None else {"command": command}
     changes |= {} if arg is None else {"args": arg}

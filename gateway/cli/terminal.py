@@ -28,7 +28,8 @@ _OPTIONS = {
     "args": "--arg", "env": "--env", "cwd": "--cwd", "prefix": "--prefix", "title": "--title",
     "description": "--description", "validate_arguments": "--validate-arguments",
     "trust_annotations": "--trust-annotations",
-    "limits": "--limits", "lock": "--lock",
+    "limits": "--limits", "lock": "--lock", "spec": "--openapi", "spec_url": "--openapi", "include": "--include",
+    "exclude": "--exclude",
 }  # fmt: skip
 """The options that set a field of a registration; what the gateway says of the field is said of the option."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -33,12 +33,14 @@ from gateway.model.keyring import Keyring
 from gateway.model.limits import read_limits
 from gateway.model.principals import Principal
 from gateway.model.question_ids import QuestionIds
+from gateway.model.server import NO_OFFERS, Offers
 from gateway.model.session_ids import SessionIds
 from gateway.net.dialer import Dialer, Resolve, Vetting
 from gateway.observability.call_log import CallLog
 from gateway.observability.metrics import Metrics
 from gateway.observability.ring import Ring
 from gateway.registry.discovery import Discovery
+from gateway.registry.documents import Documents
 from gateway.registry.servers import NameRules, ServerTable
 from gateway.registry.sync import Sync
 from gateway.registry.toolsets import NameKeeper, ToolsetTable
@@ -128,8 +130,14 @@ async def open_gateway(
         dialer = Dialer(vetting, connect_seconds=settings.connect_seconds, via=identity)
         secrets = References(os.environ, settings.secrets_dir)
         wire_limits = WireLimits(2 * settings.connect_seconds, settings.max_result)
+        documents = Documents(servers, dialer, secrets.resolved)
+
+        def offers_of(server: str) -> Offers:
+            known = sync.catalogue.servers.get(server)
+            return NO_OFFERS if known is None else known.offers
+
         pool = Pool(
-            connect or over_http(dialer, wire_limits, relay, bridge, secrets.resolved),
+            connect or over_http(dialer, wire_limits, relay, bridge, secrets.resolved, offers_of),
             CallLimits(
                 settings.call_seconds,
                 settings.call_cap_seconds,
@@ -146,6 +154,7 @@ async def open_gateway(
             sync,
             pool,
             vetting,
+            documents,
             NameRules(settings.separator, settings.name_limit),
             every_seconds=settings.refresh_seconds,
             retry_seconds=settings.retry_seconds,
@@ -271,6 +280,7 @@ async def open_gateway(
                 redis=redis,
                 hints=hints,
                 servers=servers,
+                documents=documents,
                 toolsets=toolsets,
                 sync=sync,
                 discovery=discovery,

@@ -17,6 +17,8 @@ from gateway.edge.openapi_schemas import (
     NAME,
     NEW_KEY,
     PLACES,
+    PREVIEW,
+    PREVIEWED,
     PROBLEM,
     REGISTERED,
     RESULT,
@@ -78,6 +80,15 @@ def document(base_url: str) -> Json:
             **_toolsets(),
             "/mcp/import": {
                 "post": _operation("Take another product's servers", IMPORT, IMPORTED, method="mcp.servers.import")
+            },
+            "/mcp/openapi/preview": {
+                "post": _operation(
+                    "The tools that an OpenAPI document would give",
+                    PREVIEW,
+                    PREVIEWED,
+                    404,
+                    method="mcp.openapi.preview",
+                )
             },
             "/mcp/export": {"get": _operation("All registrations", None, RESULT, method="mcp.servers.export")},
             **{f"/mcp/{path}": operations for path, operations in _use().items()},

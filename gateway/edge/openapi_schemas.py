@@ -33,18 +33,26 @@ _LIMITS: Json = {
     },
     "additionalProperties": False,
 }
+_PATTERNS: Json = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 300}, "maxItems": 256}
+DOCUMENT: Json = {
+    "spec": {"type": ["object", "string", "null"], "description": "openapi: the document, or its mark as GET shows it"},
+    "spec_url": {"type": ["string", "null"], "maxLength": 2048, "description": "openapi: where the document is"},
+    "include": {**_PATTERNS, "description": "openapi: names, tag:NAME or METHOD /path, with * and ?"},
+    "exclude": _PATTERNS,
+}
 SPEC: Json = {
     "type": "object",
     "properties": {
         "url": {"type": "string", "maxLength": 2048, "examples": ["http://localhost:9100/mcp"]},
         "title": {"type": ["string", "null"], "maxLength": 200},
         "description": {"type": "string", "maxLength": 4000},
-        "transport_type": {"enum": ["http", "streamable_http", "sse", "rest", "stdio"]},
+        "transport_type": {"enum": ["http", "streamable_http", "sse", "rest", "stdio", "openapi"]},
         "headers": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 64},
         "command": {"type": "string", "minLength": 1, "maxLength": 4096, "description": "stdio: what to run"},
         "args": {"type": "array", "items": {"type": "string", "maxLength": 8192}, "maxItems": 256},
         "env": {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 256},
         "cwd": {"type": ["string", "null"], "pattern": "^/"},
+        **DOCUMENT,
         "enabled": {"type": "boolean"},
         "prefix": {"type": ["string", "null"], "pattern": "^[A-Za-z0-9._-]{0,63}$"},
         "timeout_seconds": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 86400},
@@ -57,7 +65,7 @@ SPEC: Json = {
         "metadata": {"type": "object"},
     },
 }
-PLACES: list[Json] = [{"required": ["url"]}, {"required": ["command"]}]
+PLACES: list[Json] = [{"required": [name]} for name in ("url", "command", "spec", "spec_url")]
 NAME: Json = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"}
 _TEXT: Json = {"type": "string"}
 _TEXT_OR_NULL: Json = {"type": ["string", "null"]}
@@ -86,7 +94,8 @@ SERVER: Json = {
         "flags": {"type": "integer", "description": "what looks suspicious in its lists"},
         "renamed": {"type": "object", "additionalProperties": _TEXT},
         "breaker": {"enum": ["closed", "open", "half-open"]},
-        "problems": {"type": "array", "items": _TEXT, "description": "overrides that do not fit"},
+        "problems": {"type": "array", "items": _TEXT, "description": "what does not fit, and what is left out"},
+        "document": {"type": "object", "description": "openapi: title, version, and how much became tools"},
     },
 }
 _SAID: Json = {"description": "as the server says it, of the type that MCP has for it unless the server errs"}
@@ -288,6 +297,35 @@ IMPORT: Json = {
         "only": {"type": "array", "items": {"type": "string"}},
     },
     "additionalProperties": False,
+}
+PREVIEW: Json = {
+    "type": "object",
+    "properties": {
+        "name": {**NAME, "description": "a registered API, whose own document it is then"},
+        "base_url": SPEC["properties"]["url"],
+        "headers": SPEC["properties"]["headers"],
+        **DOCUMENT,
+    },
+    "additionalProperties": False,
+}
+PREVIEWED: Json = {
+    "type": "object",
+    "required": ["title", "version", "openapi", "base_url", "security", "warnings", "tools", "left_out", "tokens"],
+    "properties": {
+        **dict.fromkeys(("title", "version", "openapi", "base_url"), _TEXT),
+        "security": {"type": "array", "items": _OBJECT, "description": "how the API wants to be authenticated to"},
+        "warnings": {"type": "array", "items": _TEXT},
+        "tools": {"type": "array", "items": _OBJECT, "description": "MCP's tools, with `operation` and `tokens`"},
+        "left_out": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["operation", "name", "reason"],
+                "properties": dict.fromkeys(("operation", "name", "reason"), _TEXT),
+            },
+        },
+        "tokens": {"type": "integer"},
+    },
 }
 IMPORTED: Json = {
     "type": "object",

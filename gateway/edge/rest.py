@@ -20,13 +20,14 @@ from gateway.methods.call import Call, Outcome, Present, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
 from gateway.methods.views import view_of
-from gateway.model.principals import Principal
+from gateway.model.principals import Principal, has_role
 from gateway.model.server_fields import identified
 from gateway.model.view import View
 from gateway.protocol.messages import Notification, Request, dump, parse
 from gateway.protocol.sse import encode_event
 
 _ID = "rest"  # REST has no request ids; upstream ids are the gateway's own
+_DOCUMENT_BODY = 8 << 20  # bytes: a document of 5 MiB as a text in JSON
 _EVENTS = {"notifications/progress": "progress", "notifications/message": "log"}
 _SERVER_METHODS = {
     "GET": "mcp.servers.get",
@@ -52,7 +53,7 @@ async def server(gateway: Gateway, http: Http, principal: Principal, name: str) 
     http.accepts()
     fields: dict[str, Any] = {}
     if http.method in ("PUT", "PATCH"):
-        fields = dict(identified(as_object(parse(await read_body(gateway, http)))))
+        fields = dict(identified(as_object(parse(await _read(gateway, http, principal, "servers")))))
     if fields.pop("name", name) != name or fields.pop("server_id", name) != name:
         raise InvalidParams("The name in the body is not the one in the address.", "name")
     fields["name"] = name
@@ -69,6 +70,13 @@ async def import_servers(gateway: Gateway, http: Http, principal: Principal) -> 
     fields = await read_fields(gateway, http, principal, "servers")
     if fields is not None:
         await manage(gateway, http, principal, "mcp.servers.import", fields)
+
+
+async def preview_document(gateway: Gateway, http: Http, principal: Principal) -> None:
+    """The tools that an OpenAPI document would give: `{"spec" or "spec_url", "base_url", "include", "exclude"}`."""
+    fields = await read_fields(gateway, http, principal, "servers")
+    if fields is not None:
+        await manage(gateway, http, principal, "mcp.openapi.preview", fields)
 
 
 async def export_servers(gateway: Gateway, http: Http, principal: Principal) -> None:
@@ -199,7 +207,7 @@ async def read_fields(
     gateway: Gateway, http: Http, principal: Principal, table: str, toolset: str | None = None
 ) -> dict[str, Any] | None:
     """The REST body's fields, or None after a JSON-RPC body was answered as such."""
-    value = parse(await read_body(gateway, http))
+    value = parse(await _read(gateway, http, principal, table))
     if isinstance(value, list) or (isinstance(value, dict) and "jsonrpc" in value):
         await rpc.take(gateway, http, principal, table, value, toolset)
         return None
@@ -209,6 +217,12 @@ async def read_fields(
 
 async def read_body(gateway: Gateway, http: Http) -> bytes:
     return await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
+
+
+async def _read(gateway: Gateway, http: Http, principal: Principal, table: str) -> bytes:
+    """The body; one that registers a server may hold an OpenAPI document."""
+    room = _DOCUMENT_BODY if table == "servers" and has_role(principal, "operator") else 0
+    return await http.read_body(max(gateway.settings.max_body, room), gateway.settings.body_seconds)
 
 
 async def optional_fields(gateway: Gateway, http: Http) -> dict[str, Any]:

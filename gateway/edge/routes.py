@@ -62,6 +62,7 @@ PATHS: dict[str, Route] = {
     "/mcp/servers": Route(rest.servers, ("GET", "HEAD", "POST")),
     "/mcp/toolsets": Route(toolsets.toolsets, ("GET", "HEAD", "POST")),
     "/mcp/import": Route(rest.import_servers, _POST),
+    "/mcp/openapi/preview": Route(rest.preview_document, _POST),
     "/mcp/export": Route(rest.export_servers, _GET),
     "/mcp/tools": Route(partial(lists.serve, kind="tools"), _GET),
     "/mcp/resources": Route(partial(lists.serve, kind="resources"), _GET),

@@ -5,10 +5,8 @@ Changes are made in one transaction of the registry, read back, and shown withou
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from gateway.errors import (
     Forbidden,
@@ -16,8 +14,10 @@ from gateway.errors import (
     ServerExists,
     UnknownServer,
 )
+from gateway.methods.api_documents import is_of_api, with_base_url
 from gateway.methods.call import Call, Handler, needs
 from gateway.methods.overrides import check_overrides
+from gateway.methods.vetting import vet
 from gateway.model.cursors import Cursors
 from gateway.model.kinds import KINDS
 from gateway.model.listing import ListQuery
@@ -30,11 +30,11 @@ from gateway.model.server import STDIO, Server, ServerSpec
 from gateway.model.server_fields import identified, is_name, parse_spec, patch_spec, read_fields
 from gateway.model.tokens import tokens_of
 from gateway.model.view import View
-from gateway.net.resolver import NotResolved
 from gateway.registry.discovery import CLAIM_SECONDS
 from gateway.registry.servers import Change
 
 _REGISTRATION_SECONDS = 2.0
+_LEFT_OUT_SHOWN = 10
 _SHOWN_TO_USERS = frozenset(
     {
         "name",
@@ -90,11 +90,14 @@ async def put_server(
     """Store what `change` makes of a server, and show it; it is asked what it offers, and waited for a little."""
     fields.pop("_meta", None)
     fields = dict(identified(fields))
-    if not read_fields(fields).get("name"):
+    sent = read_fields(fields)
+    if not sent.get("name"):
         raise InvalidParams("The field 'name' is required.", "name")
     name = _server_name(fields)
     change = checked_change(call, change)
-    await _vet(call, fields)
+    await vet(call, sent.get("url"), sent.get("spec_url"))
+    if is_of_api(call, name, sent):
+        change = await with_base_url(call, name, change)
     log = call.gateway.audit.of_change(call.principal, call.request.method, call.request_id, f"server:{name}")
     claim = await call.gateway.servers.put(name, change, CLAIM_SECONDS, log)
     if claim is None:
@@ -205,9 +208,20 @@ def document_of(server: Server, view: View) -> dict[str, Any]:
     """A server as JSON: all of it for who manages servers, else how it can be used, with counts of what is seen."""
     counts = {kind: view.parts[server.name].count(kind) for kind in KINDS}
     if view.grants is None:
-        wrong = [each.text for each in problems(server, server.spec.overrides)]
+        wrong = [each.text for each in problems(server, server.spec.overrides)] + list(_of_document(server))
         return server.public() | {"counts": counts, "problems": wrong}
     return {name: value for name, value in server.public().items() if name in _SHOWN_TO_USERS} | {"counts": counts}
+
+
+def _of_document(server: Server) -> Iterator[str]:
+    """What an API's document gives that is not as its owner may think."""
+    document = server.offers.document
+    yield from document.get("warnings", ())
+    left_out = document.get("left_out", ())
+    for each in left_out[:_LEFT_OUT_SHOWN]:
+        yield f"{each['operation']} is no tool: {each['reason']}."
+    if len(left_out) > _LEFT_OUT_SHOWN:
+        yield f"{len(left_out) - _LEFT_OUT_SHOWN} more operations are no tools: `POST /mcp/openapi/preview` lists them."
 
 
 async def list_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
@@ -254,18 +268,6 @@ def tokens_of_search(count: int) -> int:
 
 def _with_server(kind: str, view: View, query: ListQuery) -> list[Any]:
     return [{**item, "server": server.name} for server, item in view.items(kind) if query.takes(server, item)]
-
-
-async def _vet(call: Call, fields: Mapping[str, Any]) -> None:
-    """Refuse a URL whose host has an address that a server must not have; an unknown name may come to be known."""
-    url = fields.get("url")
-    host = urlsplit(url).hostname if isinstance(url, str) else None
-    if host is not None:
-        try:
-            async with asyncio.timeout(_REGISTRATION_SECONDS):
-                await call.gateway.vetting.addresses(host)
-        except (NotResolved, TimeoutError):
-            pass
 
 
 async def _current(call: Call, name: str) -> Server:

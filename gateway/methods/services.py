@@ -21,6 +21,7 @@ from gateway.net.dialer import Vetting
 from gateway.observability.call_log import CallLog
 from gateway.observability.metrics import Metrics
 from gateway.registry.discovery import Discovery
+from gateway.registry.documents import Documents
 from gateway.registry.servers import ServerTable
 from gateway.registry.sync import Sync
 from gateway.registry.toolsets import ToolsetTable
@@ -46,6 +47,7 @@ class Gateway:
     redis: Redis
     hints: Hints
     servers: ServerTable
+    documents: Documents
     toolsets: ToolsetTable
     sync: Sync
     discovery: Discovery

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.methods import all_servers, audit, imports, keys, one_server, servers, tool_lock, toolsets
+from gateway.methods import all_servers, api_documents, audit, imports, keys, one_server, servers, tool_lock, toolsets
 from gateway.methods.call import Handler, Table, table_of
 
 
@@ -12,7 +12,10 @@ def _both_spellings(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
     return {**handlers, **{name.replace(".", "/"): each for name, each in handlers.items()}}
 
 
-_SERVERS, _KEYS = _both_spellings(servers.METHODS | tool_lock.METHODS | imports.METHODS), _both_spellings(keys.METHODS)
+_SERVERS, _KEYS = (
+    _both_spellings(servers.METHODS | tool_lock.METHODS | imports.METHODS | api_documents.METHODS),
+    _both_spellings(keys.METHODS),
+)
 _TOOLSETS = _both_spellings(toolsets.METHODS)
 _AUDIT = _both_spellings(audit.METHODS)
 
@@ -32,6 +35,7 @@ METHODS: Mapping[str, Table] = {
         | servers.METHODS
         | tool_lock.METHODS
         | imports.METHODS
+        | api_documents.METHODS
         | toolsets.METHODS
         | keys.METHODS
         | audit.METHODS

@@ -12,19 +12,22 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from gateway.model.api_document import Document
 from gateway.model.limits import Limits
 from gateway.model.redaction import redact_arguments, redact_url, redact_value
 from gateway.model.tool_lock import NOTHING_APPROVED, Approved, Judged, judge
 
 STDIO = "stdio"
+OPENAPI = "openapi"
 NO_PROGRAMS = "It is a program, and programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """What was registered. `headers`, `env` and secrets in `url` and `args` are never shown.
+    """What was registered. `headers`, `env` and secrets in `url`, `spec_url` and `args` are never shown.
 
-    A server is reached at `url`, or (`stdio`) by running `command` with `args` and `env` in `cwd`.
+    A server is reached at `url`, or (`stdio`) by running `command` with `args` and `env` in `cwd`. An API (`openapi`)
+    is at `url`; its document is `spec`, or at `spec_url`.
     """
 
     name: str
@@ -37,6 +40,11 @@ class ServerSpec:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
+    spec: Document | None = None
+    spec_url: str | None = None
+    include: tuple[str, ...] = ()
+    """Of a document's operations those that become tools: their names, `tag:NAME`, `METHOD /path`, with `*` and `?`."""
+    exclude: tuple[str, ...] = ()
     enabled: bool = True
     prefix: str | None = None
     timeout_seconds: float | None = None
@@ -81,6 +89,13 @@ class ServerSpec:
         else:
             redacted = {name: redact_value(value) for name, value in self.headers.items()}
             place = {"url": redact_url(self.url), "headers": redacted}
+        if self.transport_type == OPENAPI:
+            place |= {
+                "spec": None if self.spec is None else self.spec.public(),
+                "spec_url": None if self.spec_url is None else redact_url(self.spec_url),
+                "include": list(self.include),
+                "exclude": list(self.exclude),
+            }
         return {
             "name": self.name,
             "title": self.title,
@@ -112,6 +127,10 @@ class Offers:
     prompts: tuple[Mapping[str, Any], ...] = ()
     resources: tuple[Mapping[str, Any], ...] = ()
     templates: tuple[Mapping[str, Any], ...] = ()
+    plans: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of an API: how each tool's request is made (`openapi/plan`)."""
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """Of an API: what its document says of itself, what was left out of it, and the key that it is known by."""
 
     def to_bytes(self) -> bytes:
         return orjson.dumps({each.name: getattr(self, each.name) for each in fields(self)})
@@ -198,6 +217,10 @@ class Server:
             "changes": len(self.to_approve),
             "flags": len(self.flags),
         }
+        if self.offers.document:
+            known = {name: self.offers.document.get(name) for name in ("title", "version", "openapi", "excluded")}
+            left_out = self.offers.document.get("left_out", ())
+            shown["document"] = known | {"tools": len(self.offers.tools), "left_out": len(left_out)}
         if renamed := self._renamed():
             shown["renamed"] = renamed
         return shown

@@ -15,10 +15,11 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 
 from gateway.errors import InvalidParams
+from gateway.model.api_document import MAX_BYTES, Document
 from gateway.model.limits import read_limits
 from gateway.model.override_fields import for_another_upstream, read_overrides
 from gateway.model.redaction import REDACTED, redact_arguments, redact_url
-from gateway.model.server import STDIO, ServerSpec, origin
+from gateway.model.server import OPENAPI, STDIO, ServerSpec, origin
 from gateway.model.tool_lock import LOCKS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -29,10 +30,10 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _READ_ONLY = frozenset(  # what GET shows may be PUT back
     {
         "state", "reason", "discovered_at", "unreachable_since", "created_at", "updated_at", "protocol_version",
-        "server_info", "counts", "renamed", "breaker", "changes", "flags", "problems",
+        "server_info", "counts", "renamed", "breaker", "changes", "flags", "problems", "document",
     }
 )  # fmt: skip
-_ALIASES = {"server_id": "name", "transport": "transport_type", "type": "transport_type"}
+_ALIASES = {"server_id": "name", "transport": "transport_type", "type": "transport_type", "base_url": "url"}
 _HINTS = frozenset({"tools", "resources", "prompts"})
 """What other gateways' clients say of a server that is asked itself; without effect."""
 _TRANSPORTS = {
@@ -43,7 +44,9 @@ _TRANSPORTS = {
     "sse": "sse",
     "rest": "rest",
     "stdio": "stdio",
+    "openapi": "openapi",
 }
+_MAX_PATTERNS = 256
 _MAX_ARGUMENTS = 256
 _RESERVED_HEADERS = frozenset(
     {
@@ -61,10 +64,8 @@ def parse_spec(params: Mapping[str, Any], stored: ServerSpec | None = None) -> S
     With `stored`, redacted values mean "unchanged"; headers of another origin are never carried over.
     """
     values = read_fields(params)
-    is_run = values.get("transport_type") == STDIO
-    for required in ("name", "command" if is_run else "url"):
-        if not values.get(required):
-            raise InvalidParams(f"The field {required!r} is required.", required)
+    if not values.get("name"):
+        raise InvalidParams("The field 'name' is required.", "name")
     return _whole(_restore(ServerSpec(**values), stored))
 
 
@@ -73,6 +74,9 @@ def patch_spec(stored: ServerSpec, params: Mapping[str, Any]) -> ServerSpec:
     values = read_fields(params)
     if values.get("name", stored.name) != stored.name:
         raise InvalidParams("A server's name can't be changed; register it anew.", "name")
+    for one, other in (("spec", "spec_url"), ("spec_url", "spec")):
+        if values.get(one) is not None:
+            values.setdefault(other, None)
     changed = _restore(replace(stored, **values), stored)
     if origin(changed.url) != origin(stored.url) and "headers" not in values:
         changed = replace(changed, headers={})
@@ -84,15 +88,19 @@ def patch_spec(stored: ServerSpec, params: Mapping[str, Any]) -> ServerSpec:
 
 
 def _whole(spec: ServerSpec) -> ServerSpec:
-    """Refuse a mixture of what is reached and what is run. Raises InvalidParams."""
+    """Refuse a mixture of what is reached, what is run and what is described. Raises InvalidParams."""
     if spec.transport_type == STDIO:
         if not spec.command:
             raise InvalidParams("A server of transport_type 'stdio' needs a 'command'.", "command")
         other = "url" if spec.url else "headers" if spec.headers else None
     else:
-        if not spec.url:
+        if not spec.url and spec.transport_type != OPENAPI:  # a document says its own
             raise InvalidParams("The field 'url' is required.", "url")
         other = next((name for name in ("command", "args", "env", "cwd") if getattr(spec, name)), None)
+    if spec.transport_type != OPENAPI:
+        other = next((name for name in ("spec", "spec_url", "include", "exclude") if getattr(spec, name)), other)
+    elif (spec.spec is None) == (spec.spec_url is None):
+        raise InvalidParams("A server of transport_type 'openapi' needs either 'spec' or 'spec_url'.", "spec")
     if other is not None:
         raise InvalidParams(f"A server of transport_type {spec.transport_type!r} has no {other!r}.", other)
     return spec
@@ -100,6 +108,8 @@ def _whole(spec: ServerSpec) -> ServerSpec:
 
 def _restore(spec: ServerSpec, stored: ServerSpec | None) -> ServerSpec:
     url, headers = spec.url, dict(spec.headers)
+    if not url and stored is not None and spec.transport_type == OPENAPI == stored.transport_type:
+        url = stored.url if (spec.spec, spec.spec_url) == (stored.spec, stored.spec_url) else url
     if stored is not None and url == redact_url(stored.url):
         url = stored.url
     elif REDACTED in url or urlencode({"": REDACTED})[1:] in url:
@@ -112,7 +122,19 @@ def _restore(spec: ServerSpec, stored: ServerSpec | None) -> ServerSpec:
                 raise InvalidParams(f"The header {name!r} is redacted; send its value.", f"headers.{name}")
             headers[name] = kept[name.lower()]
     spec = replace(spec, url=url, headers=headers, args=_restored_arguments(spec, stored))
-    return replace(spec, env=_restored_env(spec, stored))
+    return replace(spec, env=_restored_env(spec, stored), spec_url=_restored_spec_url(spec, stored))
+
+
+def _restored_spec_url(spec: ServerSpec, stored: ServerSpec | None) -> str | None:
+    """Where the document is; and a document that is named by its mark must be the one that is stored."""
+    if spec.spec is not None and spec.spec.data is None and (stored is None or stored.spec != spec.spec):
+        raise InvalidParams("`spec` is the mark of another document than the stored one; send the document.", "spec")
+    url = spec.spec_url
+    if url is not None and stored is not None and stored.spec_url and url == redact_url(stored.spec_url):
+        return stored.spec_url
+    if url is not None and (REDACTED in url or urlencode({"": REDACTED})[1:] in url):
+        raise InvalidParams("The URL holds a redacted value; send the real one.", "spec_url")
+    return url
 
 
 def _restored_arguments(spec: ServerSpec, stored: ServerSpec | None) -> tuple[str, ...]:
@@ -152,6 +174,8 @@ def read_fields(params: Mapping[str, Any]) -> dict[str, Any]:
         if name in values and values[name] != read:
             raise InvalidParams(f"{sent!r} is an alias of {name!r}, and the two differ.", sent)
         values[name] = read
+    if values.get("spec") is not None or values.get("spec_url") is not None:
+        values.setdefault("transport_type", OPENAPI)
     return values
 
 
@@ -280,6 +304,38 @@ def _read_cwd(value: Any, field: str) -> str | None:
     return value
 
 
+def _read_document(value: Any, field: str) -> Document | None:
+    """An OpenAPI document, as an object or a text of JSON or YAML; or the mark of the stored one."""
+    if value is None:
+        return None
+    if isinstance(value, dict) and value.keys() == {"sha256", "bytes"}:
+        return Document(str(value["sha256"]), value["bytes"])
+    if not isinstance(value, str | dict) or not value:
+        raise InvalidParams(f"{field!r} must be an OpenAPI document: an object, or a text of JSON or YAML.", field)
+    data = value.encode() if isinstance(value, str) else orjson.dumps(value)
+    if len(data) > MAX_BYTES:
+        raise InvalidParams(f"The document has {len(data) / (1 << 20):.1f} MiB; at most {MAX_BYTES >> 20}.", field)
+    return Document.of(data)
+
+
+def _read_spec_url(value: Any, field: str) -> str | None:
+    return _read_url(value, field) or None
+
+
+def _read_patterns(value: Any, field: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > _MAX_PATTERNS:
+        raise InvalidParams(f"{field!r} must be a list of at most {_MAX_PATTERNS} strings.", field)
+    if not all(isinstance(each, str) and 0 < len(each) <= 300 and each.count("*") <= 10 for each in value):
+        raise InvalidParams(
+            f"Each of {field!r} must be a string of at most 300 characters and 10 '*': a tool's name, 'tag:NAME' or "
+            "'METHOD /path'.",
+            field,
+        )
+    return tuple(dict.fromkeys(value))
+
+
 def _read_flag(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
         raise InvalidParams(f"{field!r} must be true or false.", field)
@@ -342,6 +398,10 @@ _READERS: Mapping[str, Any] = {
     "args": _read_args,
     "env": _read_env,
     "cwd": _read_cwd,
+    "spec": _read_document,
+    "spec_url": _read_spec_url,
+    "include": _read_patterns,
+    "exclude": _read_patterns,
     "enabled": _read_flag,
     "prefix": _read_prefix,
     "timeout_seconds": _read_timeout,

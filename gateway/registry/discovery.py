@@ -26,9 +26,10 @@ from gateway.errors import GatewayError, StoreUnavailable, UpstreamProtocolError
 from gateway.model.flags import Flag, flags
 from gateway.model.hidden_text import visible
 from gateway.model.kinds import KINDS
-from gateway.model.server import STDIO, Offers, Server, ServerSpec
+from gateway.model.server import NO_OFFERS, OPENAPI, STDIO, Offers, Server, ServerSpec
 from gateway.net.dialer import Vetting
 from gateway.protocol.messages import Failure, Request
+from gateway.registry.documents import Documents
 from gateway.registry.servers import Claim, NameRules, ServerTable
 from gateway.registry.sync import Sync
 from gateway.tasks import end
@@ -60,6 +61,7 @@ class Discovery:
         sync: Sync,
         pool: Pool,
         vetting: Vetting,
+        documents: Documents,
         rules: NameRules,
         *,
         every_seconds: float,
@@ -69,6 +71,7 @@ class Discovery:
         self._sync = sync
         self._pool = pool
         self._vetting = vetting
+        self._documents = documents
         self._rules = rules
         self._every_seconds = every_seconds
         self._retry_seconds = retry_seconds
@@ -138,11 +141,11 @@ class Discovery:
         return task
 
     async def _discover(self, claim: Claim) -> None:
-        seconds = _PROGRAM_SECONDS if claim.spec.transport_type == STDIO else _DISCOVERY_SECONDS
+        seconds = _PROGRAM_SECONDS if claim.spec.transport_type in (STDIO, OPENAPI) else _DISCOVERY_SECONDS
         try:
             try:
                 async with asyncio.timeout(seconds):
-                    offers = await ask(self._pool, claim.spec)
+                    offers = await self._ask(claim.spec)
             except TimeoutError:
                 await self._failed(claim, f"It did not tell what it offers within {seconds:g} s.")
             except GatewayError as error:
@@ -158,6 +161,13 @@ class Discovery:
             log.warning("what server %s offers could not be stored; its claim runs out", claim.spec.name)
         except Exception:
             log.exception("discovery of server %s failed", claim.spec.name)
+
+    async def _ask(self, spec: ServerSpec) -> Offers:
+        """What a server offers: what it says itself, or its document of it. Raises UpstreamError."""
+        if spec.transport_type != OPENAPI:
+            return await ask(self._pool, spec)
+        known = self._sync.catalogue.servers.get(spec.name)
+        return await self._documents.offers(spec, NO_OFFERS if known is None else known.offers)
 
     async def _record(self, claim: Claim, offers: Offers) -> None:
         """Store what a server offers; what can't be stored is as good as no answer. Raises StoreUnavailable."""

@@ -18,6 +18,7 @@ import orjson
 from gateway.access.audit import Log
 from gateway.errors import InvalidParams, ServerSealed, UnknownServer
 from gateway.model import names
+from gateway.model.api_document import Document
 from gateway.model.keyring import Keyring, SealBroken
 from gateway.model.limits import Limits, read_limits
 from gateway.model.server import NO_OFFERS, NO_PROGRAMS, STDIO, Offers, Server, ServerSpec
@@ -133,6 +134,13 @@ class ServerTable:
         toolsets, slugs = await changed_toolsets(connection, revision)
         return Changes(current, servers, frozenset(row["name"] for row in rows), toolsets, slugs)
 
+    async def document(self, name: str) -> bytes | None:
+        """The OpenAPI document that was sent with a registration."""
+        async with self._postgres.transaction() as connection:
+            cursor = await connection.execute("SELECT data FROM documents WHERE server = %s", (name,))
+            row = await cursor.fetchone()
+        return None if row is None else bytes(row["data"])
+
     # --- writing --------------------------------------------------------------------------------------------------
 
     async def put(self, name: str, change: Change, claim_seconds: float, log: Log | None = None) -> Claim | None:
@@ -164,6 +172,7 @@ class ServerTable:
                     await connection.execute(
                         "UPDATE servers SET approved = %s, hints = %s WHERE name = %s", (*approved, name)
                     )
+            await _keep_document(connection, spec)
             cursor = await connection.execute("SELECT claim, failures FROM servers WHERE name = %s", (name,))
             claimed = await cursor.fetchone()
             if log is not None:
@@ -386,6 +395,7 @@ class ServerTable:
             shown = {name: value for name, value in stored.items() if name not in _SPEC_FIELDS} | shown
         hidden = {
             "url": spec.url,
+            "spec_url": spec.spec_url,
             "headers": dict(spec.headers),
             "env": dict(spec.env),
             "args": list(spec.args),
@@ -414,9 +424,12 @@ class ServerTable:
             values |= {"headers": {}, "env": {}, "sealed_away": True}
         known = {name: value for name, value in values.items() if name in _SPEC_FIELDS}
         known["limits"] = _limits(known.get("limits"))
+        if mark := known.get("spec"):
+            known["spec"] = Document(mark["sha256"], mark["bytes"])
         if known.get("lock") not in (None, *LOCKS):
             known["lock"] = "enforce"  # a word of a newer version: the strictest that we know
-        return ServerSpec(**known | {name: tuple(known.get(name, ())) for name in ("tags", "args")})
+        lists = ("tags", "args", "include", "exclude")
+        return ServerSpec(**known | {name: tuple(known.get(name, ())) for name in lists})
 
     def _readable(self, row: Mapping[str, Any]) -> Server | None:
         """A row as a server; one that we can't read (of a newer version, say) must not hide the others."""
@@ -501,6 +514,18 @@ async def _update(connection: Connection, stored: ServerSpec, spec: ServerSpec, 
         "next_refresh = now() + make_interval(secs => %(claim)s) WHERE name = %(name)s",
         values,
     )
+
+
+async def _keep_document(connection: Connection, spec: ServerSpec) -> None:
+    """Store a document that was sent; none is kept of a server that has none."""
+    if spec.spec is None:
+        await connection.execute("DELETE FROM documents WHERE server = %s", (spec.name,))
+    elif spec.spec.data is not None:
+        await connection.execute(
+            "INSERT INTO documents (server, data) VALUES (%s, %s) "
+            "ON CONFLICT (server) DO UPDATE SET data = excluded.data",
+            (spec.name, spec.spec.data),
+        )
 
 
 async def _forget_names(connection: Connection, stored: ServerSpec, spec: ServerSpec) -> None:

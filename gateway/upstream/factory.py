@@ -7,11 +7,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from gateway.model.redaction import redact_url
 from gateway.model.references import references
-from gateway.model.server import STDIO, ServerSpec
+from gateway.model.server import NO_OFFERS, OPENAPI, STDIO, Offers, ServerSpec
 from gateway.net.dialer import Dialer
 from gateway.upstream.contract import Upstream
 from gateway.upstream.detect import DetectingUpstream, Guess
 from gateway.upstream.http_sse import HttpSseUpstream
+from gateway.upstream.openapi import OpenApiUpstream
 from gateway.upstream.referenced import ReferencedUpstream, Resolve
 from gateway.upstream.relayed import Relay, RelayedUpstream
 from gateway.upstream.rest import RestUpstream
@@ -26,11 +27,17 @@ _MAX_STREAMS = 1000  # of one server, that stay open, at one worker
 
 
 def over_http(
-    dialer: Dialer, limits: WireLimits, relay: Relay, bridge: str | None = None, resolve: Resolve = lambda spec: spec
+    dialer: Dialer,
+    limits: WireLimits,
+    relay: Relay,
+    bridge: str | None = None,
+    resolve: Resolve = lambda spec: spec,
+    offers: Callable[[str], Offers] = lambda server: NO_OFFERS,
 ) -> Connect:
     """Connect to servers by HTTP, in whichever of its transports is named, or is found to be theirs.
 
-    `bridge` is the socket of the process that runs stdio servers; `resolve` puts the secrets in that servers refer to.
+    `bridge` is the socket of the process that runs stdio servers; `resolve` puts the secrets in that servers refer to;
+    `offers` gives what is known of a server by its name, for those that are APIs.
     """
 
     def connect(spec: ServerSpec) -> Upstream:
@@ -50,6 +57,8 @@ def over_http(
             stdio = StdioUpstream(spec.name, key, program, over_socket, limits_of_programs, relay.bridge)
             return RelayedUpstream(spec.name, stdio, relay)
         client = dialer.client(spec.headers)
+        if spec.transport_type == OPENAPI:
+            return OpenApiUpstream(spec.name, spec.url, client, limits, offers)
         if spec.transport_type == "rest":
             return RestUpstream(spec.name, spec.url, client, limits)
         streams = dialer.client(spec.headers, _MAX_STREAMS)
