@@ -9,7 +9,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.cli.client import Exit, Refused
 from gateway.cli.terminal import print_table
 from gateway.model.hidden_text import in_one_line
 
@@ -25,7 +24,7 @@ Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="of an API 
 
 
 def document_fields(openapi: str | None, include: list[str] | None, exclude: list[str] | None) -> dict[str, Any]:
-    """The fields of a registration that were given. Raises Refused for a file that can't be read."""
+    """The fields of a registration that were given. Raises BadParameter for a file that can't be read."""
     fields: dict[str, Any] = {}
     if openapi is not None:
         is_url = openapi.startswith(("http://", "https://"))
@@ -37,9 +36,9 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise Refused(f"{file} is not UTF-8.", Exit.USAGE) from None
+        raise typer.BadParameter(f"{file} is not UTF-8", param_hint="--openapi") from None
     except OSError as error:
-        raise Refused(f"{file} can't be read: {error.strerror}.", Exit.USAGE) from None
+        raise typer.BadParameter(f"{file} can't be read: {error.strerror}", param_hint="--openapi") from None
 
 
 def show_preview(shown: Any) -> None:

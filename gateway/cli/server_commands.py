@@ -158,6 +158,8 @@ def add_server(
     place = place or []
     if dry_run and openapi is None:
         raise typer.BadParameter("only a document is previewed; name it with --openapi", param_hint="--dry-run")
+    if dry_run and name is not None and "://" in name and not place:
+        place, name = [name], None
     if name is None:
         if not dry_run:
             raise typer.BadParameter("name the server", param_hint="NAME")

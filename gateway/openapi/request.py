@@ -58,7 +58,7 @@ def request_of(base_url: str, plan: Plan, arguments: Mapping[str, Any]) -> ApiRe
             query += _in_query(place, value)
         else:
             headers[place.name.lower()] = _in_header(name, place, value)
-    content, kind = (None, None) if body is None else _body(body, arguments)
+    content, kind = (None, None) if body is None else _body(plan.method, body, arguments)
     if kind is not None:
         headers["content-type"] = kind
     url = _url(base_url, path, query)
@@ -150,16 +150,18 @@ def _in_header(name: str, place: Place, value: Any) -> str:
     return text
 
 
-def _body(body: Body, arguments: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
-    """The bytes of the body and their media type; none where no argument of it is given. Raises BadArguments."""
+def _body(method: str, body: Body, arguments: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
+    """The bytes of the body and their media type. Where no field is given, an API that takes JSON gets `{}`, unless the
+    method has no body by itself. Raises BadArguments."""
     if body.argument is not None:
         if body.argument not in arguments:
             return None, None
         value = arguments[body.argument]
-        return (value.encode() if _is_text(body.media) else orjson.dumps(value)), _sent_as(body.media)
+        return (_text(value).encode() if _is_text(body.media) else orjson.dumps(value)), _sent_as(body.media)
     given = {field: arguments[name] for name, field in body.fields.items() if name in arguments}
     if not given:
-        return (b"{}", _sent_as(body.media)) if body.media not in (FORM, MULTIPART) else (None, None)
+        is_json = body.media not in (FORM, MULTIPART) and method not in ("GET", "DELETE")
+        return (b"{}", _sent_as(body.media)) if is_json else (None, None)
     if body.media == FORM:
         pairs = _fields(body, given)
         return "&".join(f"{quote(name, safe='[]')}={quote(text, safe='')}" for name, text in pairs).encode(), FORM
