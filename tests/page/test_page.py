@@ -15,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from gateway.model.hidden_text import hidden
+from tests.api import PETS
 from tests.fix_stack import KEY, Running
 from tests.page.conftest import Open, sign_in
 from tests.system.test_cli_lock import Changing, tool
@@ -106,6 +107,29 @@ def test_a_server_is_added_with_errors_at_the_fields_and_seen_in_another_tab(
     detail.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(other.get_by_role("heading", name="No server yet")).to_be_visible()
+
+
+def test_an_api_is_added_from_a_file_with_its_operations_chosen(open_page: Open, stack: Running) -> None:
+    page = open_page()
+    page.get_by_role("button", name="Add a server").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("pets")
+    dialog.get_by_label("Transport").select_option("openapi")
+    document = {"name": "pets.json", "mimeType": "application/json", "buffer": json.dumps(PETS).encode()}
+    dialog.get_by_label("or a file").set_input_files(document)  # type: ignore[arg-type]
+    dialog.get_by_label("Only these operations").fill("tag:reading\nPOST /pets")
+    dialog.get_by_role("button", name="Add").click()
+    expect(dialog).to_contain_text("send `base_url`")
+    dialog.get_by_label("URL").fill("http://127.0.0.1:9/v1")
+    dialog.get_by_role("button", name="Add").click()
+    detail = page.get_by_role("region", name="pets", exact=True)
+    expect(detail).to_contain_text("Pets 1.2.0, OpenAPI 3.0.3: 3 tools")
+    detail.get_by_role("button", name="Edit").click()
+    dialog.get_by_label("Not these").fill("getPet")
+    dialog.get_by_role("button", name="Save").click()
+    expect(detail).to_contain_text("Pets 1.2.0, OpenAPI 3.0.3: 2 tools")
+    with stack.client() as client:
+        assert client.delete("/mcp/servers/pets").status_code == 200
 
 
 def test_changes_of_tools_are_shown_and_approved(

@@ -117,6 +117,7 @@ function Server({ server, manages }) {
     ['title', server.title], ['description', server.description], ['where', manages && placeOf(server)],
     ['transport', server.transport_type], ['protocol', server.protocol_version], ['server', server.server_info && `${server.server_info.name} ${server.server_info.version || ''}`],
     ['last five minutes', manages && came.calls > 0 && `${came.calls} calls, ${came.errors} failed, p50 ${ms(quantile(came.buckets, 0.5))}, p95 ${ms(quantile(came.buckets, 0.95))}, p99 ${ms(quantile(came.buckets, 0.99))}`],
+    ['document', server.document && `${server.document.title} ${server.document.version}, OpenAPI ${server.document.openapi}: ${server.document.tools} tools, ${server.document.left_out} operations that can be none`],
     ['breaker', details?.breaker], ['unreachable since', server.unreachable_since && ago(server.unreachable_since)],
     ['asked', server.discovered_at && ago(server.discovered_at)], ['lock', server.lock], ['limits', server.limits && JSON.stringify(server.limits)],
     ['headers', server.headers && Object.keys(server.headers).join(', ')], ['renamed', server.renamed && Object.entries(server.renamed).map(([from, to]) => `${from} → ${to}`).join(', ')],
@@ -162,6 +163,15 @@ const pairs = (text, what) => Object.fromEntries(text.split('\n').map((line) => 
   return [line.slice(0, at).trim(), line.slice(at + 1).trim()];
 }));
 
+// An API's document: its address, or a file that is sent along and stored.
+function Document({ fields, set, put, at, stored }) {
+  const take = async (event) => { const [file] = event.target.files; set({ ...fields, spec: file ? await file.text() : '', spec_url: '' }); };
+  return html`<${Field} label="Address of its OpenAPI document" error=${at('spec_url')}>${(id) => html`<input id=${id} class="mono" type="url" placeholder="https://api.example.org/openapi.json" disabled=${!!fields.spec} value=${fields.spec_url} onInput=${put('spec_url')} />`}<//>
+    <${Field} label="or a file" error=${at('spec')} hint=${stored ? `Stored: ${stored.bytes} bytes.` : 'JSON or YAML, up to 5 MiB.'}>${(id) => html`<input id=${id} type="file" accept=".json,.yaml,.yml" onChange=${take} />`}<//>
+    <${Field} label="Only these operations" error=${at('include')} hint="Names, tag:NAME or GET /path*, one per line; all, if there are none.">${(id) => html`<textarea id=${id} class="mono" rows="2" value=${fields.include} onInput=${put('include')}></textarea>`}<//>
+    <${Field} label="Not these" error=${at('exclude')}>${(id) => html`<textarea id=${id} class="mono" rows="2" value=${fields.exclude} onInput=${put('exclude')}></textarea>`}<//>`;
+}
+
 function Edit({ server, onClose }) {
   const feed = useFeed();
   const [first] = useState({
@@ -169,13 +179,15 @@ function Edit({ server, onClose }) {
     command: server?.command || '', args: (server?.args || []).join('\n'), env: lines(server?.env), headers: lines(server?.headers),
     title: server?.title || '', description: server?.description || '', tags: (server?.tags || []).join(', '), prefix: server?.prefix ?? '', noPrefix: server?.prefix === '', lock: server?.lock || '', timeout_seconds: server?.timeout_seconds ?? '',
     validate_arguments: server?.validate_arguments || false, trust_annotations: server?.trust_annotations ?? true,
+    spec: '', spec_url: server?.spec_url || '', include: (server?.include || []).join('\n'), exclude: (server?.exclude || []).join('\n'),
   });
   const [fields, setFields] = useState(first);
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   const put = (name) => (event) => setFields({ ...fields, [name]: event.target.type === 'checkbox' ? event.target.checked : event.target.value });
   const at = (name) => (error?.field || '').split('.')[0] === name ? error.message : null;
-  const shown = ['name', 'url', 'command', 'args', 'env', 'headers', 'title', 'description', 'tags', 'prefix', 'timeout_seconds'];
+  const isApi = fields.kind === 'http' && fields.transport_type === 'openapi';
+  const shown = ['name', 'url', 'spec', 'spec_url', 'include', 'exclude', 'command', 'args', 'env', 'headers', 'title', 'description', 'tags', 'prefix', 'timeout_seconds'];
   const submit = async (event) => {
     event.preventDefault();
     setBusy(true);
@@ -194,7 +206,12 @@ function Edit({ server, onClose }) {
       if (fields.kind === 'stdio') take(['command', 'args', 'env'], () => ({ transport_type: 'stdio', command: fields.command, args: fields.args === '' ? [] : fields.args.replace(/\n$/, '').split('\n'), env: pairs(fields.env, 'env') }));
       else {
         take(['transport_type'], () => ({ transport_type: fields.transport_type }));
-        take(['url', 'headers'], () => ({ url: fields.url, headers: pairs(fields.headers, 'headers') }));
+        take(['url', 'headers'], () => ({ ...(fields.url && { url: fields.url }), headers: pairs(fields.headers, 'headers') }));
+        if (isApi) {
+          if (fields.spec) value.spec = fields.spec;
+          else take(['spec_url'], () => ({ spec_url: fields.spec_url || null }));
+          for (const name of ['include', 'exclude']) take([name], () => ({ [name]: fields[name].split('\n').map((each) => each.trim()).filter(Boolean) }));
+        }
       }
       if (server && Object.keys(value).length) await ask('PATCH', serverPath(server.name), value);
       if (!server) await ask('POST', '/mcp/servers', { name: fields.name, ...value });
@@ -207,8 +224,9 @@ function Edit({ server, onClose }) {
     ${fields.kind === 'stdio' ? html`<${Field} label="Command" required error=${at('command')}>${(id) => html`<input id=${id} class="mono" required value=${fields.command} onInput=${put('command')} />`}<//>
       <${Field} label="Arguments" error=${at('args')} hint="One per line.">${(id) => html`<textarea id=${id} class="mono" rows="3" value=${fields.args} onInput=${put('args')}></textarea>`}<//>
       <${Field} label="Environment" error=${at('env')} hint="NAME: value, one per line. What is stored is shown as [redacted]; leave it to keep it.">${(id) => html`<textarea id=${id} class="mono" rows="2" value=${fields.env} onInput=${put('env')}></textarea>`}<//>`
-    : html`<${Field} label="URL" required error=${at('url')}>${(id) => html`<input id=${id} class="mono" required type="url" placeholder="https://docs.example.org/mcp" value=${fields.url} onInput=${put('url')} />`}<//>
-      <${Field} label="Transport" hint="http finds out by itself what the server speaks.">${(id) => html`<select id=${id} value=${fields.transport_type} onChange=${put('transport_type')}><option value="http">http</option>${server && html`<option value="streamable_http">streamable_http</option>`}<option value="sse">sse</option><option value="rest">rest</option></select>`}<//>
+    : html`<${Field} label="URL" required=${!isApi} error=${at('url')} hint=${isApi && 'Where the API is; without it, where its document says.'}>${(id) => html`<input id=${id} class="mono" required=${!isApi} type="url" placeholder=${isApi ? 'https://api.example.org/v1' : 'https://docs.example.org/mcp'} value=${fields.url} onInput=${put('url')} />`}<//>
+      <${Field} label="Transport" hint="http finds out by itself what the server speaks.">${(id) => html`<select id=${id} value=${fields.transport_type} onChange=${put('transport_type')}><option value="http">http</option>${server && html`<option value="streamable_http">streamable_http</option>`}<option value="sse">sse</option><option value="rest">rest</option><option value="openapi">openapi</option></select>`}<//>
+      ${isApi && html`<${Document} fields=${fields} set=${setFields} put=${put} at=${at} stored=${server?.spec} />`}
       <${Field} label="Headers" error=${at('headers')} hint="Name: value, one per line. What is stored is shown as [redacted]; leave it to keep it.">${(id) => html`<textarea id=${id} class="mono" rows="2" value=${fields.headers} onInput=${put('headers')}></textarea>`}<//>`}
     <${Field} label="Description" error=${at('description')}>${(id) => html`<input id=${id} value=${fields.description} onInput=${put('description')} />`}<//>
     <details><summary>More</summary>
