@@ -13,7 +13,7 @@ from gateway.model.principals import require_role
 from gateway.model.redaction import redact_url
 from gateway.model.references import check_references, references
 from gateway.model.server import OPENAPI, ServerSpec
-from gateway.model.server_fields import parse_spec
+from gateway.model.server_fields import parse_spec, read_url
 from gateway.model.tokens import tokens_of
 from gateway.openapi.job import BadDocument, Compiled
 from gateway.registry.servers import Change
@@ -41,7 +41,7 @@ async def preview_document(call: Call, /, **fields: Any) -> Mapping[str, Any]:
             require_role(call.principal, "admin", "refer to the gateway's secrets")
             check_references(spec, str(call.gateway.settings.secrets_dir))
     compiled = await _compiled(call, spec)
-    await vet(call, compiled.base_url)
+    await vet(call, read_url(compiled.base_url, "base_url"))
     return _shown(compiled)
 
 
@@ -82,11 +82,12 @@ async def with_base_url(call: Call, name: str, change: Change) -> Change:
         if not spec.url:
             raise
         return change
-    await vet(call, compiled.base_url)
+    base_url = read_url(compiled.base_url, "base_url")
+    await vet(call, base_url)
 
     def completed(stored: ServerSpec | None) -> ServerSpec:
         spec = change(stored)
-        return spec if spec.url else replace(spec, url=compiled.base_url)
+        return spec if spec.url else replace(spec, url=base_url)
 
     return completed
 

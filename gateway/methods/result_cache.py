@@ -36,7 +36,8 @@ class ResultCache:
         if policy is None or not (target.is_believed("readOnlyHint") or target.is_believed("idempotentHint")):
             return None
         who = caller if policy["per"] == "caller" else None
-        asked = [target.server.spec.fingerprint, target.local, params.get("arguments"), who]
+        plan = target.server.offers.plans.get(target.local)  # of an API: what the name means by now
+        asked = [target.server.spec.fingerprint, target.local, plan, params.get("arguments"), who]
         try:
             return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
         except TypeError:

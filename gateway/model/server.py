@@ -74,6 +74,7 @@ class ServerSpec:
             return hashlib.sha256(orjson.dumps(run)).hexdigest()[:16]
         parts = urlsplit(self.url)
         place = [*origin(self.url), parts.path.rstrip("/"), parts.query]
+        place += [OPENAPI] if self.transport_type == OPENAPI else []
         identity = orjson.dumps([place, sorted((name.lower(), value) for name, value in self.headers.items())])
         return hashlib.sha256(identity).hexdigest()[:16]
 

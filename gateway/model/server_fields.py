@@ -119,7 +119,8 @@ def _restore(spec: ServerSpec, stored: ServerSpec | None) -> ServerSpec:
     for name, value in headers.items():
         if value == REDACTED:
             if name.lower() not in kept:
-                raise InvalidParams(f"The header {name!r} is redacted; send its value.", f"headers.{name}")
+                or_url = "" if url else ", or where the server is: it may be elsewhere now"
+                raise InvalidParams(f"The header {name!r} is redacted; send its value{or_url}.", f"headers.{name}")
             headers[name] = kept[name.lower()]
     spec = replace(spec, url=url, headers=headers, args=_restored_arguments(spec, stored))
     return replace(spec, env=_restored_env(spec, stored), spec_url=_restored_spec_url(spec, stored))
@@ -213,7 +214,8 @@ def _text(limit: int, *, optional: bool = False) -> Any:
     return read
 
 
-def _read_url(value: Any, field: str) -> str:
+def read_url(value: Any, field: str) -> str:
+    """A server's URL. Raises InvalidParams."""
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > 2048:
@@ -319,7 +321,7 @@ def _read_document(value: Any, field: str) -> Document | None:
 
 
 def _read_spec_url(value: Any, field: str) -> str | None:
-    return _read_url(value, field) or None
+    return read_url(value, field) or None
 
 
 def _read_patterns(value: Any, field: str) -> tuple[str, ...]:
@@ -389,7 +391,7 @@ def _read_metadata(value: Any, field: str) -> dict[str, Any]:
 
 _READERS: Mapping[str, Any] = {
     "name": _read_name,
-    "url": _read_url,
+    "url": read_url,
     "title": _text(200, optional=True),
     "description": _text(4000),
     "transport_type": _read_transport,

@@ -261,7 +261,8 @@ class View:
                 ):
                     raise ServerDisabled(part.server.name)
             raise unknown(name)
-        if len({each.server.spec.fingerprint for each in offered}) > 1:
+        upstreams = {(each.server.spec.fingerprint, each.server.offers.document.get("key")) for each in offered}
+        if len(upstreams) > 1:
             public_name = self.public_name
             raise AmbiguousName(name, [public_name(kind, each.server, each.local) for each in offered])
         return offered[0]

@@ -56,6 +56,8 @@ class HttpClient:
         where = httpx.URL(url)
         sent = {"host": where.netloc.decode("ascii"), **self._headers, **headers}
         lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        if lines.count("\n") != len(sent) or lines.count("\r") != len(sent) or "\0" in lines:
+            raise httpx.UnsupportedProtocol("a header holds a line break")
         head = f"{method} {where.raw_path.decode('ascii')} HTTP/1.1\r\n{lines}"
         return Endpoint(self.connections(where), head.encode("latin-1"))
 

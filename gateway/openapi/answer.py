@@ -16,6 +16,13 @@ from gateway.model.schema_check import SchemaCheck
 from gateway.openapi.plan import Plan
 
 _BYTES_PER_VALUE = 4
+_CHARSETS = frozenset(
+    {
+        "utf-8", "us-ascii", "iso-8859-1", "iso-8859-2", "iso-8859-15", "windows-1250", "windows-1251", "windows-1252",
+        "utf-16", "utf-16le", "utf-16be", "shift_jis", "euc-jp", "euc-kr", "gb2312", "gbk", "gb18030", "big5", "koi8-r",
+    }
+)  # fmt: skip
+"""Charsets that are read as such: not each codec of Python's does it in a bounded time."""
 
 
 def result_of(
@@ -45,6 +52,11 @@ def result_of(
     else:
         return _other(plan, uri, status, kind, media, data)
     structured = {"result": value} if plan.output == "result" else value
+    try:
+        orjson.dumps(structured)
+    except orjson.JSONEncodeError:  # it writes 254 levels, and reads more
+        what = "it is nested too deeply"
+        return _not_as_documented(status, what, text) if plan.output is not None else _text(text)
     if plan.output is not None and check is not None and not check.is_too_much(len(data) // _BYTES_PER_VALUE):
         where, what = next(check.errors(structured), ("", ""))
         if what:
@@ -73,10 +85,10 @@ def _not_as_documented(status: int, what: str, body: str) -> dict[str, Any]:
 
 def _read(data: bytes, media: str) -> str | None:
     """Bytes as a text; None where they are none."""
-    name = media.lower().partition("charset=")[2].strip('" ;') or "utf-8"
+    name = media.lower().partition("charset=")[2].partition(";")[0].strip('" ')
     try:
-        text = data.decode(name)
-    except (UnicodeDecodeError, LookupError):
+        text = data.decode(name if name in _CHARSETS else "utf-8")
+    except ValueError:
         return None
     return None if "\0" in text else text
 

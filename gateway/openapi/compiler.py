@@ -29,8 +29,10 @@ MANY_OPERATIONS = 128
 _MAX_TOOLS_BYTES = 12 << 20
 _MAX_TEXT = 4_000
 _MEMORY = 2 << 30
-_CPU_SECONDS = 30
+_CPU_SECONDS = 15
 _VERSIONS = "2.0, 3.0 and 3.1"
+
+_Named = tuple[str, Operation]
 
 
 def compile_document(data: bytes, job: Job) -> Compiled:
@@ -42,7 +44,8 @@ def compile_document(data: bytes, job: Job) -> Compiled:
         raise BadDocument("The document has no operations: nothing stands in its `paths`.")
     said = _server(document, operations)
     base_url = _base_url(said, job)
-    wanted, excluded = _chosen(operations, job)
+    named = _named(operations)
+    wanted, excluded = _chosen(named, job)
     if len(wanted) > MAX_OPERATIONS:
         raise BadDocument(
             f"The document has {len(wanted)} operations; at most {MAX_OPERATIONS} become tools. "
@@ -53,18 +56,15 @@ def compile_document(data: bytes, job: Job) -> Compiled:
     compiler = Compiler(document, fixed, bases)
     found = _result(document, format, base_url)
     found.excluded.extend(excluded)
-    found.warnings.extend(_unmatched(operations, job))
-    taken: set[str] = set()
+    found.warnings.extend(_unmatched(named, job))
     plans: dict[str, Plan] = {}
-    for operation in wanted:
-        name = _free(operation.name(), taken)
+    for name, operation in wanted:
         try:
             tool, plan = compiler.tool(operation, name)
             plans[name] = _checked(tool, plan)
         except LeftOut as error:
-            found.left_out.append(_left_out(operation, str(error)))
+            found.left_out.append(_left_out(name, operation, str(error)))
             continue
-        taken.add(name)
         found.tools.append(tool)
     if _size(found.tools) > _MAX_TOOLS_BYTES:
         plans = {tool["name"]: _without_output(tool, plans[tool["name"]]) for tool in found.tools}
@@ -109,8 +109,11 @@ def _base_url(url: str, job: Job) -> str:
     """Where the API is. Raises BadDocument where nothing says it."""
     if job.base_url:
         return job.base_url
-    if job.spec_url:
-        url = urljoin(job.spec_url, url)
+    try:
+        url = urljoin(job.spec_url or "", url)
+        urlsplit(url)
+    except ValueError:
+        raise BadDocument(f"The URL of the document's server is none ({url[:100]!r}): send `base_url`.") from None
     if not url.startswith(("http://", "https://")) or "{" in url:
         raise BadDocument(f"The document does not say where the API is ({url[:100]!r}): send `base_url`.")
     return url
@@ -127,29 +130,42 @@ def _operations(document: Mapping[str, Any]) -> Iterator[Operation]:
             raise BadDocument(
                 f"The path {path[:200]!r} can't be read: {error}. Bundle all into one document."
             ) from None
-        if not path.startswith("/") or not isinstance(item, dict):
+        if not isinstance(item, dict):
+            raise BadDocument(f"The path {path[:200]!r} is no object.")
+        if path.startswith("x-"):
             continue
         for verb in VERBS:
             if verb in item:
                 yield Operation(path, verb, item, item[verb])
 
 
-def _chosen(operations: list[Operation], job: Job) -> tuple[list[Operation], list[dict[str, Any]]]:
-    """The operations that are wanted, and the others."""
-    wanted, excluded = [], []
+def _named(operations: list[Operation]) -> list[_Named]:
+    """Each operation with its tool's name: the same whichever of them are wanted, so that a name stays one thing."""
+    found: dict[str, Operation] = {}
     for operation in operations:
-        if job.include and not _matches(operation, job.include):
-            excluded.append(_left_out(operation, "`include` does not name it"))
-        elif by := _matches(operation, job.exclude):
-            excluded.append(_left_out(operation, f"`exclude` names it ({by})"))
+        wanted = name = operation.name()
+        number = 2
+        while name in found:
+            name, number = f"{wanted}_{number}", number + 1
+        found[name] = operation
+    return list(found.items())
+
+
+def _chosen(named: list[_Named], job: Job) -> tuple[list[_Named], list[dict[str, Any]]]:
+    """The operations that are wanted, and why the others are not."""
+    wanted, excluded = [], []
+    for name, operation in named:
+        if job.include and not _matches(name, operation, job.include):
+            excluded.append(_left_out(name, operation, "`include` does not name it"))
+        elif by := _matches(name, operation, job.exclude):
+            excluded.append(_left_out(name, operation, f"`exclude` names it ({by})"))
         else:
-            wanted.append(operation)
+            wanted.append((name, operation))
     return wanted, excluded
 
 
-def _matches(operation: Operation, patterns: tuple[str, ...]) -> str | None:
+def _matches(name: str, operation: Operation, patterns: tuple[str, ...]) -> str | None:
     """The first pattern that an operation fits: of its name, `tag:NAME`, or `METHOD /path`."""
-    names = [operation.name(), *([operation.id] if operation.id else ())]
     for pattern in patterns:
         if pattern.startswith("tag:"):
             subjects = list(operation.tags)
@@ -159,24 +175,17 @@ def _matches(operation: Operation, patterns: tuple[str, ...]) -> str | None:
             verb, _, path = pattern.partition(" ")
             globbed = f"{verb.upper()} {path.strip()}"
         else:
-            subjects, globbed = names, pattern
+            subjects, globbed = [name, *([operation.id] if operation.id else ())], pattern
         if any(fnmatchcase(subject, globbed.replace("[", "[[]")) for subject in subjects):
             return pattern
     return None
 
 
-def _unmatched(operations: list[Operation], job: Job) -> Iterator[str]:
-    for name in ("include", "exclude"):
-        for pattern in getattr(job, name):
-            if not any(_matches(operation, (pattern,)) for operation in operations):
-                yield f"`{name}`: {pattern[:100]!r} fits no operation."
-
-
-def _free(name: str, taken: set[str]) -> str:
-    found, number = name, 2
-    while found in taken:
-        found, number = f"{name}_{number}", number + 1
-    return found
+def _unmatched(named: list[_Named], job: Job) -> Iterator[str]:
+    for field in ("include", "exclude"):
+        for pattern in getattr(job, field):
+            if not any(_matches(name, operation, (pattern,)) for name, operation in named):
+                yield f"`{field}`: {pattern[:100]!r} fits no operation."
 
 
 def _checked(tool: dict[str, Any], plan: Plan) -> Plan:
@@ -217,8 +226,8 @@ def _size(tools: list[dict[str, Any]]) -> int:
     return len(orjson.dumps(tools))
 
 
-def _left_out(operation: Operation, reason: str) -> dict[str, Any]:
-    return {"operation": operation.place[:300], "name": operation.name(), "reason": reason[:300]}
+def _left_out(name: str, operation: Operation, reason: str) -> dict[str, Any]:
+    return {"operation": operation.place[:300], "name": name, "reason": reason[:300]}
 
 
 def _result(document: Mapping[str, Any], format: str, base_url: str) -> Compiled:

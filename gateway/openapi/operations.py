@@ -15,7 +15,7 @@ from openapi_pydantic.v3 import v3_0, v3_1
 from pydantic import BaseModel, ValidationError
 
 from gateway.openapi.document import Unresolved, followed
-from gateway.openapi.plan import FORM, JSON, MULTIPART, Body, Place, Plan
+from gateway.openapi.plan import FORM, JSON, MULTIPART, Body, Kind, Place, Plan
 from gateway.openapi.schemas import Purpose, Schemas, TakesFile, cut
 
 VERBS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
@@ -23,6 +23,9 @@ _MAX_TITLE = 100
 _MAX_DESCRIPTION = 2_000
 _MAX_NAME = 100
 _MAX_ARGUMENT = 64
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2
+_MEDIA = re.compile(r"[\x21-\x7e ]{1,100}")
+_STEP_UP = re.compile(r"(^|/)(\.|%2e){1,2}(/|$)", re.IGNORECASE)
 _IN_TEMPLATE = re.compile(r"\{([^{}/]+)\}")
 _DEFAULT_STYLE = {"path": "simple", "query": "form", "header": "simple"}
 _STYLES = {
@@ -117,6 +120,9 @@ class Compiler:
     def _tool(self, operation: Operation, name: str) -> tuple[dict[str, Any], Plan]:
         if operation.verb not in _ANNOTATIONS:
             raise LeftOut(f"{operation.verb.upper()} has no answer for a model")
+        path = operation.path.partition("#")[0]  # which only tells operations at one address apart
+        if not path.startswith("/") or not path.isprintable() or "\\" in path or _STEP_UP.search(path):
+            raise LeftOut("its path is none that can be asked for")
         raw = operation.raw
         if not isinstance(raw, dict):
             raise LeftOut("it is no object")
@@ -138,7 +144,7 @@ class Compiler:
             tool["outputSchema"] = schema
         tool["annotations"] = {**_ANNOTATIONS[operation.verb], "openWorldHint": True}
         required = tuple(sorted(arguments.required))
-        return tool, Plan(operation.verb.upper(), operation.path, arguments.places, body, required, accept, output)
+        return tool, Plan(operation.verb.upper(), path, arguments.places, body, required, accept, output)
 
     def _read(self, model: type[BaseModel], value: Any, what: str) -> Any:
         """An object of the document. Raises LeftOut."""
@@ -154,7 +160,7 @@ class Compiler:
     # --- parameters -----------------------------------------------------------------------------------------------
 
     def _parameters(self, operation: Operation, arguments: _Arguments) -> None:
-        in_path = set(_IN_TEMPLATE.findall(operation.path))
+        in_path = set(_IN_TEMPLATE.findall(operation.path.partition("#")[0]))
         for raw in self._raw_parameters(operation):
             what = f"its parameter {str(raw.get('name'))[:100]!r}"
             blank = {**raw, "schema": {}} if "schema" in raw else raw
@@ -163,6 +169,8 @@ class Compiler:
             is_required = place == "path" or bool(read.required)
             if place == "path" and read.name not in in_path:
                 continue
+            if place == "header" and not _TOKEN.fullmatch(read.name):
+                raise LeftOut(f"{what} has a name that no header can have")
             if reason := self._no_argument(place, read.name):
                 if is_required and place == "cookie":
                     raise LeftOut(f"{what} is a cookie")
@@ -227,30 +235,28 @@ class Compiler:
             if isinstance(raw, dict) and content == {}:
                 return None
             raise LeftOut("its requestBody has no content")
-        media = _chosen(content)
+        media, kind = _chosen(content)
         given = content[media]
         schema = given.get("schema", {}) if isinstance(given, dict) else {}
         blank = {**raw, "content": {media: {**given, "schema": {}} if isinstance(given, dict) else given}}
         read = self._read(self._models.RequestBody, blank, "its requestBody")
         is_required = bool(read.required)
-        plain = self._schemas.plain_object(schema)
-        is_form = media in (FORM, MULTIPART)
+        plain = None if kind is Kind.TEXT else self._schemas.plain_object(schema)
+        is_form = kind in (Kind.FORM, Kind.MULTIPART)
         if is_form and plain is None:
             if not is_required:
                 return None
             raise LeftOut(f"its body is {media} without fields")
         if plain is not None and (is_form or not arguments.takes(plain.properties)):
-            fields = self._fields(plain.properties, plain.required if is_required else frozenset(), arguments, media)
+            fields = self._fields(plain.properties, plain.required if is_required else frozenset(), arguments, kind)
             styles = _styles(given.get("encoding") if isinstance(given, dict) else None)
-            return Body(media, None, fields, styles)
-        is_text = not _is_json(media)
-        name = arguments.add(
-            "body", {"type": "string"} if is_text else schema, read.description, required=is_required, at=None
-        )
-        return Body(media, name)
+            return Body(kind.value, _sent_as(media, kind), None, fields, styles)
+        taken = {"type": "string"} if kind is Kind.TEXT else schema
+        name = arguments.add("body", taken, read.description, required=is_required, at=None)
+        return Body(kind.value, _sent_as(media, kind), name)
 
     def _fields(
-        self, properties: Mapping[str, Any], required: frozenset[str], arguments: _Arguments, media: str
+        self, properties: Mapping[str, Any], required: frozenset[str], arguments: _Arguments, kind: Kind
     ) -> dict[str, str]:
         """The body's fields as arguments of their own, by argument the field's name."""
         found: dict[str, str] = {}
@@ -258,7 +264,7 @@ class Compiler:
             seen = self._schemas.raw(schema)
             if isinstance(seen, dict) and seen.get("readOnly") is True:
                 continue
-            if media == MULTIPART and isinstance(seen, dict) and seen.get("format") in ("binary", "base64"):
+            if kind is Kind.MULTIPART and isinstance(seen, dict) and seen.get("format") in ("binary", "base64"):
                 if name in required:
                     raise LeftOut(f"its field {name[:100]!r} is a file")
                 continue
@@ -354,18 +360,38 @@ def _described(operation: Operation, summary: str, description: str, *, deprecat
     return ("Deprecated. " if deprecated else "") + "\n\n".join(text for text in texts if text)
 
 
-def _chosen(content: Mapping[str, Any]) -> str:
-    """The media type that a body is sent as. Raises LeftOut."""
-    for fits in (_is_json, FORM.__eq__, MULTIPART.__eq__, _is_text):
+def _chosen(content: Mapping[str, Any]) -> tuple[str, Kind]:
+    """The media type that a body is sent as, and what is written as it. Raises LeftOut."""
+    for kind, fits in (
+        (Kind.JSON, _is_json),
+        (Kind.FORM, _is_form),
+        (Kind.MULTIPART, _is_multipart),
+        (Kind.TEXT, _is_text),
+    ):
         for media in content:
-            if fits(media):
-                return media
+            if _MEDIA.fullmatch(media) and fits(media):
+                return media, kind
     raise LeftOut(f"its body is of a kind that no argument can hold ({', '.join(list(content)[:3])[:200]})")
 
 
 def _is_json(media: str) -> bool:
     kind = media.partition(";")[0].strip().lower()
     return kind in (JSON, "*/*", "application/*", "text/json") or kind.endswith("+json")
+
+
+def _is_form(media: str) -> bool:
+    return media.partition(";")[0].strip().lower() == FORM
+
+
+def _is_multipart(media: str) -> bool:
+    return media.partition(";")[0].strip().lower() == MULTIPART
+
+
+def _sent_as(media: str, kind: Kind) -> str:
+    """The Content-Type that is sent, but for the boundary of a multipart one."""
+    if kind in (Kind.FORM, Kind.MULTIPART):
+        return FORM if kind is Kind.FORM else MULTIPART
+    return JSON if "*" in media else media.strip()
 
 
 def _is_text(media: str) -> bool:

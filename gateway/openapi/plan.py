@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
+
+
+class Kind(StrEnum):
+    """How a body is written."""
+
+    JSON = "json"
+    FORM = "form"
+    MULTIPART = "multipart"
+    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +38,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The request's body: either the whole of one argument, or an object of several, by argument its field's name."""
+    """The request's body: either the whole of one argument, or an object of several, by argument its field's name.
 
+    `kind` is one of `Kind`, `media` what is sent as Content-Type.
+    """
+
+    kind: str
     media: str
     argument: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)

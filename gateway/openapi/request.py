@@ -9,15 +9,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import orjson
 
-from gateway.openapi.plan import FORM, MULTIPART, Body, Place, Plan
+from gateway.openapi.plan import FORM, MULTIPART, Body, Kind, Place, Plan
 
 _RESERVED = ":/?#[]@!$&'()*+,;="
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff]([\x20-\x7e\x80-\xff\t]*[\x21-\x7e\x80-\xff])?")
+_STEP_UP = re.compile(r"(^|/)(\.|%2e){1,2}(/|$)", re.IGNORECASE)
 _MAX_URL = 32_000
 _SEPARATORS = {"spaceDelimited": "%20", "pipeDelimited": "%7C"}
 
@@ -46,6 +47,7 @@ def request_of(base_url: str, plan: Plan, arguments: Mapping[str, Any]) -> ApiRe
     for name in plan.required:
         if name not in arguments:
             raise BadArguments(f"The argument {name!r} is required.")
+    own = [each for each, _ in parse_qsl(urlsplit(base_url).query, keep_blank_values=True)]
     path, headers = plan.path, {"accept": plan.accept}
     query: list[str] = []
     for name, place in plan.places.items():
@@ -55,6 +57,8 @@ def request_of(base_url: str, plan: Plan, arguments: Mapping[str, Any]) -> ApiRe
         if place.place == "path":
             path = path.replace("{" + place.name + "}", _in_path(name, place, value))
         elif place.place == "query":
+            if isinstance(value, dict) and place.explode and place.style == "form":
+                _check_names(name, value, {*own, *(each.name for each in plan.places.values())} - {place.name})
             query += _in_query(place, value)
         else:
             headers[place.name.lower()] = _in_header(name, place, value)
@@ -67,10 +71,20 @@ def request_of(base_url: str, plan: Plan, arguments: Mapping[str, Any]) -> ApiRe
     return ApiRequest(plan.method, url, headers, content)
 
 
+def _check_names(name: str, value: Mapping[str, Any], others: set[str]) -> None:
+    """Refuse an object whose members would be other parameters of the query. Raises BadArguments."""
+    for each in value:
+        if each in others:
+            raise BadArguments(f"The argument {name!r} has a member {each[:100]!r}, which is another parameter.")
+
+
 def _url(base_url: str, path: str, query: list[str]) -> str:
-    """The base URL with a path below its own, and a query after its own."""
+    """The base URL with a path below its own, and a query after its own. Raises BadArguments."""
     parts = urlsplit(base_url)
-    joined = "&".join([*([parts.query] if parts.query else []), *query])
+    path, _, own = path.partition("?")
+    if _STEP_UP.search(path):
+        raise BadArguments("The arguments make an address that leads elsewhere.")
+    joined = "&".join(each for each in (parts.query, own, *query) if each)
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, joined, ""))
 
 
@@ -157,17 +171,17 @@ def _body(method: str, body: Body, arguments: Mapping[str, Any]) -> tuple[bytes 
         if body.argument not in arguments:
             return None, None
         value = arguments[body.argument]
-        return (_text(value).encode() if _is_text(body.media) else orjson.dumps(value)), _sent_as(body.media)
+        return (_text(value).encode() if body.kind == Kind.TEXT else orjson.dumps(value)), body.media
     given = {field: arguments[name] for name, field in body.fields.items() if name in arguments}
     if not given:
-        is_json = body.media not in (FORM, MULTIPART) and method not in ("GET", "DELETE")
-        return (b"{}", _sent_as(body.media)) if is_json else (None, None)
-    if body.media == FORM:
+        is_sent = body.kind == Kind.JSON and method not in ("GET", "DELETE")
+        return (b"{}", body.media) if is_sent else (None, None)
+    if body.kind == Kind.FORM:
         pairs = _fields(body, given)
         return "&".join(f"{quote(name, safe='[]')}={quote(text, safe='')}" for name, text in pairs).encode(), FORM
-    if body.media == MULTIPART:
+    if body.kind == Kind.MULTIPART:
         return _multipart(_fields(body, given))
-    return orjson.dumps(given), _sent_as(body.media)
+    return orjson.dumps(given), body.media
 
 
 def _fields(body: Body, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -216,11 +230,3 @@ def _text(value: Any) -> str:
 
 def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
-
-
-def _is_text(media: str) -> bool:
-    return media.startswith("text/") or media.partition(";")[0].endswith("xml")
-
-
-def _sent_as(media: str) -> str:
-    return "application/json" if "*" in media else media

@@ -19,9 +19,10 @@ from gateway.model.api_document import MAX_BYTES
 from gateway.openapi.job import BadDocument, Compiled, Job
 from gateway.version import VERSION
 
-_SECONDS = 30
+_SECONDS = 15
 _AT_ONCE = 1  # of a worker
 _KEPT = 2
+_REFUSED_KEPT = 64
 _PASSED_ON = ("PATH", "LANG", "VIRTUAL_ENV")  # of the environment: no secrets
 
 
@@ -31,6 +32,8 @@ class CompilerRunner:
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._latest: OrderedDict[str, Compiled] = OrderedDict()
+        self._refused: OrderedDict[str, str] = OrderedDict()
+        """Why a document was refused: a bad one is not read again at each look."""
 
     async def compile(self, data: bytes, job: Job) -> Compiled:
         """Compile a document. Raises BadDocument."""
@@ -38,9 +41,17 @@ class CompilerRunner:
             raise BadDocument(f"The document has {len(data) / (1 << 20):.1f} MiB; at most {MAX_BYTES >> 20} are read.")
         key = key_of(data, job)
         async with self._turns:
+            if (reason := self._refused.get(key)) is not None:
+                raise BadDocument(reason)
             found = self._latest.get(key)
             if found is None:
-                found = await _compiled(data, job)
+                try:
+                    found = await _compiled(data, job)
+                except BadDocument as error:
+                    self._refused[key] = str(error)
+                    while len(self._refused) > _REFUSED_KEPT:
+                        self._refused.popitem(last=False)
+                    raise
             self._latest[key] = found
             self._latest.move_to_end(key)
             while len(self._latest) > _KEPT:

@@ -314,3 +314,110 @@ async def test_a_removed_server_leaves_no_document(gateway: Client, api: Api) ->
     await register(gateway, api)
     assert (await gateway.ask("DELETE", "/mcp/servers/pets"))[0] == 200
     assert await inside(gateway.app).servers.document("pets") is None  # type: ignore[arg-type]
+
+
+async def test_a_document_can_not_break_out_of_a_request(gateway: Client, api: Api) -> None:
+    evil = {"name": "X-A: 1\r\nHost: evil\r\nX-B", "in": "header", "schema": {"type": "string"}}
+    media = "application/json;\r\nX-Evil: 1"
+    paths = {
+        "/a": {"get": {"parameters": [evil]}},
+        "/b": {"post": {"requestBody": {"content": {media: {"schema": {"type": "string"}}}}}},
+        "/../../admin": {"get": {}},
+        "/x/%2e%2E/y": {"get": {}},
+        "/c\r\nx: y": {"get": {}},
+        "/fine?a=1#f": {"get": {"operationId": "fine", "parameters": [{"name": "q", "in": "query"}]}},
+    }
+    stored = await register(gateway, api, spec={**PETS, "paths": paths}, base_url=f"{api.url}/v1?api_key=S")
+    assert (stored["document"]["tools"], stored["document"]["left_out"]) == (1, 5)
+    await use(gateway, "fine", q="1")
+    assert api.last.target == "/v1/fine?api_key=S&a=1&q=1"
+
+
+async def test_an_object_can_not_set_other_parameters(gateway: Client, api: Api) -> None:
+    parameters = [{"name": name, "in": "query", "schema": {"type": "object"}} for name in ("f", "other")]
+    paths = {"/a": {"get": {"operationId": "a", "parameters": parameters}}}
+    await register(gateway, api, spec={**PETS, "paths": paths}, base_url=f"{api.url}?api_key=S")
+    for member in ("api_key", "other"):
+        assert (await use(gateway, "a", f={member: "mine"}))["isError"]
+    await use(gateway, "a", f={"x": "1"})
+    assert api.last.target == "/a?api_key=S&x=1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://x:99999/", "http://[::1/", "http://", "http://loc alhost/", "http://u:p@x.test/", "http://x.test/#f"],
+)
+async def test_an_address_that_a_document_says_is_checked(gateway: Client, api: Api, url: str) -> None:
+    refused = await register(gateway, api, status=422, spec={**PETS, "servers": [{"url": url}]}, base_url=None)
+    assert "URL" in refused["detail"] or "base_url" in refused["detail"]
+    value = {"spec": {**PETS, "servers": [{"url": url}]}}
+    assert (await gateway.ask("POST", "/mcp/openapi/preview", value=value))[0] == 422
+
+
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "unicode_escape", "idna", "rot13", "nonsense"])
+async def test_a_charset_is_one_of_those_that_are_known(gateway: Client, api: Api, charset: str) -> None:
+    await register(gateway, api)
+    body = b"x" * 1_000_000 + b"-" + b"a" * 1_000_000 + b"\\ud800"
+    for status in (200, 500):
+        api.answers["/v1/pets/1"] = Answered(status, body, f"text/plain; charset={charset}")
+        found = await use(gateway, "getPet", petId="1")
+        assert found["content"][0]["text"].endswith("a\\ud800")
+
+
+async def test_an_answer_that_is_too_deep_is_still_told(gateway: Client, api: Api) -> None:
+    await register(gateway, api)
+    deep = b'{"a":' * 400 + b"1" + b"}" * 400
+    api.answers["/v1/pets/1"] = Answered(200, deep)
+    assert await use(gateway, "getPet", petId="1") == {"content": [{"type": "text", "text": deep.decode()}]}
+    api.answers["/v1/pets"] = Answered(201, deep)
+    found = await use(gateway, "createPet", name="x")
+    assert found["isError"]
+    assert "carried out (HTTP 201)" in found["content"][0]["text"]
+
+
+async def test_what_is_cached_is_of_one_operation(gateway: Client, api: Api) -> None:
+    def spec(path: str) -> dict[str, Any]:
+        return {**PETS, "paths": {path: {"get": {"operationId": "same"}}}}
+
+    cached = {"same": {"cache": {"ttl": 60, "per": "all"}}}
+    await register(gateway, api, spec=spec("/one"), overrides=cached)
+    for _ in range(2):
+        await use(gateway, "same")
+    assert [each.target for each in api.asked] == ["/v1/one"]
+    assert (await gateway.ask("PATCH", "/mcp/servers/pets", value={"spec": spec("/two")}))[0] == 200
+    await use(gateway, "same")
+    assert api.last.target == "/v1/two"
+    await register(gateway, api, name="others", spec=spec("/three"))
+    status, _, refused = await gateway.ask("POST", "/mcp/tools/call", value={"name": "same", "arguments": {}})
+    assert status == 409, refused
+
+
+async def test_a_name_stays_the_same_operation_whatever_is_wanted(gateway: Client, api: Api) -> None:
+    paths = {"/a": {"get": {"operationId": "foo"}}, "/b": {"delete": {"operationId": "foo"}}}
+    await register(gateway, api, spec={**PETS, "paths": paths}, exclude=["GET /a"])
+    assert await names(gateway) == {"foo_2"}
+    await use(gateway, "foo_2")
+    assert (api.last.method, api.last.target) == ("DELETE", "/v1/b")
+    await gateway.ask("PATCH", "/mcp/servers/pets", value={"exclude": ["foo_2"]})
+    assert await names(gateway) == {"foo"}
+
+
+async def test_a_body_is_written_as_what_it_is_called(gateway: Client, api: Api) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    medias = {
+        "xml": "application/xml",
+        "form": "application/x-www-form-urlencoded; charset=utf-8",
+        "text": "Text/Plain",
+    }
+    paths = {
+        f"/{name}": {"post": {"operationId": name, "requestBody": {"content": {media: {"schema": schema}}}}}
+        for name, media in medias.items()
+    }
+    await register(gateway, api, spec={**PETS, "paths": paths})
+    for name, arguments, media, body in (
+        ("xml", {"body": "<a/>"}, "application/xml", b"<a/>"),
+        ("form", {"a": "1 2"}, "application/x-www-form-urlencoded", b"a=1%202"),
+        ("text", {"body": "hi"}, "Text/Plain", b"hi"),
+    ):
+        await use(gateway, name, **arguments)
+        assert (api.last.headers["content-type"], api.last.body) == (media, body)

@@ -100,19 +100,19 @@ def test_dots_beside_a_value_are_no_way_up() -> None:
 def test_bodies() -> None:
     fields = {"a": "a[b]", "c": "c"}
     request = made(
-        body=Body(FORM, None, fields, {"c": ("deepObject", True)}), arguments={"a": [1, "x y"], "c": {"d": 2}}
+        body=Body("form", FORM, None, fields, {"c": ("deepObject", True)}), arguments={"a": [1, "x y"], "c": {"d": 2}}
     )
     assert request.body == b"a[b]=1&a[b]=x%20y&c[d]=2"
     assert request.headers["content-type"] == FORM
-    request = made(body=Body(FORM, None, fields, {"a[b]": ("form", False)}), arguments={"a": [1, 2]})
+    request = made(body=Body("form", FORM, None, fields, {"a[b]": ("form", False)}), arguments={"a": [1, 2]})
     assert request.body == b"a[b]=1%2C2"
-    request = made(body=Body(JSON, None, fields), arguments={"a": None})
+    request = made(body=Body("json", JSON, None, fields), arguments={"a": None})
     assert request.body == b'{"a[b]":null}'
-    assert made(body=Body(JSON, None, fields)).body == b"{}"
-    assert made(body=Body(JSON, "body"), arguments={"body": [1]}).body == b"[1]"
-    assert made(body=Body("text/plain", "body"), arguments={"body": "ä"}).body == "ä".encode()
-    assert made(body=Body(JSON, "body")).body is None
-    request = made(body=Body(MULTIPART, None, {"a": 'n"\r\n'}), arguments={"a": "v"})
+    assert made(body=Body("json", JSON, None, fields)).body == b"{}"
+    assert made(body=Body("json", JSON, "body"), arguments={"body": [1]}).body == b"[1]"
+    assert made(body=Body("text", "text/plain", "body"), arguments={"body": "ä"}).body == "ä".encode()
+    assert made(body=Body("json", JSON, "body")).body is None
+    request = made(body=Body("multipart", MULTIPART, None, {"a": 'n"\r\n'}), arguments={"a": "v"})
     assert b'name="n%22%0D%0A"\r\n\r\nv\r\n--' in (request.body or b"")
 
 
