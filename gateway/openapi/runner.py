@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import sys
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -23,6 +24,7 @@ _SECONDS = 15
 _AT_ONCE = 1  # of a worker
 _KEPT = 2
 _REFUSED_KEPT = 64
+_REFUSED_SECONDS = 300.0  # it may have been the machine's fault
 _PASSED_ON = ("PATH", "LANG", "VIRTUAL_ENV")  # of the environment: no secrets
 
 
@@ -32,8 +34,8 @@ class CompilerRunner:
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._latest: OrderedDict[str, Compiled] = OrderedDict()
-        self._refused: OrderedDict[str, str] = OrderedDict()
-        """Why a document was refused: a bad one is not read again at each look."""
+        self._refused: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        """Why a document was refused, and until when that is believed: a bad one is not read again at each look."""
 
     async def compile(self, data: bytes, job: Job) -> Compiled:
         """Compile a document. Raises BadDocument."""
@@ -41,14 +43,16 @@ class CompilerRunner:
             raise BadDocument(f"The document has {len(data) / (1 << 20):.1f} MiB; at most {MAX_BYTES >> 20} are read.")
         key = key_of(data, job)
         async with self._turns:
-            if (reason := self._refused.get(key)) is not None:
+            reason, until = self._refused.get(key, ("", 0.0))
+            if until > time.monotonic():
                 raise BadDocument(reason)
             found = self._latest.get(key)
             if found is None:
                 try:
                     found = await _compiled(data, job)
                 except BadDocument as error:
-                    self._refused[key] = str(error)
+                    self._refused[key] = str(error), time.monotonic() + _REFUSED_SECONDS
+                    self._refused.move_to_end(key)
                     while len(self._refused) > _REFUSED_KEPT:
                         self._refused.popitem(last=False)
                     raise
@@ -66,13 +70,16 @@ def key_of(data: bytes, job: Job) -> str:
 
 async def _compiled(data: bytes, job: Job) -> Compiled:
     root = str(Path(__file__).parents[2])
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "gateway.openapi.compiler"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={"PYTHONPATH": root} | {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "gateway.openapi.compiler"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={"PYTHONPATH": root} | {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        )
+    except OSError as error:
+        raise BadDocument(f"The gateway can't start the process that reads documents ({error.strerror}).") from None
     try:
         async with asyncio.timeout(_SECONDS):
             answer, _ = await process.communicate(orjson.dumps(job.to_json()) + b"\n" + data)
