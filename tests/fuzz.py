@@ -9,6 +9,7 @@ folder, as libFuzzer does, and ends the run.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import atheris
 
 with atheris.instrument_imports(include=["gateway.run", "gateway.net", "gateway.protocol"]):
     from gateway.errors import InvalidRequest, ParseError
+    from gateway.protocol.large_results import checked
     from gateway.protocol.messages import Batch, decode, decode_answer, encode
     from gateway.protocol.sse import EventTooLarge, SseDecoder
     from tests.net.test_http1_client import PIECES as ANSWERS
@@ -55,8 +57,13 @@ def client(data: bytes) -> None:
 
 
 def messages(data: bytes) -> None:
-    """A server's message; one that can be read is written and read again. Then the same bytes as an event stream."""
+    """A server's message; one that can be read is written and read again. Then the same bytes as an event stream.
+
+    What would be passed on unread, if it were large, can be read.
+    """
     data = _with_pieces(data, _MESSAGES)
+    if data[:1] == b"{" and checked(data, 1, memoryview(data)) is not None:
+        json.loads(data)
     with suppress(ParseError, InvalidRequest):
         found = decode_answer(data)
         if not isinstance(found, Batch):

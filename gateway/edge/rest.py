@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-import orjson
-
 from gateway.edge import lists, rpc
 from gateway.edge.request import Accepts, Http
 from gateway.edge.response import Response, problem, send_bytes, send_problem
@@ -23,7 +21,7 @@ from gateway.methods.views import view_of
 from gateway.model.principals import Principal, has_role
 from gateway.model.server_fields import identified
 from gateway.model.view import View
-from gateway.protocol.messages import Notification, Request, dump, parse
+from gateway.protocol.messages import Notification, Reply, Request, dump, parse
 from gateway.protocol.sse import encode_event
 
 _ID = "rest"  # REST has no request ids; upstream ids are the gateway's own
@@ -131,7 +129,8 @@ async def tools_call(gateway: Gateway, http: Http, principal: Principal, toolset
         found = gateway.sync.catalogue.servers.get(server)
         names = found.names.get("tools", {}) if found is not None else {}
         public = view.public_name("tools", found, local) if found and local in names else local
-        return dump({"server": server, "tool": public, "result": _json(outcome)})
+        parts = b'{"server":', dump(server), b',"tool":', dump(public), b',"result":', _json(outcome.reply), b"}"
+        return b"".join(parts)
 
     await _answer(gateway, http, _call(gateway, http, principal, "tools/call", _tool_params(fields), view), present)
 
@@ -193,14 +192,13 @@ class _Events:
 
 def _result(outcome: Outcome) -> bytes:
     """The presenter of REST: the result's document, or the problem."""
-    return dump(problem(outcome.error) if outcome.error is not None else _json(outcome))
+    if outcome.error is not None:
+        return dump(problem(outcome.error))
+    return b"null" if outcome.reply is None else bytes(_json(outcome.reply))
 
 
-def _json(outcome: Outcome) -> Any:
-    reply = outcome.reply
-    if reply is None:
-        return None
-    return reply.result if reply.raw is None else orjson.Fragment(bytes(reply.raw))
+def _json(reply: Reply) -> bytes | memoryview:
+    return dump(reply.result) if reply.raw is None else reply.raw
 
 
 async def read_fields(

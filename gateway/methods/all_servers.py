@@ -164,6 +164,8 @@ async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) 
 
 def _linked(call: Call, target: Target, reply: Reply, key: str) -> Reply:
     """The same result, its resources under the URIs that lead to them here; untouched where they are the same."""
+    if reply.large is not None and not reply.large.may_link:
+        return reply
     blocks = reply.result.get(key) if isinstance(reply.result, dict) else None
     if not isinstance(blocks, list):
         return reply

@@ -12,7 +12,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from jsonrpcserver import Result, Success
@@ -224,10 +224,10 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
                 if not isinstance(value, Reply):
                     reply = Reply(request.id, value)
                 elif value.id != request.id:
-                    reply = replace(value, id=request.id)
+                    reply = value.under(request.id)
                 else:
                     reply = value
-                if isinstance(reply.result, dict) and reply.result.get("isError") is True:
+                if reply.is_tool_error:
                     label = "tool_error"
         outcome = Outcome(request.id, reply, error, call.reached)
         body = present(outcome)

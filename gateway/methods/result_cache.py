@@ -53,10 +53,13 @@ class ResultCache:
 
     def put(self, key: bytes, target: Target, reply: Reply) -> None:
         """Keep a result that is no error, for as long as its override says."""
-        result = reply.result
-        if target.overridden is None or not isinstance(result, Mapping) or result.get("isError") is True:
+        if target.overridden is None or reply.is_tool_error:
             return
-        data = bytes(memoryview(reply.raw if reply.raw is not None else orjson.dumps(result)))  # a copy has no slack
+        if reply.raw is not None and len(reply.raw) > _MAX_RESULT:
+            return
+        if not isinstance(reply.result, Mapping):
+            return
+        data = bytes(memoryview(reply.raw if reply.raw is not None else orjson.dumps(reply.result)))  # without slack
         if len(data) > _MAX_RESULT:
             return
         self._drop(key)

@@ -96,11 +96,13 @@ async def forward_or_recall(call: Call, target: Target, params: Mapping[str, Any
 async def fitted(call: Call, target: Target, reply: Reply) -> Reply:
     """A tool's result as its policy has it; one without a policy, or that is an error, as it came."""
     policy = None if target.overridden is None else policy_of(target.overridden.override)
-    result = reply.result
-    if policy is None or not isinstance(result, Mapping) or result.get("isError") is True:
+    if policy is None or reply.is_tool_error:
         return reply
-    size = len(reply.raw) if reply.raw is not None else len(orjson.dumps(result))
+    size = len(reply.raw) if reply.raw is not None else len(orjson.dumps(reply.result))
     if policy.select is None and (policy.max_bytes is None or size <= policy.max_bytes):
+        return reply
+    result = reply.result
+    if not isinstance(result, Mapping):
         return reply
     name = reader_name(call) or READ_RESULT
     if size >= _IN_THREAD:

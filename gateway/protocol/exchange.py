@@ -232,7 +232,7 @@ def _answer_of(message: Message, id: Id, own: Id) -> Reply | Failure | None:
     """A message that answers `id`, under the id that the caller knows."""
     if type(message) is Reply:
         if message.id == id:
-            return message if id == own else Reply(own, message.result, message.raw)
+            return message if id == own else message.under(own)
     elif type(message) is Failure and message.id == id:
         return Failure(own, message.code, message.message, message.data)
     return None

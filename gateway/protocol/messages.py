@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from gateway.errors import GatewayError, InvalidRequest, ParseError
+from gateway.protocol.large_results import LARGE, Large, checked
 
 Id = str | int
 _IDS = frozenset({int, str})
@@ -43,11 +44,48 @@ class Notification:
 
 @dataclass(slots=True)
 class Reply:
-    """A result; `raw` is its JSON as it came, where it may be passed on as it is."""
+    """A result; `raw` is its JSON as it came, where it may be passed on as it is.
+
+    The `result` of a large one is made when somebody asks for it, and that raises ParseError for what is nested too
+    deeply. Who only needs to know what `large` says does not ask.
+    """
 
     id: Id
     result: Any
     raw: bytes | memoryview | None = None
+    large: Large | None = None
+
+    @classmethod
+    def unread(cls, id: Id, raw: memoryview, large: Large) -> Reply:
+        """A reply without its `result`."""
+        reply = cls.__new__(cls)
+        reply.id, reply.raw, reply.large = id, raw, large
+        return reply
+
+    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for an attribute that is not set: the result of a large reply."""
+            if name != "result" or self.large is None:
+                raise AttributeError(name)
+            try:
+                self.result = orjson.loads(self.raw)
+            except orjson.JSONDecodeError as error:
+                raise ParseError(f"The result can't be read: {error}.") from None
+            return self.result
+
+    def under(self, id: Id) -> Reply:
+        """The same result, as the answer to another request."""
+        if self.large is not None and self.raw is not None:
+            return Reply.unread(id, memoryview(self.raw), self.large)
+        return Reply(id, self.result, self.raw)
+
+    @property
+    def is_tool_error(self) -> bool:
+        """Whether a tool says that it failed (MCP 2025-11-25, tools, error handling)."""
+        if self.large is not None:
+            return self.large.is_error
+        return isinstance(self.result, dict) and self.result.get("isError") is True
 
 
 @dataclass(slots=True)
@@ -152,6 +190,8 @@ def decode_answer(body: bytes) -> Message | Batch:
 def encode(message: Message) -> bytes:
     """Write one message as a line of JSON; a reply's raw result is spliced in as it is."""
     if type(message) is Reply and message.raw is not None:
+        if message.large is not None and message.large.id == message.id:
+            return message.large.message
         return b"".join((b'{"jsonrpc":"2.0","id":', orjson.dumps(message.id), b',"result":', message.raw, b"}"))
     return dump(to_json(message))
 
@@ -237,6 +277,8 @@ def _cut_reply(body: bytes) -> Reply | None:
         return None
     if body.find(b"\n", start, stop) >= 0 or body.find(b"\r", start, stop) >= 0:
         return None
+    if len(body) >= LARGE and (reply := _large_reply(body, orjson.loads(id), start, stop)) is not None:
+        return reply
     raw = body[start:stop] if len(body) < _HUGE else memoryview(body)[start:stop]
     try:
         result = orjson.loads(raw)
@@ -251,11 +293,23 @@ def _cut_reply(body: bytes) -> Reply | None:
     return Reply(orjson.loads(id), result, raw)
 
 
+def _large_reply(body: bytes, id: Id, start: int, stop: int) -> Reply | None:
+    """A large reply that is one line, as it came; None if it has to be read. What is around the result is known."""
+    if b"\n" in body[:start] or b"\n" in body[stop:] or b"\r" in body[:start] or b"\r" in body[stop:]:
+        return None
+    raw = memoryview(body)[start:stop]
+    large = checked(body, id, raw)
+    if large is None:
+        return None
+    _refuse_large_integers(body)
+    return Reply.unread(id, raw, large)
+
+
 def _refuse_depth(body: bytes, value: Any) -> None:
     """Refuse what could be read but not written again: orjson writes 254 levels, and ours come on top.
 
-    A body of more than 4 MiB is not asked, since that would take too long: only a server's result is as long. Most
-    results are passed on as they came, and `dump` refuses what can't be written.
+    A body of more than 4 MiB is not asked, since that would take too long, nor is a large result that is not read: most
+    are passed on as they came, and `dump` refuses what can't be written.
     """
     if body.count(b"[") + body.count(b"{") > _DEPTH:
         try:
