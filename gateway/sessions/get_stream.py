@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 
@@ -40,8 +41,42 @@ _AGGREGATE_WAITS = 3.0  # seconds for the catalogue to show it, before the clien
 log = logging.getLogger("gateway.get_stream")
 
 
+class _Told:
+    """When a list was last said to have changed, by us and by the server itself, and the timer of the next time."""
+
+    __slots__ = ("sent_at", "server_said_at", "timer")
+
+    def __init__(self) -> None:
+        self.sent_at = self.server_said_at = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+
+
 class GetStream:
     """What one client gets on its own stream; ask `next` for it until it is `closed`."""
+
+    __slots__ = (  # thousands of them wait
+        "_bytes",
+        "_closed",
+        "_dropped",
+        "_is_announced",
+        "_links",
+        "_looked_at",
+        "_looking",
+        "_looks_once_more",
+        "_places",
+        "_questions",
+        "_sessions",
+        "_silent",
+        "_told",
+        "_translation",
+        "_upstream",
+        "_waiter",
+        "_waiting",
+        "grants",
+        "server",
+        "token",
+        "toolset",
+    )
 
     def __init__(
         self,
@@ -70,9 +105,7 @@ class GetStream:
         self._looking: asyncio.Task[None] | None = None
         self._looks_once_more = False
         self._places: dict[str, str] = {}
-        self._sent_at: dict[str, float] = {}
-        self._server_said_at: dict[str, float] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._told: defaultdict[str, _Told] = defaultdict(_Told)  # by the notification's method
         self._closed = False
         self._looked_at = 0.0
         self.token = os.urandom(8).hex()
@@ -122,8 +155,9 @@ class GetStream:
         """Let go of everything."""
         self.close()
         self._sessions.unwatch(self.look)
-        for timer in self._timers.values():
-            timer.cancel()
+        for told in self._told.values():
+            if told.timer is not None:
+                told.timer.cancel()
         tasks = [task for _, task in self._upstream.values()]
         await end([*tasks, *([self._looking] if self._looking else [])])
 
@@ -144,34 +178,37 @@ class GetStream:
         if self.server is None:
             self._announce_at(method, now + _AGGREGATE_WAITS)
         elif self.server == server:
-            self._server_said_at[method] = now
+            self._told[method].server_said_at = now
             self._announce_soon(method)
 
     def catalogue_changed(self, method: str) -> None:
         """The catalogue shows that a list changed."""
-        if time.monotonic() - self._server_said_at.get(method, 0.0) < _FOLLOWS_WITHIN:
+        told = self._told[method]
+        if time.monotonic() - told.server_said_at < _FOLLOWS_WITHIN:
             return  # it is what the server itself said a moment ago
-        if (timer := self._timers.pop(method, None)) is not None:
-            timer.cancel()
+        if told.timer is not None:
+            told.timer.cancel()
+            told.timer = None
         self._announce_soon(method)
 
     def _announce_soon(self, method: str) -> None:
-        self._announce_at(method, max(time.monotonic(), self._sent_at.get(method, 0.0) + _ANNOUNCE_EVERY))
+        self._announce_at(method, max(time.monotonic(), self._told[method].sent_at + _ANNOUNCE_EVERY))
 
     def _announce_at(self, method: str, at: float) -> None:
-        if method in self._timers or self._closed:
+        told = self._told[method]
+        if told.timer is not None or self._closed:
             return
 
         def announce() -> None:
-            self._timers.pop(method, None)
-            self._sent_at[method] = time.monotonic()
+            told.timer = None
+            told.sent_at = time.monotonic()
             self.put(Notification(method))
 
         delay = at - time.monotonic()
         if delay <= 0:
             announce()
         else:
-            self._timers[method] = asyncio.get_running_loop().call_later(delay, announce)
+            told.timer = asyncio.get_running_loop().call_later(delay, announce)
 
     def put(self, message: Notification | Request) -> None:
         """Have something said, if the client keeps up."""
