@@ -70,7 +70,7 @@ class ToolIndex:
         self.documents = documents
         self._read: dict[int, tuple[Mapping[str, Any], dict[str, Words]]] = {}
         self._postings: dict[str, list[tuple[int, float]]] = {}
-        self._merged: dict[str, list[tuple[int, float]]] = {}
+        self._merged: dict[str, dict[int, float]] = {}
         self._by_server: defaultdict[str, list[int]] = defaultdict(list)
         """The tools of servers that have a word in their name: who names a product wants its tools."""
 
@@ -124,19 +124,21 @@ class ToolIndex:
 
     def search(self, query: str, limit: int, server: str | None = None) -> list[Document]:
         """The tools that fit best, the best first, at most `limit`; of one `server` if told."""
-        scores: defaultdict[int, float] = defaultdict(float)
-        for word in dict.fromkeys(stems(query)[:_MAX_WORDS]):
-            merged = self._merged.get(word)
-            for number, score in self._merge(word) if merged is None else merged:
-                scores[number] += score
+        merged = [self._merged.get(word) or self._merge(word) for word in dict.fromkeys(stems(query)[:_MAX_WORDS])]
+        merged.sort(key=len, reverse=True)
+        scores = merged[0].copy() if merged else {}  # of the commonest word, which is less work than adding it up
+        known = scores.get
+        for each in merged[1:]:
+            for number, score in each.items():
+                scores[number] = known(number, 0.0) + score
         documents = self.documents
         found: Iterable[tuple[int, float]] = scores.items()
         if server is not None:
             found = [pair for pair in found if documents[pair[0]].target.server.name == server]
-        best = sorted(found, key=_SCORE, reverse=True)[:limit]  # of equals the first stays first
+        best = heapq.nlargest(limit, found, key=_SCORE)  # of equals the first stays first
         return [documents[number] for number, _ in best]
 
-    def _merge(self, word: str) -> list[tuple[int, float]]:
+    def _merge(self, word: str) -> dict[int, float]:
         """What a word of a query adds to each tool, for the tools to which it adds most."""
         own = self._postings.get(word, ())
         best: dict[int, float] = {}
@@ -154,7 +156,7 @@ class ToolIndex:
         for kin, weight in KIN.get(word, {}).items():
             for number in self._by_server.get(kin, ()):
                 best[number] = best.get(number, 0.0) + weight * _OF_SERVER
-        merged = sorted(heapq.nlargest(_MAX_POSTINGS, best.items(), key=_SCORE))
+        merged = dict(sorted(heapq.nlargest(_MAX_POSTINGS, best.items(), key=_SCORE)))
         if len(self._merged) < _MAX_MERGED:
             self._merged[word] = merged
         return merged
