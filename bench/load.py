@@ -119,8 +119,8 @@ def run(port: int, load: Load, pids: list[int], apart: Path | None = None) -> Ro
 
 
 def http(port: int, path: str, value: object, headers: dict[str, str]) -> bytes:
-    """A whole POST request."""
-    body = json.dumps(value, separators=(",", ":")).encode()
+    """A whole POST request; its id is an integer, as the SDKs' are."""
+    body = json.dumps(value, separators=(",", ":")).replace(f'"id":"{NUMBER}"', f'"id":{NUMBER}').encode()
     fixed = {"host": f"127.0.0.1:{port}", "content-type": "application/json", "content-length": str(len(body))}
     lines = "".join(f"{name}: {text}\r\n" for name, text in (fixed | headers).items())
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body

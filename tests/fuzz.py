@@ -62,7 +62,7 @@ def messages(data: bytes) -> None:
     What would be passed on unread, if it were large, can be read.
     """
     data = _with_pieces(data, _MESSAGES)
-    if data[:1] == b"{" and checked(data, 1, memoryview(data)) is not None:
+    if data[:1] == b"{" and checked(memoryview(data)) is not None:
         json.loads(data)
     with suppress(ParseError, InvalidRequest):
         found = decode_answer(data)

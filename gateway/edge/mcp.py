@@ -30,6 +30,7 @@ from gateway.protocol.placement import place
 from gateway.protocol.sse import encode_event
 from gateway.sessions.session import Session
 from gateway.sessions.translation import introduction
+from gateway.stores.event_log import Recording
 
 NOBODY = Request(0, "")
 """Stands in for the request of a call that has none yet."""
@@ -185,14 +186,18 @@ def respond(
     seconds = gateway.settings.keepalive_seconds
     if session is None:
         return Response(http, how, seconds, cancels=True)
-    entries = message.entries if isinstance(message, Batch) else (message,)
-    ids = [each.id for each in entries if isinstance(each, Request)]
+
+    def record() -> Recording:
+        entries = message.entries if isinstance(message, Batch) else (message,)
+        ids = [each.id for each in entries if isinstance(each, Request)]
+        return gateway.event_log.begin(session.key, ids, principal=session.owner[0])
+
     return Response(
         http,
         how,
         seconds,
         cancels=False,
-        record=lambda: gateway.event_log.begin(session.key, ids, principal=session.owner[0]),
+        record=record,
         primes=session.local.record.version in versions.HAS_PRIMING,
         mirrors=session.address.server is not None or session.address.toolset is not None,
     )

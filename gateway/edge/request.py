@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+from typing import Any
 from urllib.parse import unquote
 
 from starlette.types import Message as AsgiMessage
@@ -79,10 +80,12 @@ class Http:
     """
 
     __slots__ = (
+        "_answers",
         "_around",
         "_complete",
         "_receive",
         "_send",
+        "_server",
         "alarms",
         "finished",
         "guard",
@@ -119,6 +122,11 @@ class Http:
         self.finished = False
         self._receive = receive
         self._send = send
+        server = getattr(receive, "__self__", None)
+        self._server: Any = server if hasattr(server, "whole_body") else None
+        """Our own server's request (`run/http1_exchange`), which has shorter ways than ASGI's; None under others."""
+        self._answers = self._server is not None and getattr(send, "__self__", None) is server
+        """Whether it takes answers as well: who is between may wrap one way, and not the other."""
         self._around = around
         self._complete = False
 
@@ -131,9 +139,8 @@ class Http:
 
     def call_when_left(self, callback: Callable[[], None]) -> Sequence[asyncio.Task[None]]:
         """Have this called when the client leaves; what is returned is to be ended when nobody wants that any more."""
-        server = getattr(self._receive, "__self__", None)
-        if (register := getattr(server, "call_when_left", None)) is not None:  # our own server's request has that
-            register(callback)
+        if self._server is not None:
+            self._server.call_when_left(callback)
             return ()
         return [asyncio.create_task(self._watch(callback))]
 
@@ -147,11 +154,17 @@ class Http:
         self.started = True
         if status >= 400 and not self._complete:
             await self._read_rest()
+        headers = self._marked(headers)
+        if self.method == "HEAD":
+            body = b""
+        waiting = None if self._answers else self._send_messages(status, headers, body)
+        if waiting is None and (waiting := self._server.answer(status, headers, body)) is None:
+            self.finished = True
+            return
         guard = self.guard
         guard.limit(_SEND_SECONDS, _NOT_READ)
         try:
-            await self._send({"type": "http.response.start", "status": status, "headers": self._marked(headers)})
-            await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+            await waiting
         except asyncio.CancelledError:
             if guard.took(_NOT_READ):
                 raise ClientLeft from None  # it is there, but does not read
@@ -159,6 +172,10 @@ class Http:
         finally:
             self.alarms.all.discard(guard)  # it is lifted
         self.finished = True
+
+    async def _send_messages(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
     async def send(self, message: AsgiMessage) -> None:
         """Send one part of the answer. Raises ClientLeft when the client does not read it."""
@@ -197,6 +214,12 @@ class Http:
         declared = self.headers.values.get(b"content-length")
         if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise BodyTooLarge(limit)
+        whole: bytes | None = None if self._server is None else self._server.whole_body()
+        if whole is not None:
+            self._complete = True
+            if len(whole) > limit:
+                raise BodyTooLarge(limit)
+            return whole
         guard, size = self.guard, 0
         before: list[bytes] = []
         guard.limit(seconds, _SLOW_BODY)

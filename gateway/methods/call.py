@@ -46,7 +46,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.methods.services import Gateway
-from gateway.model.limits import COUNTED
+from gateway.model.limits import COUNTED, Limits
 from gateway.model.principals import Principal, has_role
 from gateway.model.server import Server
 from gateway.model.view import View
@@ -120,7 +120,7 @@ class Call:
             error.suggest(newest.near(error.kind, error.name), "/mcp" if toolset is None else toolset.path)
             raise
 
-    async def forward(self, server: Server, params: Mapping[str, Any]) -> Reply:
+    def forward(self, server: Server, params: Mapping[str, Any]) -> Awaitable[Reply]:
         """Ask the upstream. Raises UpstreamError, or UpstreamFailure with its own error."""
         meta = params.get("_meta")
         if not (meta is None or isinstance(meta, dict)):
@@ -128,14 +128,17 @@ class Call:
         request = Request(self.request.id, self.request.method, params)
         self.reached.server = server.name
         if (limits := server.spec.limits) is not None and self.request.method in COUNTED:
-            rates, subject = self.gateway.rates, f"server:{server.name}"
-            if not rates.enter_at_once(subject, limits):
-                await rates.enter(subject, limits)
-            try:
-                return await self._forward(server, request)
-            finally:
-                rates.leave(subject)
-        return await self._forward(server, request)
+            return self._forward_within(limits, server, request)
+        return self._forward(server, request)
+
+    async def _forward_within(self, limits: Limits, server: Server, request: Request) -> Reply:
+        rates, subject = self.gateway.rates, f"server:{server.name}"
+        if not rates.enter_at_once(subject, limits):
+            await rates.enter(subject, limits)
+        try:
+            return await self._forward(server, request)
+        finally:
+            rates.leave(subject)
 
     async def _forward(self, server: Server, request: Request) -> Reply:
         began = time.perf_counter()

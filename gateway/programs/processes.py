@@ -303,7 +303,7 @@ class Session:
     def _named(self, message: Message, request: Request) -> Message:
         match message:
             case Reply() | Failure():
-                return replace(message, id=request.id)
+                return message.under(request.id)
             case Notification("notifications/progress", params):
                 token = request.params["_meta"]["progressToken"]
                 return replace(message, params={**params, "progressToken": token})
@@ -361,7 +361,7 @@ class Bridged:
             async with self._sharing.setdefault(key, asyncio.Lock()):
                 child, first = await self._shared_child(key, request)
             session = self._keep(key, child, shared=True)
-            return session, replace(first, id=request.id)
+            return session, first.under(request.id)
         child, answer = await self._started(key, request, shared=False)
         if isinstance(answer, Failure):
             await child.end()

@@ -230,11 +230,9 @@ class OwnExchange:
 
 def _answer_of(message: Message, id: Id, own: Id) -> Reply | Failure | None:
     """A message that answers `id`, under the id that the caller knows."""
-    if type(message) is Reply:
-        if message.id == id:
-            return message if id == own else message.under(own)
-    elif type(message) is Failure and message.id == id:
-        return Failure(own, message.code, message.message, message.data)
+    kind = type(message)
+    if (kind is Reply or kind is Failure) and message.id == id:  # type: ignore[union-attr]  # both have one
+        return message if id == own else message.under(own)  # type: ignore[union-attr, return-value]
     return None
 
 

@@ -21,10 +21,8 @@ _LINKS = b"resource"
 
 @dataclass(slots=True)
 class Large:
-    """What is known of a large result. `message`: the whole message as it came, on one line, with the id `id`."""
+    """What is known of a large result."""
 
-    message: bytes
-    id: str | int
     is_error: bool
     """Whether it is a tool's own error."""
     may_link: bool
@@ -38,14 +36,20 @@ class _Result(msgspec.Struct, gc=False):
 _RESULTS = msgspec.json.Decoder(_Result)
 
 
-def checked(message: bytes, id: str | int, result: memoryview) -> Large | None:
-    """Look at a result, a JSON object within a message; None if it is no valid JSON, or no UTF-8."""
+def checked(result: memoryview) -> Large | None:
+    """Look at a result, a JSON object; None if it is no valid JSON, or no UTF-8."""
     try:
         found = _RESULTS.decode(result)
         _check_utf8(result)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    return Large(message, id, bytes(found.isError) == b"true", _LINKS in message)
+    return Large(bytes(found.isError) == b"true", _mentions(result, _LINKS))
+
+
+def _mentions(data: memoryview, what: bytes) -> bool:
+    """Whether something is in the data. A part at a time, since a view can't be searched."""
+    step = _WINDOW - len(what)
+    return any(what in bytes(data[start : start + _WINDOW]) for start in range(0, len(data), step))
 
 
 def _check_utf8(data: memoryview) -> None:

@@ -44,7 +44,7 @@ class Notification:
 
 @dataclass(slots=True)
 class Reply:
-    """A result; `raw` is its JSON as it came, where it may be passed on as it is.
+    """A result; `raw` is its JSON as it came, where it may be passed on as it is; `whole` the message around it.
 
     The `result` of a large one is made when somebody asks for it, and that raises ParseError for what is nested too
     deeply. Who only needs to know what `large` says does not ask.
@@ -54,12 +54,13 @@ class Reply:
     result: Any
     raw: bytes | memoryview | None = None
     large: Large | None = None
+    whole: bytes | None = None
 
     @classmethod
-    def unread(cls, id: Id, raw: memoryview, large: Large) -> Reply:
+    def unread(cls, id: Id, raw: memoryview, large: Large, whole: bytes | None = None) -> Reply:
         """A reply without its `result`."""
         reply = cls.__new__(cls)
-        reply.id, reply.raw, reply.large = id, raw, large
+        reply.id, reply.raw, reply.large, reply.whole = id, raw, large, whole
         return reply
 
     if not TYPE_CHECKING:  # a type checker would take any name for an attribute
@@ -78,7 +79,7 @@ class Reply:
         """The same result, as the answer to another request."""
         if self.large is not None and self.raw is not None:
             return Reply.unread(id, memoryview(self.raw), self.large)
-        return Reply(id, self.result, self.raw)
+        return Reply(id, self.result, self.raw)  # what is `whole` has the other id
 
     @property
     def is_tool_error(self) -> bool:
@@ -96,6 +97,10 @@ class Failure:
     code: int
     message: str
     data: Any = None
+
+    def under(self, id: Id) -> Failure:
+        """The same error, as the answer to another request."""
+        return Failure(id, self.code, self.message, self.data)
 
 
 Message = Request | Notification | Reply | Failure
@@ -188,10 +193,10 @@ def decode_answer(body: bytes) -> Message | Batch:
 
 
 def encode(message: Message) -> bytes:
-    """Write one message as a line of JSON; a reply's raw result is spliced in as it is."""
+    """Write one message as a line of JSON; a reply's raw result is spliced in as it is, or the whole is what came."""
     if type(message) is Reply and message.raw is not None:
-        if message.large is not None and message.large.id == message.id:
-            return message.large.message
+        if message.whole is not None:
+            return message.whole
         return b"".join((b'{"jsonrpc":"2.0","id":', orjson.dumps(message.id), b',"result":', message.raw, b"}"))
     return dump(to_json(message))
 
@@ -266,8 +271,8 @@ def _failure(error: Any, id: Id | None) -> Failure:
 
 
 def _cut_reply(body: bytes) -> Reply | None:
+    body = body.rstrip(b" \t\r\n")
     if head := _REPLY_PYTHON.match(body):
-        body = body.rstrip(b" \t\r\n")
         id, start, stop = head[1], head.end(), len(body) - 1
         if body[stop - 1 :] != b"}}":
             return None
@@ -275,7 +280,7 @@ def _cut_reply(body: bytes) -> Reply | None:
         id, start, stop = tail[1], head.end(), tail.start() + 1
     else:
         return None
-    if body.find(b"\n", start, stop) >= 0 or body.find(b"\r", start, stop) >= 0:
+    if body.find(b"\n") >= 0 or body.find(b"\r") >= 0:
         return None
     if len(body) >= LARGE and (reply := _large_reply(body, orjson.loads(id), start, stop)) is not None:
         return reply
@@ -290,19 +295,17 @@ def _cut_reply(body: bytes) -> Reply | None:
     _refuse_large_integers(body)
     if len(body) in _DEEP_BYTES:
         _refuse_depth(body, result)
-    return Reply(orjson.loads(id), result, raw)
+    return Reply(orjson.loads(id), result, raw, None, body)
 
 
 def _large_reply(body: bytes, id: Id, start: int, stop: int) -> Reply | None:
-    """A large reply that is one line, as it came; None if it has to be read. What is around the result is known."""
-    if b"\n" in body[:start] or b"\n" in body[stop:] or b"\r" in body[:start] or b"\r" in body[stop:]:
-        return None
+    """A large reply, as it came; None if it has to be read."""
     raw = memoryview(body)[start:stop]
-    large = checked(body, id, raw)
+    large = checked(raw)
     if large is None:
         return None
     _refuse_large_integers(body)
-    return Reply.unread(id, raw, large)
+    return Reply.unread(id, raw, large, body)
 
 
 def _refuse_depth(body: bytes, value: Any) -> None:
@@ -327,7 +330,7 @@ def _refuse_large_integers(body: bytes) -> None:
     if len(body) > _LARGE and b"0" not in body[18::19].translate(_SHAPES):
         return
     shapes = body.translate(_SHAPES)
-    if _LONG in shapes:
+    if shapes.find(_LONG) >= 0:
         for shape, largest in _LARGEST:
             _refuse_above(largest, shape, body, shapes)
 

@@ -161,6 +161,17 @@ class Exchange:
             self._waiters = [*self._waiters, waiter]
             await waiter
 
+    def whole_body(self) -> bytes | None:
+        """The whole body, where it is here and nothing of it was taken: without the way of ASGI's messages."""
+        if not self.is_complete or self._is_read:
+            return None
+        self._is_read = True
+        chunks, self._chunks = self._chunks, []
+        is_high, self.size = self.size > HIGH_WATER, 0
+        if is_high:
+            self._connection.read_on()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
     @property
     def is_unsent(self) -> bool:
         """Whether nothing of the answer has been written."""
@@ -189,6 +200,31 @@ class Exchange:
             self._start(int(message["status"]), message.get("headers", ()))
         else:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Awaitable[None] | None:
+        """Send a whole answer, as two messages of ASGI would; what is returned is to be awaited. Raises RuntimeError.
+
+        Where nothing has to be waited for, which is nearly always, the answer is out, or will be at the end of the
+        loop's turn.
+        """
+        connection = self._connection
+        if self._is_dropped or self.is_started or connection.logs or len(body) > _AT_ONCE:
+            return self._answer(status, headers, body)
+        self._start(status, headers)
+        if connection.transport is None or self._is_chunked:
+            return self._send_body(body, more=False)
+        self._head += self._counted(body)
+        waiting = None
+        if not connection.may_defer:
+            data, self._head = self._head, b""
+            waiting = connection.write(data)
+        self._end()
+        connection.done(self)
+        return waiting
+
+    async def _answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Make the head; it goes out with the first part of the body, or at the end of the loop's turn."""
@@ -243,14 +279,28 @@ class Exchange:
         if data and not self._is_dropped:
             await _written(self._connection.write(data))
 
-    async def _send_body(self, body: bytes, *, more: bool) -> None:
+    def _counted(self, body: bytes) -> bytes:
+        """A part of the body, as far as the answer has one. Raises RuntimeError for more than was declared."""
         if self._bodiless:
-            body = b""
-        elif self._left is not None:
+            return b""
+        if self._left is not None:
             self._left -= len(body)
             if self._left < 0:
                 raise RuntimeError("the body of the answer is longer than its Content-Length")
-        elif self._is_chunked:
+        return body
+
+    def _end(self) -> None:
+        """The answer is whole."""
+        self.is_ended = True
+        self._on_leave = None
+        if self._waiters:
+            self._wake()
+        if self._left and not self._bodiless:
+            self.keeps = False  # shorter than it said: the end of the connection shows it
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
+        body = self._counted(body)
+        if self._is_chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
@@ -270,12 +320,7 @@ class Exchange:
                 await waiting
         if more:
             return
-        self.is_ended = True
-        self._on_leave = None
-        if self._waiters:
-            self._wake()
-        if self._left and not self._bodiless:
-            self.keeps = False  # shorter than it said: the end of the connection shows it
+        self._end()
         if self._connection.logs:
             await self.log(self._status, self._headers)
         self._connection.done(self)

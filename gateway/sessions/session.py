@@ -202,7 +202,7 @@ class Session:
             pass  # better twice than never: the server drops the second
         if isinstance(message.id, str) and not self.question_answered(message.id):
             await self._around.hints.broadcast(QuestionAnswered(self.key, message.id))
-        await self._post(question, replace(message, id=question.id))
+        await self._post(question, message.under(question.id))
 
     def question_answered(self, id: str) -> bool:
         """Give the call that waits for a client's answer its usual time again; False if it is not under way here."""

@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from gateway.deadlines import Alarms
+from gateway.edge.request import Http, Surroundings
+from gateway.edge.response import send_bytes
 from gateway.run import http1
 from gateway.tasks import end
 from tests.waiting import until
@@ -52,6 +54,27 @@ class Recorder:
         length = [(b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": length})
         await send({"type": "http.response.body", "body": answer})
+
+
+class Shortcut(Recorder):
+    """The same on the shorter ways that our own requests have beside ASGI's: the body at hand, the answer at once."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        exchange = receive.__self__
+        body = exchange.whole_body()
+        if body is None:
+            await super().__call__(scope, receive, send)
+            return
+        assert exchange.whole_body() is None
+        self.scopes.append(scope)
+        self.bodies.append(body)
+        answer = scope["method"].encode() + b" " + scope["path"].encode() + b" " + body
+        waiting = exchange.answer(200, [(b"content-length", str(len(answer)).encode())], answer)
+        if waiting is not None:
+            await waiting
+
+
+APPS = pytest.mark.parametrize("made", [Recorder, Shortcut])
 
 
 class Peer:
@@ -149,9 +172,10 @@ async def test_what_the_application_is_given() -> None:
     assert scope["root_path"] == ""
 
 
+@APPS
 @pytest.mark.parametrize("request_", [POST, CHUNKED])
-async def test_a_request_survives_a_cut_at_every_position(request_: bytes) -> None:
-    app = Recorder()
+async def test_a_request_survives_a_cut_at_every_position(request_: bytes, made: type[Recorder]) -> None:
+    app = made()
     async with serving(app) as connect:
         peer = await connect()
         for cut in range(1, len(request_)):
@@ -163,8 +187,9 @@ async def test_a_request_survives_a_cut_at_every_position(request_: bytes) -> No
     assert set(app.bodies) == {b"hello"}
 
 
-async def test_requests_that_are_sent_ahead_are_answered_in_order() -> None:
-    async with serving(Recorder()) as connect:
+@APPS
+async def test_requests_that_are_sent_ahead_are_answered_in_order(made: type[Recorder]) -> None:
+    async with serving(made()) as connect:
         peer = await connect()
         peer.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(50)) + POST + CHUNKED)
         found = [(await peer.answer())[2] for _ in range(52)]
@@ -256,6 +281,7 @@ async def test_a_request_that_turns_out_to_be_bad_while_it_is_answered_gets_one_
     assert whole.count(b"HTTP/1.1") == 1
 
 
+@APPS
 @pytest.mark.parametrize(
     ("head", "keeps"),
     [
@@ -264,8 +290,8 @@ async def test_a_request_that_turns_out_to_be_bad_while_it_is_answered_gets_one_
         (b"GET / HTTP/1.0\r\n\r\n", False),
     ],
 )
-async def test_a_connection_goes_on_if_both_sides_want_that(head: bytes, keeps: bool) -> None:
-    async with serving(Recorder(), keep_alive_max_requests=3) as connect:
+async def test_a_connection_goes_on_if_both_sides_want_that(head: bytes, keeps: bool, made: type[Recorder]) -> None:
+    async with serving(made(), keep_alive_max_requests=3) as connect:
         peer = await connect()
         peer.send(head)
         _, headers, _ = await peer.answer()
@@ -293,6 +319,51 @@ async def test_the_answer_to_head_and_one_without_a_body_have_none() -> None:
         assert (status, body, "transfer-encoding" in headers) == (204, b"", False)
         peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await peer.answer())[2] == b"x" * 100 + b"y"
+
+
+async def test_an_answer_at_once_is_framed_as_in_parts() -> None:
+    answers = {
+        "/none": (204, [], b"x"),
+        "/chunked": (200, [], b"chunked"),
+        "/large": (200, [(b"content-length", b"100000")], b"x" * 100_000),
+        "/last": (200, [(b"content-length", b"1"), (b"connection", b"close")], b"x"),
+    }
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        waiting = send.__self__.answer(*answers[scope["path"]])
+        if waiting is not None:
+            await waiting
+
+    async with serving(app) as connect:
+        peer = await connect()
+        for path, (status, _, body) in answers.items():
+            peer.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            found = await peer.answer()
+            assert (found[0], found[2]) == (status, b"" if status == 204 else body)
+        assert await peer.rest() == b""
+
+
+async def test_who_wraps_one_way_is_not_passed_by() -> None:
+    """A host's middleware may wrap `send` alone: what it adds to answers is there."""
+    around: list[Surroundings] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def marked(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-mark", b"1")]
+            await send(message)
+
+        if not around:
+            around.append(Surroundings(asyncio.Event()))
+        http = Http(scope, receive, marked if scope["path"] == "/marked" else send, around[0])
+        await send_bytes(http, 200, await http.read_body(100, 1.0))
+
+    async with serving(app) as connect:
+        peer = await connect()
+        for path, mark in ((b"/marked", "1"), (b"/plain", None)):
+            peer.send(POST.replace(b"/a%20b", path))
+            _, headers, body = await peer.answer()
+            assert (body, headers.get("x-mark")) == (b"hello", mark)
 
 
 async def test_a_stream_is_seen_part_by_part_and_its_head_at_once() -> None:
@@ -423,6 +494,16 @@ async def _short(scope: Any, receive: Any, send: Any) -> None:
 async def _long(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"too long"})
+
+
+@_fails("less than it said, at once", b"HTTP/1.1 200 ")
+async def _short_at_once(scope: Any, receive: Any, send: Any) -> None:
+    send.__self__.answer(200, [(b"content-length", b"10")], b"short")
+
+
+@_fails("more than it said, at once", b"HTTP/1.1 500 ")
+async def _long_at_once(scope: Any, receive: Any, send: Any) -> None:
+    send.__self__.answer(200, [(b"content-length", b"2")], b"too long")
 
 
 @_fails("half a stream", b"HTTP/1.1 200 ")
