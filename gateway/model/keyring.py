@@ -35,6 +35,7 @@ class Keyring:
         self._current = next(iter(self._secrets))
         self._random = random
         self._derived: dict[tuple[bytes, str], bytes] = {}
+        self._keyed: dict[str, hashlib.blake2b] = {}
 
     @property
     def identity(self) -> str:
@@ -67,7 +68,13 @@ class Keyring:
 
     def digest(self, purpose: str, text: bytes) -> str:
         """A digest that only who has the newest secret can make: BLAKE2b with a key (RFC 7693), in hexadecimal."""
-        return hashlib.blake2b(text, digest_size=_MAC, key=self._key(self._current, purpose)).hexdigest()
+        keyed = self._keyed.get(purpose)
+        if keyed is None:
+            key = self._key(self._current, purpose)
+            keyed = self._keyed[purpose] = hashlib.blake2b(digest_size=_MAC, key=key)
+        made = keyed.copy()  # which has taken the key in already
+        made.update(text)
+        return made.hexdigest()
 
     def verify(self, purpose: str, signed: bytes) -> bytes:
         """Return the text that `sign` signed. Raises SealBroken."""

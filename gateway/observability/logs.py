@@ -71,8 +71,10 @@ class TextFormatter(logging.Formatter):
             message = printable(message)
         parts = [f"{_clock(int(created))},{int(created % 1 * 1000):03d}{self._who} {level} {name}: {message}"]
         for key, value in fields.items():
+            if type(value) is str and not (value.isascii() and value.isprintable() and " " not in value):
+                value = orjson.dumps(value).decode()
             if value is not None:
-                parts.append(f"{key}={_quoted(value) if type(value) is str else value}")
+                parts.append(f"{key}={value}")
         return " ".join(parts)
 
 
@@ -80,10 +82,6 @@ class TextFormatter(logging.Formatter):
 def _clock(second: int) -> str:
     """A second in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-
-
-def _quoted(text: str) -> str:
-    return text if text.isascii() and text.isprintable() and " " not in text else orjson.dumps(text).decode()
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
@@ -98,7 +96,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
         """Write some lines; a stream that can't be written to is not our callers' fault."""
         with self.lock or nullcontext():
             try:
-                self.stream.write("".join(f"{line}\n" for line in lines))
+                self.stream.write("\n".join((*lines, "")))
                 self.stream.flush()
             except (OSError, ValueError):
                 pass

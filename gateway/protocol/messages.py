@@ -54,7 +54,7 @@ class Reply:
     result: Any
     raw: bytes | memoryview | None = None
     large: Large | None = None
-    whole: bytes | None = None
+    whole: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def unread(cls, id: Id, raw: memoryview, large: Large, whole: bytes | None = None) -> Reply:

@@ -20,6 +20,8 @@ HIGH_WATER = 256 << 10
 _CONTINUE = b"HTTP/1.1 100 \r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
 _FRAMING = frozenset({b"transfer-encoding", b"connection"})
+_USUAL = frozenset({b"content-type", b"content-length", b"x-request-id", b"cache-control", b"mcp-session-id"})
+"""Names of which nothing has to be looked at."""
 
 Message = dict[str, Any]
 
@@ -233,11 +235,12 @@ class Exchange:
         connection = self._connection
         pairs = list(headers)
         named = dict(pairs)
-        if not b"".join(named).islower():
+        is_usual = named.keys() <= _USUAL
+        if not is_usual and not b"".join(named).islower():
             pairs = [(bytes(name).lower(), bytes(value)) for name, value in pairs]
             named = dict(pairs)
         self._headers = pairs
-        if not _FRAMING.isdisjoint(named):
+        if not is_usual and not _FRAMING.isdisjoint(named):
             closes = named.get(b"connection", b"").lower() == b"close"
             self.keeps = self.keeps and not closes
             pairs = [pair for pair in pairs if pair[0] not in _FRAMING or (pair[0] == b"connection" and not closes)]

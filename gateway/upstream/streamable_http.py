@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
+from functools import lru_cache
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from gateway.errors import (
@@ -130,7 +131,8 @@ class StreamableHttpUpstream:
                 kind = media_type(response)
                 if kind == "text/event-stream":
                     return self._stream(session, request, response)
-                answer = await self._body(response, kind)
+                data = response.whole(self._limits.max_result) if kind == "application/json" else None
+                answer = await self._body(response, kind) if data is None else self._read(data)
         except BaseException:
             response.close()
             raise
@@ -347,8 +349,15 @@ class StreamableHttpUpstream:
             data = response.whole(self._limits.max_result)
             if data is None:
                 data = await read_bounded(self._server, response, self._limits.max_result)
-            return decode_answer(data)
         except (*FOREIGN, GatewayError) as error:
+            raise self._judged(error) from None
+        return self._read(data)
+
+    def _read(self, data: bytes) -> Message | Batch:
+        """The messages in a body. Raises UpstreamProtocolError."""
+        try:
+            return decode_answer(data)
+        except GatewayError as error:
             raise self._judged(error) from None
 
     async def _events(self, response: Response, place: _Place) -> AsyncGenerator[Message, None]:
@@ -404,9 +413,14 @@ def _redirection(url: str, response: Response) -> str:
 
 def _headers(session: UpstreamSession) -> bytes:
     """The header lines that name a session and its revision."""
-    lines = f"mcp-protocol-version: {session.handshake.version}\r\n"
-    if session.session_id is not None:
-        lines += f"mcp-session-id: {session.session_id}\r\n"
+    return _lines(session.handshake.version, session.session_id)
+
+
+@lru_cache(maxsize=4096)
+def _lines(version: str, session_id: str | None) -> bytes:
+    lines = f"mcp-protocol-version: {version}\r\n"
+    if session_id is not None:
+        lines += f"mcp-session-id: {session_id}\r\n"
     return lines.encode("latin-1")
 
 

@@ -266,13 +266,17 @@ async def test_an_answer_that_the_server_refuses_has_a_line(wire: Wire, caplog: 
 async def test_a_connection_that_breaks_in_whatever_way_after_sending_leaves_the_outcome_unknown(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: object, limit: int) -> bytes:
+    def not_yet(self: object, limit: int) -> None:
+        return None
+
+    async def broken(self: object, limit: int) -> bytes:
         raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
 
     wire.answers["tools/call"] = http(200, "application/json", reply(1, {}))
     async with upstream(wire.url) as one:
         link = await one.open(OURSELVES)
-        monkeypatch.setattr("gateway.net.http1_client.Response.whole", broken)
+        monkeypatch.setattr("gateway.net.http1_client.Response.whole", not_yet)
+        monkeypatch.setattr("gateway.net.http1_client.Response.read", broken)
         with pytest.raises(OutcomeUnknown):
             async for _ in messages_of(one, link, CALL):
                 pass
