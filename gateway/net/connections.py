@@ -19,7 +19,7 @@ from gateway.net.http1_client import Connection, Response
 Dial = Callable[[Callable[[], asyncio.Protocol]], Awaitable[None]]
 """Connects a protocol. Raises httpx.ConnectError or httpx.ConnectTimeout, or AddressRefused."""
 
-_SEVERAL = 8  # requests under way, of which some fall into one turn of the loop
+_SEVERAL = 2  # requests under way, of which some may fall into one turn of the loop
 
 
 class Connections:

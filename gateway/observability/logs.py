@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -29,7 +28,7 @@ class JsonFormatter(logging.Formatter):
 
     def __init__(self, fixed: Mapping[str, Any]) -> None:
         super().__init__()
-        self._fixed = fixed
+        self._fixed = self.part(fixed)
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, FIELDS, {})
@@ -39,15 +38,21 @@ class JsonFormatter(logging.Formatter):
 
     def line(self, created: float, level: str, name: str, message: str, fields: Mapping[str, Any]) -> str:
         """What `format` makes of a record of these parts."""
-        line = {
-            "time": datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds"),
-            "level": level.lower(),
-            "logger": name,
-            "message": message,
-            **self._fixed,
-            **fields,
-        }
-        return orjson.dumps(line, default=str).decode()
+        return self.line_of(created, level, name, message, self.part(fields))
+
+    def part(self, fields: Mapping[str, Any]) -> str:
+        """Some fields, as they stand in a line."""
+        return orjson.dumps(fields, default=str)[1:-1].decode()
+
+    def line_of(self, created: float, level: str, name: str, message: str, *parts: str) -> str:
+        """A line of fields that are written already."""
+        written = ",".join(filter(None, (_head(level, name, message), self._fixed, *parts)))
+        return f'{{"time":"{_utc(int(created))}.{int(created % 1 * 1000):03d}+00:00",{written}}}'
+
+
+@lru_cache(maxsize=16)  # calls have the same one
+def _head(level: str, name: str, message: str) -> str:
+    return orjson.dumps({"level": level.lower(), "logger": name, "message": message})[1:-1].decode()
 
 
 class TextFormatter(logging.Formatter):
@@ -67,15 +72,24 @@ class TextFormatter(logging.Formatter):
 
     def line(self, created: float, level: str, name: str, message: str, fields: Mapping[str, Any]) -> str:
         """What `format` makes of a record of these parts."""
-        if not message.isprintable():
-            message = printable(message)
-        parts = [f"{_clock(int(created))},{int(created % 1 * 1000):03d}{self._who} {level} {name}: {message}"]
+        return self.line_of(created, level, name, message, self.part(fields))
+
+    def part(self, fields: Mapping[str, Any]) -> str:
+        """Some fields, as they stand in a line."""
+        parts = []
         for key, value in fields.items():
             if type(value) is str and not (value.isascii() and value.isprintable() and " " not in value):
                 value = orjson.dumps(value).decode()
             if value is not None:
-                parts.append(f"{key}={value}")
-        return " ".join(parts)
+                parts.append(f" {key}={value}")
+        return "".join(parts)
+
+    def line_of(self, created: float, level: str, name: str, message: str, *parts: str) -> str:
+        """A line of fields that are written already."""
+        if not message.isprintable():
+            message = printable(message)
+        clock, milliseconds = _clock(int(created)), int(created % 1 * 1000)
+        return f"{clock},{milliseconds:03d}{self._who} {level} {name}: {message}{''.join(parts)}"
 
 
 @lru_cache(maxsize=4)
@@ -84,13 +98,18 @@ def _clock(second: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
+@lru_cache(maxsize=4)
+def _utc(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
 class LineHandler(logging.StreamHandler[TextIO]):
     """Writes lines to a stream: records one by one, and ready lines many at once."""
 
     def __init__(self, stream: TextIO, formatter: JsonFormatter | TextFormatter) -> None:
         super().__init__(stream)
         self.setFormatter(formatter)
-        self.line = formatter.line
+        self.part, self.line_of = formatter.part, formatter.line_of
 
     def write(self, lines: Iterable[str]) -> None:
         """Write some lines; a stream that can't be written to is not our callers' fault."""
