@@ -7,14 +7,15 @@ whichever worker is asked shows the sum. Elsewhere (embedded, tests) each instan
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
+from collections import Counter as Counts
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from gateway.observability.ring import BOUNDS, Ring
+from gateway.observability.ring import BOUNDS, Ring, buckets_of
 
 _MAX_UNSETTLED = 2000  # calls
 _WELL = frozenset({"ok", "tool_error", "cancelled"})
@@ -22,24 +23,15 @@ _WELL = frozenset({"ok", "tool_error", "cancelled"})
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
-class _Times:
-    """Durations that were seen since the figures were last settled: how many per bucket, and their sum."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
+_Labels = tuple[str, ...]
+_Kind = tuple[str, str, str | None, str | None]
+"""Method, outcome, server, and the tool where calls are counted by it."""
 
 
 class Metrics:
     """The figures; every one is labelled with the replica.
 
-    A call leaves an entry, and `settle` counts many at once, in plain numbers first: each of the library's figures is a
+    A call leaves its times with those of its kind, and `settle` counts many at once: each of the library's figures is a
     lock, and a place in a file where there are several workers.
     """
 
@@ -69,12 +61,9 @@ class Metrics:
         self._by_tool = by_tool
         self._seconds = self._histogram("gateway_call_seconds", "From request to answer.")
         self._upstream_seconds = self._histogram("gateway_upstream_seconds", "Of that, waiting for the server.")
-        self._unsettled: list[tuple[str, str, float, str | None, str | None, float | None]] = []
-        self._called: dict[tuple[str, str], int] = defaultdict(int)
-        self._took: dict[str, _Times] = defaultdict(_Times)
-        self._waited: dict[str, _Times] = defaultdict(_Times)
-        self._of_servers: dict[tuple[str, str], int] = defaultdict(int)
-        self._of_tools: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._unsettled: dict[_Kind, tuple[list[float], list[float]]] = {}
+        """How long calls took since the figures were last settled, and their servers."""
+        self._count = 0
         self.in_flight = 0
         """Requests being answered now; who adds one takes it away."""
         self.sessions = Counter(
@@ -120,35 +109,43 @@ class Metrics:
         self, method: str, outcome: str, seconds: float, server: str | None, tool: str | None, waited: float | None
     ) -> None:
         """Count one call and how long it took, in seconds; `server` is None if it was sent on to none."""
-        self._unsettled.append((method, outcome, seconds, server, tool, waited))
-        if len(self._unsettled) >= _MAX_UNSETTLED:
+        kind = method, outcome, server, tool if self._by_tool else None
+        times = self._unsettled.get(kind)
+        if times is None:
+            times = self._unsettled[kind] = ([], [])
+        times[0].append(seconds)
+        if waited is not None:
+            times[1].append(waited)
+        self._count += 1
+        if self._count >= _MAX_UNSETTLED:
             self.settle()
 
     def settle(self) -> None:
         """Add what was counted since the last time to the figures."""
-        unsettled, self._unsettled = self._unsettled, []
-        for method, outcome, seconds, server, tool, waited in unsettled:
-            self._called[method, outcome] += 1
-            self._took[method].add(seconds)
-            if waited is not None:
-                self._waited[method].add(waited)
+        unsettled, self._unsettled, self._count = self._unsettled, {}, 0
+        called, of_servers, of_tools = Counts[_Labels](), Counts[_Labels](), Counts[_Labels]()
+        took, waited = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+        for (method, outcome, server, tool), (seconds, upstream) in unsettled.items():
+            count = len(seconds)
+            called[method, outcome] += count
+            took[method] += seconds
+            if upstream:
+                waited[method] += upstream
             if server is not None:
-                self._of_servers[server, outcome] += 1
-                self._ring.add(server, seconds, is_error=outcome not in _WELL)
-                if tool is not None and self._by_tool:
-                    self._of_tools[server, tool, outcome] += 1
+                of_servers[server, outcome] += count
+                self._ring.add(server, buckets_of(seconds), are_errors=outcome not in _WELL)
+                if tool is not None:
+                    of_tools[server, tool, outcome] += count
         for counts, counter in (
-            (self._called, self._calls),
-            (self._of_servers, self._server_calls),
-            (self._of_tools, self._tool_calls),
+            (called, self._calls),
+            (of_servers, self._server_calls),
+            (of_tools, self._tool_calls),
         ):
             for labels, count in counts.items():
                 counter.labels(self._replica, *labels).inc(count)
-            counts.clear()
-        for times, histogram in ((self._took, self._seconds), (self._waited, self._upstream_seconds)):
+        for times, histogram in ((took, self._seconds), (waited, self._upstream_seconds)):
             for method, seen in times.items():
                 _add(histogram.labels(self._replica, method), seen)
-            times.clear()
         self._in_flight.set(self.in_flight)
 
     def _gauge(self, name: str, text: str, mode: str) -> Gauge:
@@ -172,9 +169,8 @@ class Metrics:
         return generate_latest(everybody)
 
 
-def _add(histogram: Any, seen: _Times) -> None:
+def _add(histogram: Any, seconds: Sequence[float]) -> None:
     """Add many durations at once, for which the library has no call of its own."""
-    histogram._sum.inc(seen.total)
-    for bucket, count in zip(histogram._buckets, seen.counts, strict=True):
-        if count:
-            bucket.inc(count)
+    histogram._sum.inc(sum(seconds))
+    for place, count in buckets_of(seconds).items():
+        histogram._buckets[place].inc(count)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Seconds up to which a call counts to a bucket; the last bucket has no bound."""
@@ -11,6 +13,14 @@ CALLS, ERRORS, BUCKETS = 0, 1, 2
 """Where in a server's counts the calls stand, those that did not end well, and the first bucket."""
 _SIZE = BUCKETS + len(BOUNDS) + 1
 _MAX_SERVERS = 5_000
+
+
+_bucket = partial(bisect_left, BOUNDS)
+
+
+def buckets_of(seconds: Iterable[float]) -> Mapping[int, int]:
+    """How many of some durations fall into which bucket."""
+    return Counter(map(_bucket, seconds))
 
 
 def quantile(buckets: Sequence[int], share: float) -> float | None:
@@ -34,16 +44,17 @@ class Ring:
     def __init__(self) -> None:
         self._counts: dict[str, list[int]] = {}
 
-    def add(self, server: str, seconds: float, *, is_error: bool) -> None:
-        """Count one call of a server."""
+    def add(self, server: str, buckets: Mapping[int, int], *, are_errors: bool) -> None:
+        """Count some calls of a server, by `buckets_of` their seconds."""
         counts = self._counts.get(server)
         if counts is None:
             if len(self._counts) >= _MAX_SERVERS:
                 return
             counts = self._counts[server] = [0] * _SIZE
-        counts[CALLS] += 1
-        counts[ERRORS] += is_error
-        counts[BUCKETS + bisect_left(BOUNDS, seconds)] += 1
+        for place, count in buckets.items():
+            counts[CALLS] += count
+            counts[ERRORS] += count * are_errors
+            counts[BUCKETS + place] += count
 
     def take(self) -> Mapping[str, list[int]]:
         """What was counted, by server; it begins anew."""
