@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,38 @@ class Instant:
         pass
 
 
+class Exchange:
+    """One request and its answer, with the ways that our own server has beside ASGI's (`run/http1_exchange`)."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.status = 0
+        self.headers: Sequence[tuple[bytes, bytes]] = ()
+        self.ended = 0.0
+
+    def whole_body(self) -> bytes:
+        return self._body
+
+    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        self.ended = time.perf_counter()
+        self.status, self.headers = status, headers
+
+    def call_when_left(self, callback: Callable[[], None]) -> None:
+        pass
+
+    async def receive(self) -> Any:
+        raise RuntimeError("the body is at hand")
+
+    async def send(self, message: Any) -> None:
+        raise RuntimeError("the answer is whole")
+
+
 class Client:
     """Sends one prepared request at a time, as a server would, and times it."""
 
     def __init__(self, app: Application, upstream: Instant) -> None:
         self._app = app
         self._upstream = upstream
-        self._ended = 0.0
         self.session: list[tuple[bytes, bytes]] = []
 
     async def send(self, path: str, body: bytes) -> tuple[float, float]:
@@ -91,21 +116,13 @@ class Client:
             "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
             "query_string": b"", "root_path": "", "scheme": "http", "headers": headers,
         }  # fmt: skip
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                if message["status"] >= 300:
-                    raise RuntimeError(f"{path}: {message}")
-                self.session += [pair for pair in message["headers"] if pair[0] == b"mcp-session-id"]
-            else:
-                self._ended = time.perf_counter()
-
+        exchange = Exchange(body)
         began = time.perf_counter()
-        await self._app(scope, receive, send)
-        return self._upstream.entered - began, self._ended - self._upstream.left
+        await self._app(scope, exchange.receive, exchange.send)
+        if exchange.status >= 300:
+            raise RuntimeError(f"{path}: HTTP {exchange.status}")
+        self.session += [pair for pair in exchange.headers if pair[0] == b"mcp-session-id"]
+        return self._upstream.entered - began, exchange.ended - self._upstream.left
 
 
 def rpc(method: str, **params: Any) -> bytes:
