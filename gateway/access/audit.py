@@ -30,11 +30,11 @@ Log = Callable[[Connection, Mapping[str, Any] | None, Mapping[str, Any] | None],
 
 _MAX_WAITING = 50_000
 _MAX_BYTES = 32 << 20  # of arguments
-_AT_ONCE = 1_000
+_AT_ONCE = 250  # rows: the database, which may share a core with servers, is busy with them for 2 ms
 _BATCH_BYTES = 2 << 20
 _CLOSE_SECONDS = 3.0
 _FLUSH_SECONDS = 0.7
-_LOOKS = 7  # within that time: a whole batch is written at once, so that a busy worker keeps few rows
+_LOOKS = 28  # within that time: a whole batch is written at once, so that a busy worker keeps few rows
 _TEND_SECONDS = 3600.0
 _TEND_LOCK = 0x61756469
 _DROPPED_SECONDS = 60.0  # for which drops are shown
@@ -51,7 +51,7 @@ _INSERT = (
     "upstream_ms, bytes, arguments_digest, arguments) SELECT to_timestamp((r->>0)::float8), 'call', r->>1, r->>2, "
     "r->>3, r->>4, r->>5, r->>6, r->>7, r->>8, r->>9, round((r->>10)::numeric * 1000, 2), "
     "round((r->>11)::numeric * 1000, 2), (r->>12)::bigint, r->>13, r->>14 "
-    "FROM json_array_elements(convert_from(%b, 'UTF8')::json) AS r"
+    "FROM jsonb_array_elements(convert_from(%b, 'UTF8')::jsonb) AS r"
 )
 
 log = logging.getLogger("gateway.audit")
@@ -233,8 +233,10 @@ class Audit:
         while left > 0:
             rows = self._batch(min(left, most))
             try:
-                async with self._postgres.transaction() as connection:
-                    await self._make_partitions(connection, rows)
+                if not self._days_of(rows) <= self._made:
+                    async with self._postgres.transaction() as connection:
+                        await self._make_partitions(connection, rows)
+                async with self._postgres.statements() as connection:
                     await connection.execute(_INSERT, (orjson.dumps(rows),))
             except StoreUnavailable:
                 self._made.clear()
@@ -273,15 +275,20 @@ class Audit:
         if self._waiting:
             self._drop(len(self._waiting))
 
-    async def _make_partitions(self, connection: Connection, rows: Sequence[tuple[Any, ...]] = ()) -> None:
-        """Have the partitions that rows of now, or these, go into."""
+    def _days_of(self, rows: Sequence[tuple[Any, ...]]) -> set[date]:
+        """The days whose partitions are wanted: today's, tomorrow's and those of rows, which are in order."""
         today = datetime.now(UTC).date()
         days = {today, today + timedelta(days=1)}
-        if rows:  # in the order of their times; what waited for long may be of other days
+        if rows:  # what waited for long may be of other days
             day, last = (datetime.fromtimestamp(row[0], UTC).date() for row in (rows[0], rows[-1]))
             while day <= last and len(days) <= self._days + 2:
                 days.add(day)
                 day += timedelta(days=1)
+        return days
+
+    async def _make_partitions(self, connection: Connection, rows: Sequence[tuple[Any, ...]] = ()) -> None:
+        """Have the partitions that rows of now, or these, go into."""
+        days = self._days_of(rows)
         if days <= self._made:
             return
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_TEND_LOCK,))
