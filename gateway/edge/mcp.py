@@ -7,14 +7,15 @@ answer. Source: MCP 2025-11-25, basic, transports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from gateway.deadlines import Guard
 from gateway.edge import mcp_get
 from gateway.edge.request import Accepts, Http
 from gateway.edge.response import RawHeaders, Response, log_refusal, send_bytes, send_empty
-from gateway.errors import ClientLeft, GatewayError, HeaderMismatch, InvalidRequest, MethodNotAllowed
+from gateway.errors import ClientLeft, GatewayError, HeaderMismatch, InvalidRequest, MethodNotAllowed, UnknownName
 from gateway.methods.call import Call, failure, invoke
 from gateway.methods.services import Gateway
 from gateway.methods.table import METHODS
@@ -44,7 +45,8 @@ async def serve(
 ) -> None:
     """MCP: all servers with their public names, or the one that the address names, as if connected directly."""
     if http.method != "POST":
-        address, _ = await _place(gateway, principal, server, toolset)
+        address = _address(server, toolset)
+        await _view(gateway, principal, address)
         await _other(gateway, http, principal, address)
         return
     http.check_json()
@@ -54,7 +56,8 @@ async def serve(
     try:
         address, view = _AGGREGATE, gateway.sync.catalogue.view(principal.grants)
         if server is not None or toolset is not None:
-            address, view = await _place(gateway, principal, server, toolset)
+            address = _address(server, toolset)
+            view = _view_at_once(gateway, principal, address) or await _view(gateway, principal, address)
         placed = place(http.headers, (message,) if not isinstance(message, Batch) else _messages(message))
         if placed.opens and isinstance(message, Request):
             await _initialize(gateway, http, principal, address, view, how, message)
@@ -97,27 +100,41 @@ async def serve(
         raise
 
 
-async def serve_toolset(gateway: Gateway, http: Http, principal: Principal, slug: str) -> None:
+def serve_toolset(gateway: Gateway, http: Http, principal: Principal, slug: str) -> Awaitable[None]:
     """MCP: what a toolset holds of all servers."""
-    await serve(gateway, http, principal, toolset=slug)
+    return serve(gateway, http, principal, toolset=slug)
 
 
-async def _place(
-    gateway: Gateway, principal: Principal, server: str | None, toolset: str | None
-) -> tuple[Endpoint, View]:
-    """The address, and what the caller sees there.
+@lru_cache(maxsize=1024)  # a name is no longer than a path
+def _address(server: str | None, toolset: str | None) -> Endpoint:
+    if toolset is not None:
+        return Endpoint(f"/mcp/toolsets/{toolset}/mcp", toolset=toolset)
+    return _AGGREGATE if server is None else Endpoint(f"/mcp/servers/{server}/mcp", server)
+
+
+def _view_at_once(gateway: Gateway, principal: Principal, address: Endpoint) -> View | None:
+    """What the caller sees at an address; None where that is not known here. Raises ServerDisabled, ToolsetDisabled."""
+    try:
+        view = gateway.sync.catalogue.view(principal.grants, address.toolset)
+        if address.server is not None:
+            view.enabled_server(address.server)
+    except UnknownName:
+        return None
+    return view
+
+
+async def _view(gateway: Gateway, principal: Principal, address: Endpoint) -> View:
+    """The same, of what may have been made, or granted, a moment ago at another worker.
 
     Raises UnknownServer, ServerDisabled, UnknownToolset or ToolsetDisabled.
     """
-    if toolset is not None:
-        view = await view_of(gateway, principal, toolset)
-        return Endpoint(f"/mcp/toolsets/{toolset}/mcp", toolset=toolset), view
-    view = gateway.sync.catalogue.view(principal.grants)
-    if server is None:
-        return _AGGREGATE, view
-    call = Call(gateway, principal, view, NOBODY)
-    await call.find(lambda view: view.enabled_server(server))
-    return Endpoint(f"/mcp/servers/{server}/mcp", server), view
+    if address.toolset is not None:
+        return await view_of(gateway, principal, address.toolset)
+    view, server = gateway.sync.catalogue.view(principal.grants), address.server
+    if server is not None:
+        call = Call(gateway, principal, view, NOBODY)
+        await call.find(lambda view: view.enabled_server(server))
+    return view
 
 
 async def _other(gateway: Gateway, http: Http, principal: Principal, address: Endpoint) -> None:
