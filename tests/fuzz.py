@@ -35,6 +35,8 @@ _MESSAGES = [
     b'{"jsonrpc":"2.0","method":"m","params":{}}',
     b'{"jsonrpc":"2.0","id":1,"result":{',
     b'},"jsonrpc":"2.0","id":2}',
+    b'{"jsonrpc":"2.0","id":',
+    b',"result":{}}',
     b'"id":',
     b"[" * 100,
     b"9" * 19,

@@ -282,7 +282,11 @@ def _cut_reply(body: bytes) -> Reply | None:
         return None
     if body.find(b"\n") >= 0 or body.find(b"\r") >= 0:
         return None
-    if len(body) >= LARGE and (reply := _large_reply(body, orjson.loads(id), start, stop)) is not None:
+    try:
+        known: Id = orjson.loads(id)
+    except orjson.JSONDecodeError:  # 007, or no UTF-8
+        return None
+    if len(body) >= LARGE and (reply := _large_reply(body, known, start, stop)) is not None:
         return reply
     raw = body[start:stop] if len(body) < _HUGE else memoryview(body)[start:stop]
     try:
@@ -295,7 +299,7 @@ def _cut_reply(body: bytes) -> Reply | None:
     _refuse_large_integers(body)
     if len(body) in _DEEP_BYTES:
         _refuse_depth(body, result)
-    return Reply(orjson.loads(id), result, raw, None, body)
+    return Reply(known, result, raw, None, body)
 
 
 def _large_reply(body: bytes, id: Id, start: int, stop: int) -> Reply | None:

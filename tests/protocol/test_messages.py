@@ -203,6 +203,9 @@ def test_an_unusual_envelope_is_decoded_instead_of_cut(body: bytes) -> None:
     "body",
     [
         b'{"jsonrpc":"2.0","id":1,"result":{}]',
+        b'{"jsonrpc":"2.0","id":007,"result":{}}',
+        b'{"result":{},"jsonrpc":"2.0","id":-01}',
+        b'{"jsonrpc":"2.0","id":"\xff","result":{}}',
         b'{"jsonrpc":"2.0","id":1,"result":{}',
         b'{"jsonrpc":"2.0","id":1,"result":{"n":123456789012345678901234}}',
         b'{"result":{"a":1,"jsonrpc":"2.0","id":1}',
