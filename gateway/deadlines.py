@@ -98,6 +98,10 @@ class Guard:
         self.at = _NEVER
         """When the time is up."""
 
+    def now(self) -> float:
+        """The loop's clock, without asking which loop that is."""
+        return self._alarms.loop.time()
+
     def limit(self, seconds: float, reason: object) -> None:
         """Have the task cut for this reason after so many seconds, unless the limit is lifted before."""
         alarms = self._alarms

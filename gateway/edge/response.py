@@ -293,7 +293,7 @@ class Response:
         return self._sending
 
     async def _write(self, frame: bytes) -> None:
-        self._wrote = asyncio.get_running_loop().time()
+        self._wrote = self._http.alarms.loop.time()
         await self._pass({"type": "http.response.body", "body": frame, "more_body": True})
 
     async def _pass(self, message: AsgiMessage) -> None:
@@ -323,7 +323,7 @@ class Response:
             self._http.guard.cut(_HUNG_UP)
 
     async def _keep_alive(self) -> None:
-        now = asyncio.get_running_loop().time
+        now = self._http.alarms.loop.time
         while True:
             if now() - self._wrote >= self._keepalive_seconds:
                 await self.commit()

@@ -14,8 +14,9 @@ A connection is *idle* (no request), *reading* (a head has begun), or *busy* (a 
 request is at the application at a time; what a client sends ahead of its answer waits parsed in line, and no more is
 read meanwhile. A request is carried out by the task that did the last one, if that is free, else by a new one. Its
 answer's head is kept until the first part of the body, so that a whole answer is one write; a head without a body yet
-is written at the end of the loop's turn. So is a whole answer where several requests are under way, together with the
-answers to others: a write wakes who reads, and of several in a row only the first does.
+is written at the end of the loop's turn. So is what is small where several requests are under way (a whole answer, or
+parts of a stream, which become one), together with that of others: a write wakes who reads, and of several in a row
+only the first does.
 
 A connection goes on after an answer if both sides want that, the request was read whole and the answer is whole.
 Otherwise it is closed: an answer that failed in the middle must not look whole, and bytes that belong to nobody must
@@ -377,7 +378,7 @@ class Http1Protocol:
 
     @property
     def may_defer(self) -> bool:
-        """Whether a whole answer may wait for the end of the loop's turn, to be written together with others."""
+        """Whether what is small may wait for the end of the loop's turn, to be written together with others."""
         return self.shared.busy >= _SEVERAL and self.transport is not None and not self._is_paused
 
     def put(self, data: bytes) -> None:
@@ -710,6 +711,8 @@ class Http1Protocol:
             await self.send(self.shared.plain(500, self.config))
             if self.logs:
                 await exchange.log(500, [])
+        else:
+            exchange.flush()
         await self._close()
 
     def done(self, exchange: Exchange) -> None:

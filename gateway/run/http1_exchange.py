@@ -57,7 +57,7 @@ class Connection(Protocol):
     def shared(self) -> Shared: ...
     @property
     def may_defer(self) -> bool:
-        """Whether a whole answer may wait for the end of the loop's turn, to be written together with others."""
+        """Whether what is small may wait for the end of the loop's turn, to be written together with others."""
         ...
 
     def put(self, data: bytes) -> None:
@@ -87,6 +87,7 @@ class Exchange:
     _on_leave: Callable[[], None] | None = None
     _is_dropped = False
     _head = b""
+    _parts = b""  # of the body, which wait for the end of the loop's turn; nothing does beside a head
     _headers: Sequence[tuple[bytes, bytes]] = ()
     _status = 0
     _bodiless = False
@@ -267,15 +268,14 @@ class Exchange:
         shared.flush_later(self)
 
     def flush(self) -> None:
-        """Write what waits for the end of the loop's turn: a whole answer, or a head whose body has not come."""
+        """Write what waits for the end of the loop's turn: a head, parts of a body, or a whole answer."""
         if self._is_dropped:
-            self._head = b""
-        if self._head:
-            if self._connection.transport is None:
-                self._connection.task_group.spawn(self._flush)
-            else:
-                data, self._head = self._head, b""
-                self._connection.put(data)
+            self._head = self._parts = b""
+        if self._head and self._connection.transport is None:
+            self._connection.task_group.spawn(self._flush)
+        elif data := self._head or self._parts:
+            self._head = self._parts = b""
+            self._connection.put(data)
 
     async def _flush(self) -> None:
         data, self._head = self._head, b""
@@ -307,10 +307,16 @@ class Exchange:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
-        if self._head and not more and len(body) <= _AT_ONCE and self._connection.may_defer:
-            self._head += body
-        elif self._head or body:
-            data, self._head = self._head, b""
+        waits = self._head or self._parts
+        if self._connection.may_defer and len(waits) + len(body) <= _AT_ONCE:
+            if self._head:
+                self._head += body
+            elif body:
+                if not waits:
+                    self._connection.shared.flush_later(self)
+                self._parts += body
+        elif waits or body:
+            data, self._head, self._parts = waits, b"", b""
             if not data:
                 data = bytes(body)
             elif len(body) <= _AT_ONCE:

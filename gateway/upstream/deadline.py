@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from gateway.deadlines import Guard
 
 
@@ -13,13 +11,13 @@ class CallDeadline:
     def __init__(self, guard: Guard, seconds: float, cap_seconds: float) -> None:
         self._guard = guard
         self._seconds = seconds
-        self._cap = _now() + max(seconds, cap_seconds)
+        self._cap = guard.now() + max(seconds, cap_seconds)
         self._waiting = 0
         self._is_over = False
 
     def extend(self) -> None:
         """Something came: the server has its usual time again."""
-        at = min(_now() + self._seconds, self._cap)
+        at = min(self._guard.now() + self._seconds, self._cap)
         self._guard.move(max(self._guard.at, at))
 
     def wait_for_client(self) -> None:
@@ -31,12 +29,8 @@ class CallDeadline:
         """From the last answer on, the server has its usual time again."""
         self._waiting -= 1
         if not self._waiting and not self._is_over:
-            self._guard.move(min(_now() + self._seconds, self._cap))
+            self._guard.move(min(self._guard.now() + self._seconds, self._cap))
 
     def end(self) -> None:
         """The call is over; an answer of the client that comes later moves nothing."""
         self._is_over = True
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

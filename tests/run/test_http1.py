@@ -343,6 +343,37 @@ async def test_an_answer_at_once_is_framed_as_in_parts() -> None:
         assert await peer.rest() == b""
 
 
+async def test_parts_of_several_streams_are_written_together_and_in_order() -> None:
+    """Parts that fall into one turn of the loop wait for its end; large ones, and a broken stream, lose none before."""
+    waiting: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(40):
+            part = b"%d;" % number if number % 7 else b"x" * 70_000 + b"%d;" % number
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            waiting.append(len(send.__self__._parts))
+            if number % 3 == 0:
+                await asyncio.sleep(0)
+        if scope["path"] == "/broken":
+            raise ValueError("a fault")
+        await send({"type": "http.response.body", "body": b"end"})
+
+    whole = b"".join((b"" if number % 7 else b"x" * 70_000) + b"%d;" % number for number in range(40))
+    async with serving(app, errorlog=None) as connect:
+        peers = [await connect() for _ in range(4)]
+        for peer in peers:
+            peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        for answer in await asyncio.gather(*(peer.answer() for peer in peers)):
+            assert answer[2] == whole + b"end"
+        assert sum(map(bool, waiting)) > 20
+        for peer in peers:
+            peer.send(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
+        for rest in await asyncio.gather(*(peer.rest() for peer in peers)):
+            assert rest.count(b"HTTP/1.1") == 1
+            assert rest.endswith(b"39;\r\n")
+
+
 async def test_who_wraps_one_way_is_not_passed_by() -> None:
     """A host's middleware may wrap `send` alone: what it adds to answers is there."""
     around: list[Surroundings] = []
