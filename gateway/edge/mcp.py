@@ -38,6 +38,7 @@ NOBODY = Request(0, "")
 
 
 _AGGREGATE = Endpoint("/mcp")
+_MAX_KEPT = 128  # characters of a name whose address is kept
 
 
 async def serve(
@@ -105,11 +106,18 @@ def serve_toolset(gateway: Gateway, http: Http, principal: Principal, slug: str)
     return serve(gateway, http, principal, toolset=slug)
 
 
-@lru_cache(maxsize=1024)  # a name is no longer than a path
 def _address(server: str | None, toolset: str | None) -> Endpoint:
+    """The address of a server's or toolset's name, which may be a caller's invention."""
+    return (_kept if len(server or toolset or "") <= _MAX_KEPT else _endpoint)(server, toolset)
+
+
+def _endpoint(server: str | None, toolset: str | None) -> Endpoint:
     if toolset is not None:
         return Endpoint(f"/mcp/toolsets/{toolset}/mcp", toolset=toolset)
     return _AGGREGATE if server is None else Endpoint(f"/mcp/servers/{server}/mcp", server)
+
+
+_kept = lru_cache(maxsize=1024)(_endpoint)
 
 
 def _view_at_once(gateway: Gateway, principal: Principal, address: Endpoint) -> View | None:

@@ -30,7 +30,6 @@ from gateway.errors import (
     GatewayError,
     HeldBack,
     InvalidParams,
-    LimitExceeded,
     MethodNotFound,
     NeedsSession,
     OutcomeUnknown,
@@ -234,7 +233,7 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
                     label = "tool_error"
         outcome = Outcome(request.id, reply, error, call.reached)
         body = present(outcome)
-    except LimitExceeded as refused:
+    except GatewayError as refused:  # by a limit; or the result can't be presented
         outcome = Outcome(request.id, None, refused, call.reached)
         body, label = present(outcome), str(refused.code)
     except (asyncio.CancelledError, ClientLeft):

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from gateway.errors import GatewayError
 from gateway.model.parts import Target
 from gateway.protocol.messages import Reply
 
@@ -57,7 +58,10 @@ class ResultCache:
             return
         if reply.raw is not None and len(reply.raw) > _MAX_RESULT:
             return
-        if not isinstance(reply.result, Mapping):
+        try:
+            if not isinstance(reply.result, Mapping):
+                return
+        except GatewayError:  # it passes on as it came, and can't be read again
             return
         data = bytes(memoryview(reply.raw if reply.raw is not None else orjson.dumps(reply.result)))  # without slack
         if len(data) > _MAX_RESULT:

@@ -28,7 +28,7 @@ from gateway.model.result_policy import (
     with_selected,
 )
 from gateway.model.selection import MAX_EXPRESSION, selected
-from gateway.protocol.messages import Reply
+from gateway.protocol.messages import Reply, dump
 from gateway.stores.redis import RedisUnavailable
 
 READ_RESULT = "read_result"
@@ -98,7 +98,7 @@ async def fitted(call: Call, target: Target, reply: Reply) -> Reply:
     policy = None if target.overridden is None else policy_of(target.overridden.override)
     if policy is None or reply.is_tool_error:
         return reply
-    size = len(reply.raw) if reply.raw is not None else len(orjson.dumps(reply.result))
+    size = len(reply.raw) if reply.raw is not None else len(dump(reply.result))
     if policy.select is None and (policy.max_bytes is None or size <= policy.max_bytes):
         return reply
     result = reply.result
@@ -135,7 +135,7 @@ async def _spilled(call: Call, result: Mapping[str, Any], size: int, reader: str
     """Keep a result; the answer that says so, or None where it can't be kept."""
     spills = call.gateway.spills
     data = data_of(result)
-    kept = await asyncio.to_thread(orjson.dumps, data)
+    kept = await asyncio.to_thread(dump, data)
     try:
         ref = await spills.keep(call.principal.id, kept)
     except RedisUnavailable:

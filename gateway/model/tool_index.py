@@ -124,7 +124,10 @@ class ToolIndex:
 
     def search(self, query: str, limit: int, server: str | None = None) -> list[Document]:
         """The tools that fit best, the best first, at most `limit`; of one `server` if told."""
-        merged = [self._merged.get(word) or self._merge(word) for word in dict.fromkeys(stems(query)[:_MAX_WORDS])]
+        merged = [
+            self._merge(word) if (found := self._merged.get(word)) is None else found
+            for word in dict.fromkeys(stems(query)[:_MAX_WORDS])
+        ]
         merged.sort(key=len, reverse=True)
         scores = merged[0].copy() if merged else {}  # of the commonest word, which is less work than adding it up
         known = scores.get
@@ -132,10 +135,10 @@ class ToolIndex:
             for number, score in each.items():
                 scores[number] = known(number, 0.0) + score
         documents = self.documents
-        found: Iterable[tuple[int, float]] = scores.items()
+        pairs: Iterable[tuple[int, float]] = scores.items()
         if server is not None:
-            found = [pair for pair in found if documents[pair[0]].target.server.name == server]
-        best = heapq.nlargest(limit, found, key=_SCORE)  # of equals the first stays first
+            pairs = [pair for pair in pairs if documents[pair[0]].target.server.name == server]
+        best = heapq.nlargest(limit, pairs, key=_SCORE)  # of equals the first stays first
         return [documents[number] for number, _ in best]
 
     def _merge(self, word: str) -> dict[int, float]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gateway.errors import GatewayError
 from gateway.protocol import versions
 from gateway.protocol.messages import Failure, Id, Message, Notification, Reply, Request, dump
 
@@ -61,7 +62,11 @@ def accept(answer: Reply | Failure) -> Handshake:
     """Read the answer to `initialize`. Raises HandshakeRefused."""
     if isinstance(answer, Failure):
         raise HandshakeRefused(f"it refused initialize: {answer.message} ({answer.code})")
-    match answer.result:
+    try:
+        result = answer.result
+    except GatewayError as error:
+        raise HandshakeRefused(error.detail) from None
+    match result:
         case {"protocolVersion": str(version), "capabilities": dict(capabilities), **rest}:
             if version not in versions.HANDSHAKE:
                 raise HandshakeRefused(f"it speaks protocol version {version[:40]!r}, which we do not")

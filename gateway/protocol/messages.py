@@ -46,8 +46,8 @@ class Notification:
 class Reply:
     """A result; `raw` is its JSON as it came, where it may be passed on as it is; `whole` the message around it.
 
-    The `result` of a large one is made when somebody asks for it, and that raises ParseError for what is nested too
-    deeply. Who only needs to know what `large` says does not ask.
+    The `result` of a large one is made when somebody asks for it, and that raises GatewayError for what is nested too
+    deeply, or a number that is too large. Who only needs to know what `large` says does not ask.
     """
 
     id: Id
@@ -72,7 +72,7 @@ class Reply:
             try:
                 self.result = orjson.loads(self.raw)
             except orjson.JSONDecodeError as error:
-                raise ParseError(f"The result can't be read: {error}.") from None
+                raise GatewayError(f"The server's result can't be read: {error}.") from None
             return self.result
 
     def under(self, id: Id) -> Reply:
@@ -116,11 +116,13 @@ class Batch:
 # An envelope as the SDKs write it (Python's and TypeScript's order of keys), so that the result can be cut
 # out of the bytes. The cut is proven by parsing it alone: a hostile order of keys then fails to parse.
 _REPLY_PYTHON = re.compile(
-    rb'\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(-?\d{1,15}|"[^"\\\x00-\x1f]{0,255}")\s*,\s*"result"\s*:\s*(?=\{)'
+    rb'\{[ \t]*"jsonrpc"[ \t]*:[ \t]*"2\.0"[ \t]*,[ \t]*"id"[ \t]*:[ \t]*(-?\d{1,15}|"[^"\\\x00-\x1f]{0,255}")'
+    rb'[ \t]*,[ \t]*"result"[ \t]*:[ \t]*(?=\{)'
 )
-_REPLY_TYPESCRIPT = re.compile(rb'\{\s*"result"\s*:\s*(?=\{)')
+_REPLY_TYPESCRIPT = re.compile(rb'\{[ \t]*"result"[ \t]*:[ \t]*(?=\{)')
 _TAIL_TYPESCRIPT = re.compile(
-    rb'\}\s*,\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(-?\d{1,15}|"[^"\\\x00-\x1f]{0,255}")\s*\}\s*\Z'
+    rb'\}[ \t]*,[ \t]*"jsonrpc"[ \t]*:[ \t]*"2\.0"[ \t]*,[ \t]*"id"[ \t]*:[ \t]*'
+    rb'(-?\d{1,15}|"[^"\\\x00-\x1f]{0,255}")[ \t]*\}\Z'
 )
 _TAIL_WINDOW = 400
 _DEPTH = 246

@@ -142,9 +142,10 @@ class _Shared:
         """Have an answer, or its beginning, written at the end of the loop's turn."""
         self._unsent.append(exchange)
         if len(self._unsent) == 1:
-            self.alarms.loop.call_soon(self._flush)
+            self.alarms.loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits for the end of the turn; before what is not to come ahead of it."""
         unsent, self._unsent = self._unsent, []
         for exchange in unsent:
             with suppress(RuntimeError, OSError):  # of one that nobody can read any more; others are to be written
@@ -488,6 +489,9 @@ class Http1Protocol:
             return
         if self._busy is None or self._busy.is_unsent:
             log.info("refused a request: %s", refusal)
+            if self._busy is not None:
+                self._busy.forget()
+            self.shared.flush()
             await self.send(self.shared.plain(refusal.status, self.config))
         self._linger()
 
@@ -669,6 +673,7 @@ class Http1Protocol:
             self.task_group.spawn(self._work, exchange)
 
     async def _refuse_name(self) -> None:
+        self.shared.flush()
         await self.send(self.shared.plain(404, self.config))
         await self._close()
 
@@ -708,6 +713,8 @@ class Http1Protocol:
         if self._is_closed or exchange is not self._busy:
             return
         if exchange.is_unsent:
+            exchange.forget()
+            self.shared.flush()
             await self.send(self.shared.plain(500, self.config))
             if self.logs:
                 await exchange.log(500, [])

@@ -82,6 +82,7 @@ class Exchange:
 
     _began = 0.0
     _is_read = False
+    _is_begun = False
     _waiters: Sequence[asyncio.Future[None]] = ()
     _has_left = False
     _on_leave: Callable[[], None] | None = None
@@ -146,6 +147,7 @@ class Exchange:
         """ASGI's receive: the body in parts, then the end of the client."""
         while True:
             if self._chunks or (self.is_complete and not self._is_read):
+                self._is_begun = True
                 chunks, self._chunks = self._chunks, []
                 is_high, self.size = self.size > HIGH_WATER, 0
                 if is_high:
@@ -166,7 +168,7 @@ class Exchange:
 
     def whole_body(self) -> bytes | None:
         """The whole body, where it is here and nothing of it was taken: without the way of ASGI's messages."""
-        if not self.is_complete or self._is_read:
+        if not self.is_complete or self._is_read or self._is_begun:
             return None
         self._is_read = True
         chunks, self._chunks = self._chunks, []
@@ -221,9 +223,16 @@ class Exchange:
         if not connection.may_defer:
             data, self._head = self._head, b""
             waiting = connection.write(data)
+        if waiting is not None:  # nothing else is begun on the connection while its client does not read
+            return self._end_after(waiting)
         self._end()
         connection.done(self)
-        return waiting
+        return None
+
+    async def _end_after(self, waiting: Awaitable[None]) -> None:
+        await waiting
+        self._end()
+        self._connection.done(self)
 
     async def _answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
@@ -276,6 +285,10 @@ class Exchange:
         elif data := self._head or self._parts:
             self._head = self._parts = b""
             self._connection.put(data)
+
+    def forget(self) -> None:
+        """Write nothing of what waits: another answer takes its place."""
+        self._head = self._parts = b""
 
     async def _flush(self) -> None:
         data, self._head = self._head, b""

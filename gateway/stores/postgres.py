@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
 
@@ -128,20 +128,6 @@ class Postgres:
             raise StoreUnavailable from error
         except (TimeoutError, *_DISCONNECTED) as error:
             raise StoreUnavailable from error
-
-    @asynccontextmanager
-    async def statements(self) -> AsyncIterator[Connection]:
-        """A connection on which each statement is a transaction of its own, which takes one way to the database.
-
-        Raises StoreUnavailable.
-        """
-        async with self.transaction() as connection:
-            await connection.set_autocommit(True)
-            try:
-                yield connection
-            finally:
-                with suppress(psycopg.ProgrammingError):  # it broke, or was cancelled: the pool throws it away
-                    await connection.set_autocommit(False)
 
     async def saw_standby(self, is_standby: bool) -> None:  # it is a row's value
         """Take note of whether the server that was read from is a standby; one that became that is left."""

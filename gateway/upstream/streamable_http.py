@@ -56,6 +56,7 @@ _POST = {"content-type": "application/json", "accept": "application/json, text/e
 _GET = {"accept": "text/event-stream"}
 _RETRY_SECONDS = 1.0  # where the server does not say
 _MAX_RETRY_SECONDS = 30.0
+_MAX_KEPT = 256  # characters of a session id whose lines are kept
 _SAID = 700  # characters of a server's own words that are passed on
 _ANSWERS = (Reply, Failure)
 _RESUMES = 5  # attempts at taking up a stream again, of which each got nowhere
@@ -413,15 +414,19 @@ def _redirection(url: str, response: Response) -> str:
 
 def _headers(session: UpstreamSession) -> bytes:
     """The header lines that name a session and its revision."""
-    return _lines(session.handshake.version, session.session_id)
+    id = session.session_id
+    made = _kept_lines if id is None or len(id) <= _MAX_KEPT else _lines
+    return made(session.handshake.version, id)
 
 
-@lru_cache(maxsize=4096)
 def _lines(version: str, session_id: str | None) -> bytes:
     lines = f"mcp-protocol-version: {version}\r\n"
     if session_id is not None:
         lines += f"mcp-session-id: {session_id}\r\n"
     return lines.encode("latin-1")
+
+
+_kept_lines = lru_cache(maxsize=4096)(_lines)
 
 
 def _flat(message: Message | Batch) -> list[Message]:

@@ -72,6 +72,32 @@ def kept(result: Any) -> Any:
     return result["_meta"]["io.mcp-gateway/result"]
 
 
+async def test_a_result_that_cant_be_written_again_fails_its_own_call_alone(
+    client: Client, docs: MemoryServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+
+    async def answer(request: Any, emit: Any) -> Any:
+        return {
+            "content": [{"type": "resource_link", "uri": "file:///a", "name": "a"}],
+            "structuredContent": {"a": deep},
+        }
+
+    docs.tools["prose"] = answer
+    calls = [request("tools/call", id, name=f"docs__{tool}", arguments={}) for id, tool in ((1, "prose"), (2, "small"))]
+    with caplog.at_level("INFO", "gateway.calls"):
+        status, _, answers = await client.ask("POST", "/rpc", value=calls)
+        _, _, document = await client.ask("POST", "/mcp/tools/call", value={"name": "docs__prose"})
+    found = {answer["id"]: answer for answer in answers}
+    assert (status, found[2]["result"]["content"][0]["text"]) == (200, "fine")
+    assert "nested too deeply" in found[1]["error"]["message"]
+    assert "nested too deeply" in document["detail"]
+    outcomes = [record.fields["outcome"] for record in caplog.records if hasattr(record, "fields")]
+    assert sorted(outcomes) == ["-32603", "-32603", "ok"]
+
+
 # --- selecting --------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError, ParseError
+from gateway.protocol.exchange import HandshakeRefused, accept
 from gateway.protocol.large_results import LARGE, checked
 from gateway.protocol.messages import Reply, decode_answer, encode
 
@@ -97,6 +98,33 @@ def test_a_character_may_stand_at_the_edge_of_what_is_looked_at_together() -> No
     for shift in range(4):
         text = "a" * shift + "€" * (LARGE // 3)
         assert read(answer(f'{{"text":"{text}"}}')).large is not None
+
+
+@pytest.mark.parametrize("byte", [bytes([each]) for each in range(256)])
+def test_what_stands_between_the_words_of_an_envelope_is_json(byte: bytes) -> None:
+    for body in (
+        b'{%b"jsonrpc"%b:%b"2.0"%b,"id":7,%b"result"%b:%b{}%b}%b',
+        b'{%b"result"%b:%b{}%b,%b"jsonrpc"%b:"2.0","id"%b:7%b}%b',
+    ):
+        found = body % ((byte,) * 9)
+        try:
+            reply = decode_answer(found)
+        except ParseError:
+            with pytest.raises(json.JSONDecodeError):
+                json.loads(found.decode("latin-1"))
+        else:
+            assert isinstance(reply, Reply)
+            assert json.loads(encode(reply)) == {"jsonrpc": "2.0", "id": 7, "result": {}}
+
+
+def test_a_number_that_nobody_can_read_is_told_of_the_server() -> None:
+    reply = read(answer(f'{{"n":1e99999,"text":"{TEXT}"}}'))
+    assert b"1e99999" in encode(reply)
+    with pytest.raises(GatewayError, match="The server's result can't be read") as caught:
+        _ = reply.result
+    assert not isinstance(caught.value, ParseError)
+    with pytest.raises(HandshakeRefused):
+        accept(reply)
 
 
 def test_what_is_nested_too_deeply_passes_on_and_is_not_read() -> None:

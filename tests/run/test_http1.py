@@ -374,6 +374,52 @@ async def test_parts_of_several_streams_are_written_together_and_in_order() -> N
             assert rest.endswith(b"39;\r\n")
 
 
+async def test_no_request_is_begun_while_the_client_does_not_read_the_answer_before() -> None:
+    begun: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(scope["path"])
+        body = b"x" * 60_000
+        waiting = send.__self__.answer(200, [(b"content-length", str(len(body)).encode())], body)
+        if waiting is not None:
+            await waiting
+
+    count = 900  # of a connection hypercorn takes a thousand
+    async with serving(app) as connect:
+        peer = await connect()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * count)
+        seen = -1
+        while seen != len(begun):
+            seen = len(begun)
+            await asyncio.sleep(0.3)
+        assert 0 < seen < count // 2
+        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(count):
+            assert len((await peer.answer())[2]) == 60_000
+    assert len(begun) == count
+
+
+async def test_a_refusal_comes_after_the_answers_that_wait_for_the_end_of_the_turn() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await go.wait()
+        send.__self__.answer(200, [(b"content-length", b"1")], b"x")
+
+    async with serving(app) as connect:
+        first, other = await connect(), await connect()
+        for peer in (first, other):
+            peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(0.05)
+        first.send(b"nonsense\r\n\r\n")
+        await asyncio.sleep(0.05)
+        go.set()
+        assert (await first.answer())[0] == 200
+        assert (await first.answer())[0] == 400
+        assert (await other.answer())[0] == 200
+
+
 async def test_who_wraps_one_way_is_not_passed_by() -> None:
     """A host's middleware may wrap `send` alone: what it adds to answers is there."""
     around: list[Surroundings] = []
