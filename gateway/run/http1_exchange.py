@@ -88,7 +88,6 @@ class Exchange:
     _on_leave: Callable[[], None] | None = None
     _is_dropped = False
     _head = b""
-    _parts = b""  # of the body, which wait for the end of the loop's turn; nothing does beside a head
     _headers: Sequence[tuple[bytes, bytes]] = ()
     _status = 0
     _bodiless = False
@@ -107,6 +106,7 @@ class Exchange:
         self.scope = scope
         self._expects = expects
         self._chunks: list[bytes] = []
+        self._parts = b""  # of the body, which wait for the end of the turn; nothing does beside a head
         if connection.logs:
             self._began = time.time()
 
