@@ -65,7 +65,7 @@ async def use(client: Client, tool: str, **arguments: Any) -> Any:
 
 
 async def read_on(client: Client, ref: str, **arguments: Any) -> Any:
-    """Read on, again as long as Redis is said not to answer: ten million bytes on a busy machine hold up its heartbeat."""
+    """Read on, again while Redis is said not to answer: on a busy machine ten million bytes hold up its heartbeat."""
     for _ in range(20):
         found = await use(client, "read_result", ref=ref, **arguments)
         if "Redis does not answer" not in text_of(found):
