@@ -1,7 +1,7 @@
 """One line per call, and its figures: who called what, where it went, how long it took. No argument, header or key.
 
 A call leaves an entry and goes on. The entries become figures and lines a tenth of a second later, many at once: a line
-by Python's logging takes 35 us, here 5, and the system is asked to write once. So a line comes a little late, with its
+by Python's logging takes 35 us, here 2, and the system is asked to write once. So a line comes a little late, with its
 own time; a worker that is killed loses a tenth of a second of them. Who embeds the gateway and has handlers of its own
 gets records of the logger `gateway.calls`, call by call.
 """

@@ -6,7 +6,7 @@ their requests are made come from there together, so that each call is made as t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.model.schema_check import SchemaCheck, UncheckableSchema
@@ -16,8 +16,9 @@ from gateway.openapi.answer import result_of
 from gateway.openapi.plan import Plan
 from gateway.openapi.request import BadArguments, request_of
 from gateway.protocol.exchange import Handshake, Hello
-from gateway.protocol.messages import Failure, Notification, Reply, Request
-from gateway.upstream.contract import Heard, NoStream, UpstreamSession
+from gateway.protocol.messages import Failure, Reply, Request
+from gateway.upstream.contract import UpstreamSession
+from gateway.upstream.sessionless import Sessionless
 from gateway.upstream.wire import WireLimits, foreign, read_bounded
 
 VERSION = "openapi"
@@ -25,7 +26,7 @@ VERSION = "openapi"
 _MAX_KNOWN = 500  # tools whose plans are read
 
 
-class OpenApiUpstream:
+class OpenApiUpstream(Sessionless):
     """One API."""
 
     def __init__(
@@ -55,18 +56,6 @@ class OpenApiUpstream:
                 return Reply(request.id, {})
             case method:
                 return Failure(request.id, -32601, f"Server {self._server!r} is an HTTP API, without {method}.")
-
-    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
-        nothing: tuple[Heard, ...] = ()
-        for heard in nothing:
-            yield heard  # a generator, as the contract has it
-        raise NoStream
-
-    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
-        """An API takes no messages."""
-
-    async def end(self, session: UpstreamSession) -> None:
-        """There is no session."""
 
     async def close(self) -> None:
         self._client.close()

@@ -7,7 +7,7 @@ answers tool results, its 4xx and 5xx a tool's own errors.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -15,15 +15,16 @@ import orjson
 from gateway.errors import ParseError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 from gateway.net.http_client import HttpClient
 from gateway.protocol.exchange import Handshake, Hello
-from gateway.protocol.messages import Failure, Notification, Reply, Request, parse
-from gateway.upstream.contract import Heard, NoStream, UpstreamSession
+from gateway.protocol.messages import Failure, Reply, Request, parse
+from gateway.upstream.contract import UpstreamSession
+from gateway.upstream.sessionless import Sessionless
 from gateway.upstream.wire import WireLimits, foreign, read_bounded
 
 VERSION = "rest"
 """What stands for a protocol version with a server that has none."""
 
 
-class RestUpstream:
+class RestUpstream(Sessionless):
     """One server with a plain REST face."""
 
     def __init__(self, server: str, url: str, client: HttpClient, limits: WireLimits) -> None:
@@ -58,18 +59,6 @@ class RestUpstream:
             case method:
                 return Failure(request.id, -32601, f"Server {self._server!r} has a REST face only, without {method}.")
         return Reply(request.id, result)
-
-    async def listen(self, session: UpstreamSession, after: str | None) -> AsyncGenerator[Heard, None]:
-        nothing: tuple[Heard, ...] = ()
-        for heard in nothing:
-            yield heard  # a generator, as the contract has it
-        raise NoStream
-
-    async def post(self, session: UpstreamSession, message: Notification | Reply | Failure) -> None:
-        """A REST face takes no messages."""
-
-    async def end(self, session: UpstreamSession) -> None:
-        """There is no session."""
 
     async def close(self) -> None:
         self._client.close()

@@ -1,32 +1,22 @@
 """`--openapi` of the command line, against a running stack: the stub describes itself, as far as it goes."""
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from gateway.cli.main import cli
 from tests.api import PETS
+from tests.command_line import Run, runner
 from tests.fix_stack import Running
 
 pytestmark = pytest.mark.system
-Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(stack: Running) -> Iterator[Run]:
     """Run a command against the stack; no server is left afterwards."""
-
-    def run(*words: str, code: int = 0, **environment: str) -> Result:
-        others = dict.fromkeys(name for name in os.environ if name.startswith(("GATEWAY_", "LITELLM_")))
-        known = {**others, "GATEWAY_URL": stack.url, "TERM": "dumb", **environment}
-        done = CliRunner().invoke(cli, words, env=known)
-        assert done.exit_code == code, done.output
-        return done
-
+    run = runner(stack.url)
     yield run
     with stack.client() as client:
         client.delete("/mcp/servers/pets")
