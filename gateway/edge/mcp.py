@@ -52,16 +52,20 @@ async def serve(
         return
     http.check_json()
     how = http.accepts()
-    body = await http.read_body(gateway.settings.max_body, gateway.settings.body_seconds)
-    message = decode(body, gateway.settings.max_batch)
+    settings = gateway.settings
+    body = http.body_at_hand(settings.max_body)
+    if body is None:
+        body = await http.read_body(settings.max_body, settings.body_seconds)
+    message = decode(body, settings.max_batch)
     try:
         address, view = _AGGREGATE, gateway.sync.catalogue.view(principal.grants)
         if server is not None or toolset is not None:
             address = _address(server, toolset)
             view = _view_at_once(gateway, principal, address) or await _view(gateway, principal, address)
         placed = place(http.headers, (message,) if not isinstance(message, Batch) else _messages(message))
-        if placed.opens and isinstance(message, Request):
-            await _initialize(gateway, http, principal, address, view, how, message)
+        request = message if isinstance(message, Request) else None
+        if placed.opens and request is not None:
+            await _initialize(gateway, http, principal, address, view, how, request)
             return
         session = gateway.sessions.known(placed.session_id, principal, address.name)
         if session is None:
@@ -79,7 +83,7 @@ async def serve(
             gateway,
             principal,
             view,
-            message if isinstance(message, Request) else NOBODY,
+            request or NOBODY,
             session.local.record.version,
             server,
             session,

@@ -209,17 +209,22 @@ class Http:
         except TimeoutError:
             pass  # too slow: the refusal goes out all the same
 
-    async def read_body(self, limit: int, seconds: float) -> bytes:
-        """Read the whole body. Raises BodyTooLarge, BodyTimeout or ClientLeft."""
-        declared = self.headers.values.get(b"content-length")
-        if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-            raise BodyTooLarge(limit)
+    def body_at_hand(self, limit: int) -> bytes | None:
+        """The whole body, if our own server has it; None where it is to be read. Raises BodyTooLarge."""
         whole: bytes | None = None if self._server is None else self._server.whole_body()
         if whole is not None:
             self._complete = True
             if len(whole) > limit:
                 raise BodyTooLarge(limit)
+        return whole
+
+    async def read_body(self, limit: int, seconds: float) -> bytes:
+        """Read the whole body. Raises BodyTooLarge, BodyTimeout or ClientLeft."""
+        if (whole := self.body_at_hand(limit)) is not None:
             return whole
+        declared = self.headers.values.get(b"content-length")
+        if declared is not None and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            raise BodyTooLarge(limit)
         guard, size = self.guard, 0
         before: list[bytes] = []
         guard.limit(seconds, _SLOW_BODY)

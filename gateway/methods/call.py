@@ -202,12 +202,12 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
     try:
         if method is None or not (call.version is None or name in METHODS_OF[call.version]):
             error, label = MethodNotFound(name), str(MethodNotFound.code)
-        elif (refused := _refused(method, call.principal)) is not None:
-            error, label = refused, str(refused.code)
+        elif method.needs is not None and not has_role(call.principal, method.needs[0]):
+            error, label = RoleNeeded(*method.needs), str(RoleNeeded.code)
         elif (wrong := method.misfit(params)) is not None:
             error, label = InvalidParams(f"Invalid params: {wrong}."), str(InvalidParams.code)
         else:
-            asked = LibraryRequest(name, params if type(params) is dict else dict(params), request.id)
+            asked = LibraryRequest(name, [params], request.id)
             limits = call.principal.limits
             if limits is None or name not in COUNTED:
                 result = await carry_out(asked, call, method.function)
@@ -281,11 +281,6 @@ def _outcome_of(error: GatewayError) -> str:
     return "error"
 
 
-def _refused(method: Method, principal: Principal) -> RoleNeeded | None:
-    """Why a principal may not use a method at all; None if it may."""
-    return None if method.needs is None or has_role(principal, method.needs[0]) else RoleNeeded(*method.needs)
-
-
 def _failed(result: Any) -> tuple[GatewayError, str]:
     """The error that ended a call, and its code as figures name it. Raises ClientLeft."""
     error = result._error.data
@@ -348,7 +343,7 @@ def table_of(handlers: Mapping[str, Handler]) -> Table:
 def _function(handler: Handler) -> Handler:
     """Wrap a handler for jsonrpcserver: our errors travel in its own, a surprise is logged and masked."""
 
-    async def function(call: Call, /, **params: object) -> Result:
+    async def function(call: Call, params: Mapping[str, Any]) -> Result:
         try:
             return Success(await handler(call, **params))
         except (GatewayError, ClientLeft) as error:
