@@ -34,7 +34,6 @@ _AT_ONCE = 250  # rows: the database, which may share a core with servers, is bu
 _BATCH_BYTES = 2 << 20
 _CLOSE_SECONDS = 3.0
 _FLUSH_SECONDS = 0.7
-_LOOKS = 28  # within that time: a whole batch is written at once, so that a busy worker keeps few rows
 _TEND_SECONDS = 3600.0
 _TEND_LOCK = 0x61756469
 _DROPPED_SECONDS = 60.0  # for which drops are shown
@@ -100,6 +99,8 @@ class Audit:
         """Of arguments that wait."""
         self._reading = asyncio.Semaphore(1)
         self._flushing = asyncio.Lock()
+        self._is_full = asyncio.Event()
+        """Set when a whole batch waits, which is written at once: a busy worker keeps few rows."""
         self._dropped = 0
         self._dropped_at = float("-inf")
         self._made: set[date] = set()
@@ -121,7 +122,8 @@ class Audit:
         arguments: Any,
     ) -> None:
         """Take one call; of its arguments a digest is kept, and themselves only where they are asked for."""
-        if len(self._waiting) >= _MAX_WAITING or self._bytes > _MAX_BYTES:
+        waiting = self._waiting
+        if len(waiting) >= _MAX_WAITING or self._bytes > _MAX_BYTES:
             self._drop(1)
             return
         digest = kept = None
@@ -134,12 +136,14 @@ class Audit:
             if self._arguments != "off":
                 kept = self._kept(given)
                 self._bytes += len(kept)
-        self._waiting.append(
+        waiting.append(
             (
                 time.time(), principal.name, principal.id, method, request_id, self._replica, _storable(address),
                 server, _storable(tool), outcome, seconds - (upstream or 0), upstream, size, digest, kept,
             )
         )  # fmt: skip
+        if len(waiting) >= _AT_ONCE:
+            self._is_full.set()
 
     def _kept(self, given: bytes) -> str:
         """Arguments as they are kept: cut, and in `masked` without what may be a secret."""
@@ -217,10 +221,12 @@ class Audit:
             if time.monotonic() >= due:
                 due = time.monotonic() + _TEND_SECONDS
                 await self._tend()
-            for _ in range(_LOOKS):
-                await asyncio.sleep(_FLUSH_SECONDS / _LOOKS)
-                if is_taken and len(self._waiting) >= _AT_ONCE:
-                    break
+            try:
+                async with asyncio.timeout(_FLUSH_SECONDS):
+                    await (self._is_full if is_taken else asyncio.Event()).wait()
+            except TimeoutError:
+                pass
+            self._is_full.clear()
             is_taken = await self.flush()
 
     async def flush(self) -> bool:

@@ -277,7 +277,6 @@ async def test_rows_are_written_once_however_many_write(client: Client, register
 async def test_a_busy_worker_keeps_few_rows(open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole batch does not wait for the time at which a few would be written."""
     monkeypatch.setattr(audit_module, "_FLUSH_SECONDS", 35.0)
-    monkeypatch.setattr(audit_module, "_LOOKS", 350)
     monkeypatch.setattr(audit_module, "_AT_ONCE", 3)
     async with open_app() as (_, client):
         waiting = inside(client).audit._waiting
