@@ -262,6 +262,12 @@ class Settings:
         doc="how MCP lists tools where neither the URL (`?tools=`) nor the toolset says: all of them; four that find "
         "and call the others; auto: those four where all would take more than GATEWAY_SEARCH_TOKENS",
     )
+    tool_ranking: str = _setting(
+        "words",
+        "GATEWAY_TOOL_RANKING",
+        read=_one_of("words", "semantic"),
+        doc="how `search_tools` ranks: by words, or also by what they mean, which the extra `semantic` knows",
+    )
     search_tokens: int = _setting(
         10_000,
         "GATEWAY_SEARCH_TOKENS",

@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from gateway import version
 from gateway.access.audit import Audit
@@ -25,7 +26,7 @@ from gateway.methods.looks import Looks
 from gateway.methods.result_cache import ResultCache
 from gateway.methods.services import Gateway
 from gateway.methods.table import NAMES
-from gateway.methods.tool_indexes import ToolIndexes
+from gateway.methods.tool_indexes import MakeIndex, ToolIndexes
 from gateway.model.address_policy import Allowed
 from gateway.model.catalogue import Catalogue
 from gateway.model.cursors import Cursors
@@ -33,8 +34,11 @@ from gateway.model.keyring import Keyring
 from gateway.model.limits import read_limits
 from gateway.model.principals import Principal
 from gateway.model.question_ids import QuestionIds
+from gateway.model.semantic_index import SemanticIndex
 from gateway.model.server import NO_OFFERS, Offers
 from gateway.model.session_ids import SessionIds
+from gateway.model.tool_index import ToolIndex
+from gateway.model.word_vectors import WordVectors
 from gateway.net.dialer import Dialer, Resolve, Vetting
 from gateway.observability.call_log import CallLog
 from gateway.observability.metrics import Metrics
@@ -288,7 +292,7 @@ async def open_gateway(
                 vetting=vetting,
                 arguments=arguments,
                 looks=Looks(),
-                tool_indexes=ToolIndexes(),
+                tool_indexes=ToolIndexes(_make_index(settings)),
                 cursors=Cursors(keyring),
                 identity=identity,
                 sessions=sessions,
@@ -352,6 +356,11 @@ async def _count_tasks(metrics: Metrics) -> None:
     while True:
         metrics.tasks.set(len(asyncio.all_tasks()))
         await asyncio.sleep(_COUNT_TASKS_SECONDS)
+
+
+def _make_index(settings: Settings) -> MakeIndex:
+    """What tools are searched in. Raises SettingsError where it needs what is not installed."""
+    return partial(SemanticIndex, vectors=WordVectors()) if settings.tool_ranking == "semantic" else ToolIndex
 
 
 def _digest(text: str) -> str:

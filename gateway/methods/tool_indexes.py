@@ -6,7 +6,7 @@ import asyncio
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,10 @@ from gateway.model.view import View
 _MAX_INDEXES = 64
 _MAX_TOOLS = 50_000  # in all indexes together, of which each takes some 6 KB
 _STEP_SECONDS = 0.003  # for which one is made before others have their turn
+
+
+MakeIndex = Callable[[Sequence[Document]], ToolIndex]
+"""Makes the index of some tools, which is built then."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Tools:
 class ToolIndexes:
     """Made once per view and content of the catalogue; after a change what was read of the same tools goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: MakeIndex = ToolIndex) -> None:
+        self._make = make
         self._known: OrderedDict[tuple[str, str | None], asyncio.Task[Tools]] = OrderedDict()
         self._newest: dict[tuple[str, str | None], tuple[weakref.ref[View], Tools]] = {}
         """What was found last: of the same view comes the same."""
@@ -90,7 +95,7 @@ class ToolIndexes:
             if former is not None and _are_same(former.parts, parts):
                 self._known.move_to_end(key)
                 return former
-        task = self._known[key] = asyncio.create_task(_made(view, server, parts, former))
+        task = self._known[key] = asyncio.create_task(_made(self._make, view, server, parts, former))
         self._known.move_to_end(key)
         found = await asyncio.shield(task)
         self._trim()
@@ -109,7 +114,9 @@ def _are_same(one: tuple[Part, ...], other: tuple[Part, ...]) -> bool:
     return len(one) == len(other) and all(map(lambda a, b: a is b, one, other))
 
 
-async def _made(view: View, server: str | None, parts: tuple[Part, ...], former: Tools | None) -> Tools:
+async def _made(
+    make: MakeIndex, view: View, server: str | None, parts: tuple[Part, ...], former: Tools | None
+) -> Tools:
     pace, tokens = _Pace(), 0
     documents: dict[str, Document] = {}
     table = view.public["tools"] if server is None else {}
@@ -119,7 +126,7 @@ async def _made(view: View, server: str | None, parts: tuple[Part, ...], former:
             documents[name] = Document(name, words[target.server.name], item, target)
             tokens += tokens_of(item)
             await pace.rest()
-    index = ToolIndex(list(documents.values()))
+    index = make(list(documents.values()))
     for _ in index.build(None if former is None else former.index):
         await pace.rest()
     return Tools(parts, documents, table, index, tokens)

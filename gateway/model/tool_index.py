@@ -124,6 +124,9 @@ class ToolIndex:
 
     def search(self, query: str, limit: int, server: str | None = None) -> list[Document]:
         """The tools that fit best, the best first, at most `limit`; of one `server` if told."""
+        return [self.documents[number] for number in self._ranked(query, limit, server)]
+
+    def _ranked(self, query: str, limit: int, server: str | None) -> list[int]:
         merged = [
             self._merge(word) if (found := self._merged.get(word)) is None else found
             for word in dict.fromkeys(stems(query)[:_MAX_WORDS])
@@ -134,12 +137,10 @@ class ToolIndex:
         for each in merged[1:]:
             for number, score in each.items():
                 scores[number] = known(number, 0.0) + score
-        documents = self.documents
         pairs: Iterable[tuple[int, float]] = scores.items()
         if server is not None:
-            pairs = [pair for pair in pairs if documents[pair[0]].target.server.name == server]
-        best = heapq.nlargest(limit, pairs, key=_SCORE)  # of equals the first stays first
-        return [documents[number] for number, _ in best]
+            pairs = [pair for pair in pairs if self.documents[pair[0]].target.server.name == server]
+        return [number for number, _ in heapq.nlargest(limit, pairs, key=_SCORE)]  # of equals the first stays first
 
     def _merge(self, word: str) -> dict[int, float]:
         """What a word of a query adds to each tool, for the tools to which it adds most."""

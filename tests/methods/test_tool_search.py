@@ -43,6 +43,16 @@ async def docs(client: Client, servers: Servers) -> MemoryServer:
     return servers["docs"]
 
 
+async def test_ranking_by_meaning_also(open_app: Open, servers: Servers) -> None:
+    pytest.importorskip("wordllama", reason="there is no wheel of it for this machine")
+    servers["home"] = MemoryServer(tools=dict.fromkeys(["play_song", "create_invoice"], _said))
+    for ranking, first in (("words", []), ("semantic", ["home__play_song", "home__create_invoice"])):
+        async with open_app(tool_ranking=ranking) as (_, client):
+            await client.ask("PUT", "/mcp/servers/home", value={"url": "http://home.test/mcp"})
+            answer = found(await use(client, "search_tools", query="melody"))
+            assert [each["name"] for each in answer["tools"]] == first
+
+
 async def use(client: Client, tool: str, address: str = AT_MCP, session: Any = None, **arguments: Any) -> Any:
     session = session or await handshake(client, address)
     body = request("tools/call", 1, name=tool, arguments=arguments)
