@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,10 @@ _MAX_POSTINGS = 200  # tools of one word: one that is in more tells little
 _MAX_MERGED = 20_000  # words
 _SCORE = itemgetter(1)
 _STEP = 100  # tools that are read before others have their turn
+_POSTINGS_AT_ONCE = 10_000  # words of tools that are weighed before that
 
-Words = Counter[str]
+Words = dict[str, int]
+"""How often each word is there. A plain dict, which Python's collector of garbage does not look into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,29 @@ class Document:
     target: Target
 
 
+class _Postings:
+    """The tools that have a word, and how much it weighs in each: arrays, which take a tenth of a list of pairs."""
+
+    __slots__ = ("tools", "weights")
+
+    def __init__(self) -> None:
+        self.tools = array("I")
+        self.weights = array("d")
+
+    def pairs(self) -> Iterable[tuple[int, float]]:
+        return zip(self.tools, self.weights, strict=True)
+
+
+_NOWHERE = _Postings()
+
+
 class ToolIndex:
     """An index of some tools; `former` is one before it, whose reading of the same definitions goes on."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
         self.documents = documents
         self._read: dict[int, tuple[Mapping[str, Any], dict[str, Words]]] = {}
-        self._postings: dict[str, list[tuple[int, float]]] = {}
+        self._postings: dict[str, _Postings] = {}
         self._merged: dict[str, dict[int, float]] = {}
         self._by_server: defaultdict[str, list[int]] = defaultdict(list)
         """The tools of servers that have a word in their name: who names a product wants its tools."""
@@ -94,29 +113,37 @@ class ToolIndex:
         totals, counts = dict.fromkeys(FIELDS, 0), dict.fromkeys(FIELDS, 0)
         for number, each in enumerate(fields):
             for name in FIELDS:
-                total = each[name].total()
+                total = sum(each[name].values())
                 totals[name] += total
                 counts[name] += bool(total)
             if number % _STEP == _STEP - 1:
                 yield
         average = {name: totals[name] / max(1, counts[name]) or 1.0 for name in FIELDS}
         yield
-        found: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+        found: defaultdict[str, _Postings] = defaultdict(_Postings)
         for number, each in enumerate(fields):
             weights: defaultdict[str, float] = defaultdict(float)
             for name, field in FIELDS.items():
                 words = each[name]
-                length = 1 - field.discount + field.discount * words.total() / average[name]
+                length = 1 - field.discount + field.discount * sum(words.values()) / average[name]
                 for word, count in words.items():
                     weights[word] += field.weight * count / length
             for word, weight in weights.items():
-                found[word].append((number, weight))
+                postings = found[word]
+                postings.tools.append(number)
+                postings.weights.append(weight)
             if number % _STEP == _STEP - 1:
                 yield
-        for number, (word, postings) in enumerate(found.items()):
-            self._postings[word] = [(each, weight / (_K1 + weight)) for each, weight in postings]
-            if number % (10 * _STEP) == 0:
+        work = 0
+        for postings in found.values():
+            scores = postings.weights
+            for at, weight in enumerate(scores):
+                scores[at] = weight / (_K1 + weight)
+            work += 10 + len(scores)
+            if work > _POSTINGS_AT_ONCE:
+                work = 0
                 yield
+        self._postings = dict(found)
 
     def _rarity(self, count: int) -> float:
         """What a word counts that so many tools have."""
@@ -144,16 +171,16 @@ class ToolIndex:
 
     def _merge(self, word: str) -> dict[int, float]:
         """What a word of a query adds to each tool, for the tools to which it adds most."""
-        own = self._postings.get(word, ())
+        own = self._postings.get(word, _NOWHERE)
         best: dict[int, float] = {}
         for kin, weight in KIN.get(word, {}).items():
-            for number, score in self._postings.get(kin, ()):
+            for number, score in self._postings.get(kin, _NOWHERE).pairs():
                 if weight * score > best.get(number, 0.0):
                     best[number] = weight * score
-        rarity = self._rarity(len(best.keys() | {number for number, _ in own}))  # of the word and its kin as one
+        rarity = self._rarity(len(best.keys() | set(own.tools)))  # of the word and its kin as one
         best = {number: rarity * score for number, score in best.items()}
-        rarity = self._rarity(len(own))
-        for number, score in own:
+        rarity = self._rarity(len(own.tools))
+        for number, score in own.pairs():
             best[number] = max(best.get(number, 0.0), rarity * score)
         for number in self._by_server.get(word, ()):
             best[number] = best.get(number, 0.0) + _OF_SERVER
@@ -180,9 +207,9 @@ def _fields(document: Document, stem: Any) -> dict[str, Words]:
 
     def words(text: object) -> Words:
         if not isinstance(text, str):
-            return Counter()
+            return {}
         lower = [word for word in map(str.lower, _WORD.findall(text[:_MAX_TEXT])) if word not in STOP_WORDS]
-        return Counter(stem(lower))
+        return dict(Counter(stem(lower)))
 
     schema = item.get("inputSchema")
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
