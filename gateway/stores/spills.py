@@ -1,6 +1,7 @@
 """Results that are kept for a while, in Redis, so that any worker can read on: bounded in sum, the oldest go first.
 
-Each belongs to one principal; for others it is not there. Knows bytes only.
+Each belongs to one principal; for others it is not there. Who keeps more than a quarter of the sum pushes out what is
+its own, and is the first to make room for others. Knows bytes only.
 """
 
 from __future__ import annotations
@@ -15,31 +16,56 @@ _READ_SECONDS = 10.0
 
 _LEAST_COUNTED = 4_096  # bytes that a result counts at least, so that many small ones are bounded, too
 
-# The index has each result's size and handle by when it ends; the sum stands beside it, so that keeping one more costs
-# the same however many there are. Where Redis let go of the sum alone it is counted anew.
+_SHARE = 4  # who keeps more than one part in so many makes room, for itself and for others
+_LOOKS = 32  # of the oldest results, for one of somebody who keeps that much
+
+# The index has each result's size, owner and handle by when it ends, and each owner has one of its own; the sums, of
+# all and by owner, stand beside them, so that keeping one more costs the same however many there are. Where Redis let
+# go of the sums alone they are counted anew.
 _KEEP = """
-local index, sums, now, size, most = KEYS[1], KEYS[3], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local function size_of(member) return tonumber(string.match(member, '^(%d+):')) end
-local sum = tonumber(redis.call('GET', sums) or '-1')
-if sum < 0 then
-  sum = 0
-  for _, member in ipairs(redis.call('ZRANGE', index, 0, -1)) do sum = sum + size_of(member) end
+local index, sums, own = KEYS[1], KEYS[3], KEYS[4]
+local now, size, most, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[8]
+local share = most / tonumber(ARGV[10])
+local function of(whose) return tonumber(redis.call('HGET', sums, whose) or '0') end
+local function add(whose, more)
+  redis.call('HINCRBY', sums, '', more)
+  if redis.call('HINCRBY', sums, whose, more) <= 0 then redis.call('HDEL', sums, whose) end
 end
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now)) do
-  sum = sum - size_of(member)
+local function forget(member)
+  local counted, whose, ref = string.match(member, '^(%d+):(.*):([^:]*)$')
   redis.call('ZREM', index, member)
+  redis.call('ZREM', ARGV[9] .. whose, member)
+  redis.call('DEL', ARGV[6] .. ref)
+  add(whose, -tonumber(counted))
 end
-while sum + size > most do
-  local oldest = redis.call('ZRANGE', index, 0, 0)[1]
-  if not oldest then sum = 0 break end
-  sum = sum - size_of(oldest)
-  redis.call('ZREM', index, oldest)
-  redis.call('DEL', ARGV[6] .. string.match(oldest, ':(.*)$'))
+if redis.call('EXISTS', sums) == 0 then
+  for _, member in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+    local counted, whose = string.match(member, '^(%d+):(.*):([^:]*)$')
+    add(whose, tonumber(counted))
+  end
 end
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now)) do forget(member) end
+while of('') + size > most do
+  local first
+  if of(owner) + size > share then
+    first = redis.call('ZRANGE', own, 0, 0)[1]
+  else
+    for _, member in ipairs(redis.call('ZRANGE', index, 0, tonumber(ARGV[11]))) do
+      if of(string.match(member, '^%d+:(.*):[^:]*$')) > share then first = member break end
+    end
+  end
+  first = first or redis.call('ZRANGE', index, 0, 0)[1]
+  if not first then break end
+  forget(first)
+end
+local member = size .. ':' .. owner .. ':' .. ARGV[7]
 redis.call('SET', KEYS[2], ARGV[5], 'EX', ARGV[4])
-redis.call('ZADD', index, now + tonumber(ARGV[4]), size .. ':' .. ARGV[7])
-redis.call('EXPIRE', index, ARGV[4])
-redis.call('SET', sums, sum + size, 'EX', ARGV[4])
+for _, each in ipairs({index, own}) do
+  redis.call('ZADD', each, now + tonumber(ARGV[4]), member)
+  redis.call('EXPIRE', each, ARGV[4])
+end
+add(owner, size)
+redis.call('EXPIRE', sums, ARGV[4])
 """
 
 
@@ -62,7 +88,9 @@ class Spills:
             return None
         ref = secrets.token_urlsafe(18)
         value = principal.encode() + b"\0" + data
-        keys = [self._redis.key("spills"), self._redis.key("spill", ref), self._redis.key("spilled")]
+        index = self._redis.key("spill-index")
+        own = self._redis.key("spill-index", principal)
+        keys = [index, self._redis.key("spill", ref), self._redis.key("spill-sums"), own]
         args = [
             time.time(),
             max(len(value), _LEAST_COUNTED),
@@ -71,6 +99,10 @@ class Spills:
             value,
             self._redis.key("spill", ""),
             ref,
+            principal,
+            self._redis.key("spill-index", ""),
+            _SHARE,
+            _LOOKS,
         ]
 
         async def put(_: Any) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -272,6 +273,10 @@ async def test_what_is_kept_is_bounded_in_sum(open_app: Open, servers: Servers) 
         assert "cut: the result has" in text_of(await use(client, "many"))  # too large to be kept at all
 
 
+async def _count(sums: str, whose: str, store: Any) -> None:
+    await store.hincrby(sums, whose, 4096)
+
+
 async def test_many_small_results_are_bounded_too(open_app: Open) -> None:
     async with open_app(spill_bytes=1 << 20) as (app, _):
         spills = inside(app).spills
@@ -279,16 +284,43 @@ async def test_many_small_results_are_bounded_too(open_app: Open) -> None:
         refs = [await spills.keep("master", b"x") for _ in range(300)]
         left = [await spills.read("master", ref or "") is not None for ref in refs]
         assert left == [False] * 44 + [True] * 256  # each counts 4 KiB at least
-        count = await redis.do(lambda store: store.zcard(redis.key("spills")))
-        assert (count, int(await redis.do(lambda store: store.get(redis.key("spilled"))))) == (256, 1 << 20)
-        await redis.do(lambda store: store.delete(redis.key("spilled")))  # it is counted anew
+        index, sums = redis.key("spill-index"), redis.key("spill-sums")
+
+        async def counted() -> dict[bytes, bytes]:
+            return dict(await redis.do(lambda store: store.hgetall(sums)))
+
+        full = {b"": b"%d" % (1 << 20), b"master": b"%d" % (1 << 20)}
+        assert await redis.do(lambda store: store.zcard(index)) == 256
+        assert await redis.do(lambda store: store.zcard(redis.key("spill-index", "master"))) == 256
+        assert await counted() == full
+        await redis.do(lambda store: store.delete(sums))  # it is counted anew
         await spills.keep("master", b"x")
-        assert int(await redis.do(lambda store: store.get(redis.key("spilled")))) == 1 << 20
-        await redis.do(lambda store: store.zadd(redis.key("spills"), {"4096:gone": 1.0}))
-        await redis.do(lambda store: store.incrby(redis.key("spilled"), 4096))
+        assert await counted() == full
+        await redis.do(lambda store: store.zadd(index, {"4096:k:1:gone": 1.0}))
+        for whose in ("", "k:1"):
+            await redis.do(partial(_count, sums, whose))
         await spills.keep("master", b"x")  # what has ended counts no more
-        assert int(await redis.do(lambda store: store.get(redis.key("spilled")))) == 1 << 20
-        assert await redis.do(lambda store: store.zscore(redis.key("spills"), "4096:gone")) is None
+        assert await counted() == full
+        assert await redis.do(lambda store: store.zscore(index, "4096:k:1:gone")) is None
+
+
+async def test_who_keeps_much_pushes_out_its_own(open_app: Open) -> None:
+    async with open_app(spill_bytes=1 << 20) as (app, _):
+        spills = inside(app).spills
+
+        async def keep(whose: str, count: int) -> list[str]:
+            return [await spills.keep(whose, b"x" * 60_000) or "" for _ in range(count)]
+
+        async def left(whose: str, refs: list[str]) -> int:
+            return sum([await spills.read(whose, ref) is not None for ref in refs])
+
+        few, much = await keep("few", 3), await keep("much", 30)
+        assert await left("few", few) == 3
+        assert 10 < await left("much", much) < 15  # the rest of what there is room for
+        late = await keep("late", 4)
+        assert await left("late", late) == 4
+        assert await left("few", few) == 3  # who keeps much made room
+        assert await left("much", much) < 11
 
 
 async def test_without_redis_it_is_cut(client: Client, docs: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> None:
