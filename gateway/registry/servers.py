@@ -27,7 +27,7 @@ from gateway.model.toolsets import Toolset
 from gateway.registry.revisions import bump, revision_of
 from gateway.registry.stored_approvals import after_change, after_look, columns, for_audit, read_approved
 from gateway.registry.stored_names import NotAllowed, assign_names
-from gateway.registry.toolsets import changed_toolsets
+from gateway.registry.toolsets import changed_toolsets, distrust
 from gateway.stores.postgres import Connection, Postgres
 
 _SEAL = "server secrets"
@@ -172,6 +172,8 @@ class ServerTable:
                     await connection.execute(
                         "UPDATE servers SET approved = %s, hints = %s WHERE name = %s", (*approved, name)
                     )
+            if stored is None or stored.fingerprint != spec.fingerprint:
+                await distrust(connection, name, revision)
             await _keep_document(connection, spec)
             cursor = await connection.execute("SELECT claim, failures FROM servers WHERE name = %s", (name,))
             claimed = await cursor.fetchone()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ import orjson
 from gateway.access.audit import Log
 from gateway.errors import BareNamesClash, GatewayError, InvalidParams, StoreUnavailable, UnknownToolset
 from gateway.model.catalogue import Catalogue
+from gateway.model.override_fields import for_another_upstream
 from gateway.model.parts import NAMED_KINDS
 from gateway.model.toolset_fields import from_stored
 from gateway.model.toolsets import BARE, Decided, Members, Toolset, ToolsetSpec, decide
@@ -167,6 +169,23 @@ async def changed_toolsets(connection: Connection, revision: int) -> tuple[tuple
     toolsets = tuple([toolset async for row in cursor if (toolset := _readable(row)) is not None])
     rows = await (await connection.execute("SELECT slug FROM toolsets")).fetchall()
     return toolsets, frozenset(row["slug"] for row in rows)
+
+
+async def distrust(connection: Connection, server: str, revision: int) -> None:
+    """A server's name leads to another upstream now: what toolsets trusted of the one before they trust no more."""
+    cursor = await connection.execute("SELECT slug, spec FROM toolsets ORDER BY slug FOR UPDATE")
+    for row in await cursor.fetchall():
+        try:
+            spec = from_stored(orjson.loads(row["spec"]))
+        except (InvalidParams, ValueError):
+            continue  # it is not served here, either
+        overrides = spec.overrides.get(server, {})
+        if any(each.get("trust") for each in overrides.values()):
+            spec = replace(spec, overrides={**spec.overrides, server: for_another_upstream(overrides)})
+            await connection.execute(
+                "UPDATE toolsets SET spec = %s, revision = %s, updated_at = now() WHERE slug = %s",
+                (orjson.dumps(spec.public()), revision, row["slug"]),
+            )
 
 
 def _check_names(view: View, spec: ToolsetSpec) -> None:

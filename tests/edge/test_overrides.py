@@ -192,6 +192,32 @@ async def test_trust_is_an_administrators(client: Client, docs: MemoryServer) ->
     assert shown.keys() == {"docs__search", "docs__read"}
 
 
+async def test_a_toolsets_trust_ends_with_the_address_it_was_given_for(client: Client, docs: MemoryServer) -> None:
+    trusted = {"delete": {"annotations": {"readOnlyHint": True}, "trust": True}}
+    spec = {"include": [{"servers": ["docs"]}], "overrides": {"docs": trusted, "other": trusted}}
+
+    async def trust_given() -> None:
+        assert (await client.ask("PUT", "/mcp/toolsets/t", value=spec))[0] == 200
+        assert (await shown())["overrides"] == spec["overrides"]
+
+    async def shown() -> Any:
+        return (await client.ask("GET", "/mcp/toolsets/t"))[2]
+
+    without = {"docs": {"delete": {"annotations": {"readOnlyHint": True}}}, "other": trusted}
+    await trust_given()
+    await patch(client, title="other")
+    assert (await shown())["overrides"] == spec["overrides"]
+    await patch(client, url="http://docs.test/mcp?v=2")
+    toolset = await shown()
+    assert toolset["overrides"] == without
+    assert "claims more safety" in str(toolset["problems"])
+    assert (await tools(client, "/mcp/toolsets/t/tools"))["docs__delete"].get("annotations") != {"readOnlyHint": True}
+    await trust_given()
+    await client.ask("DELETE", "/mcp/servers/docs")
+    await client.ask("POST", "/mcp/servers", value={"name": "docs", "url": "http://docs.test/else"})
+    assert (await shown())["overrides"] == without
+
+
 async def test_a_secret_is_sent_and_never_shown(
     open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
