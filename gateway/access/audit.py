@@ -239,9 +239,10 @@ class Audit:
         while left > 0:
             rows = self._batch(min(left, most))
             try:
-                async with self._postgres.transaction() as connection:
-                    await self._make_partitions(connection, rows)
-                    await connection.execute(_INSERT, (orjson.dumps(rows),))
+                if not self._days_of(rows) <= self._made:
+                    async with self._postgres.transaction() as connection:
+                        await self._make_partitions(connection, rows)
+                await self._postgres.execute(_INSERT, (orjson.dumps(rows),))
             except StoreUnavailable:
                 self._made.clear()
                 return False

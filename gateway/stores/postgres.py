@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
@@ -25,6 +25,7 @@ _MIGRATION_LOCK = 0x6D63702D6777
 _TRANSACTION_SECONDS = 5.0
 _MIGRATION_SECONDS = 3600.0
 _LEAVE_SECONDS = 1.0
+_REST_SECONDS = 1.0
 _DISCONNECTED = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -47,10 +48,23 @@ class Connection(psycopg.AsyncConnection[dict[str, Any]]):
         self.pgconn.finish()
 
 
+_HOW: dict[str, Any] = {
+    "row_factory": dict_row,
+    "connect_timeout": 2,
+    "application_name": "mcp-gateway",
+    "options": "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 8000,
+}
+
+
 class Postgres:
-    """The database behind a pool of connections."""
+    """The database behind a pool of connections, and one beside it for what is written again and again."""
 
     def __init__(self, url: str, *, size: int = 4) -> None:
+        self._url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             min_size=1,
@@ -59,20 +73,13 @@ class Postgres:
             reconnect_timeout=5,
             check=AsyncConnectionPool.check_connection,
             connection_class=Connection,
-            kwargs={
-                "row_factory": dict_row,
-                "connect_timeout": 2,
-                "application_name": "mcp-gateway",
-                "options": "-c statement_timeout=10000 -c lock_timeout=5000 "
-                "-c idle_in_transaction_session_timeout=10000",
-                "keepalives_idle": 5,
-                "keepalives_interval": 2,
-                "keepalives_count": 2,
-                "tcp_user_timeout": 8000,
-            },
+            kwargs=_HOW,
             open=False,
             name="registry",
         )
+        self._own: Connection | None = None
+        self._used = 0.0
+        self._executing = asyncio.Lock()
         self.queries = 0
         self._is_standby = False
         self._left = -math.inf
@@ -84,6 +91,7 @@ class Postgres:
         self.migrated = await self.migrate()
 
     async def close(self) -> None:
+        await self._drop()
         await self._pool.close(timeout=2)
 
     async def migrate(self) -> list[str]:
@@ -114,7 +122,7 @@ class Postgres:
     @property
     def connections(self) -> int:
         """Connections that the pool holds now."""
-        return self._pool.get_stats().get("pool_size", 0)
+        return self._pool.get_stats().get("pool_size", 0) + (self._own is not None)
 
     @asynccontextmanager
     async def transaction(self, seconds: float | None = None) -> AsyncIterator[Connection]:
@@ -129,6 +137,44 @@ class Postgres:
         except (TimeoutError, *_DISCONNECTED) as error:
             raise StoreUnavailable from error
 
+    async def execute(self, query: bytes | str, values: Sequence[Any]) -> None:
+        """Carry out one statement, committed by itself, one at a time. Raises StoreUnavailable.
+
+        On a connection of its own: with one of the pool it would take four journeys (whether it lives, begin, commit).
+        """
+        self.queries += 1
+        try:
+            async with asyncio.timeout(_TRANSACTION_SECONDS), self._executing:
+                own = await self._connection()
+                await own.execute(query, values)
+                self._used = time.monotonic()
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            await self._leave("it takes no writes")
+            raise StoreUnavailable from error
+        except (TimeoutError, *_DISCONNECTED) as error:
+            await self._drop()
+            raise StoreUnavailable from error
+
+    async def _connection(self) -> Connection:
+        """The connection for `execute`, made anew if it is lost: one that rested may have been, and is asked first."""
+        own = self._own
+        if own is not None and not own.closed:
+            if time.monotonic() - self._used < _REST_SECONDS:
+                return own
+            try:
+                await AsyncConnectionPool.check_connection(own)
+            except _DISCONNECTED:
+                await self._drop()
+            else:
+                return own
+        own = self._own = await Connection.connect(self._url, autocommit=True, **_HOW)
+        return own
+
+    async def _drop(self) -> None:
+        own, self._own = self._own, None
+        if own is not None:
+            await own.close()
+
     async def saw_standby(self, is_standby: bool) -> None:  # it is a row's value
         """Take note of whether the server that was read from is a standby; one that became that is left."""
         was_standby, self._is_standby = self._is_standby, is_standby
@@ -140,6 +186,7 @@ class Postgres:
         if time.monotonic() - self._left >= _LEAVE_SECONDS:
             self._left = time.monotonic()
             log.warning("the database is connected to anew: %s", why)
+            await self._drop()
             await self._pool.drain()
 
     async def stored_secrets(self) -> list[bytes]:

@@ -228,16 +228,18 @@ async def test_calls_go_on_while_the_database_is_away_and_what_does_not_fit_is_c
 ) -> None:
     monkeypatch.setattr(audit_module, "_MAX_WAITING", 3)
     gateway = inside(client)
-    transaction = gateway.postgres.transaction
+    transaction, execute = gateway.postgres.transaction, gateway.postgres.execute
 
     def gone(*_: Any) -> Any:
         raise StoreUnavailable
 
     monkeypatch.setattr(gateway.postgres, "transaction", gone)
+    monkeypatch.setattr(gateway.postgres, "execute", gone)
     for _ in range(5):
         assert (await client.ask("POST", "/mcp/tools/call", value={"name": "echo"}))[0] == 200
     await gateway.audit.flush()
     monkeypatch.setattr(gateway.postgres, "transaction", transaction)
+    monkeypatch.setattr(gateway.postgres, "execute", execute)
     assert len(await rows(client, "?kind=call")) == 3
     assert "lost 2 rows" in str((await client.ask("GET", "/readyz"))[2]["degraded"])
     assert 'gateway_audit_dropped_total{replica="test"} 2.0' in gateway.metrics.exposition().decode()

@@ -74,3 +74,68 @@ async def test_a_server_that_became_a_standby_is_left_once(database_url: str) ->
     assert second != first
     assert await backend() == second
     await postgres.close()
+
+
+async def test_a_statement_by_itself_is_committed_on_a_connection_that_stays(database_url: str) -> None:
+    postgres = Postgres(database_url, size=1)
+    await postgres.open()
+
+    async def pid() -> int:
+        await postgres.execute("UPDATE registry SET revision = pg_backend_pid()", ())
+        async with postgres.transaction() as connection:
+            row = await (await connection.execute("SELECT revision FROM registry")).fetchone()
+        return int(row["revision"]) if row else 0
+
+    first = await pid()
+    assert await pid() == first
+    assert postgres.connections == 2
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await postgres.execute("SELECT 1 / %s", (0,))
+    assert await pid() == first
+    await postgres.close()
+    assert postgres._own is None
+
+
+async def test_a_connection_that_was_lost_is_made_anew(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it rests, nobody hears of it; while it is used, the caller does, and the next one gets another."""
+    postgres = Postgres(database_url)
+    await postgres.open()
+
+    async def end() -> None:
+        async with postgres.transaction() as connection:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid()"
+            )
+
+    await postgres.execute("SELECT 1", ())
+    monkeypatch.setattr(module, "_REST_SECONDS", 0.0)
+    await end()
+    await postgres.execute("SELECT 1", ())
+    monkeypatch.setattr(module, "_REST_SECONDS", 60.0)
+    await end()
+    with pytest.raises(StoreUnavailable):
+        await postgres.execute("SELECT 1", ())
+    await postgres.execute("SELECT 1", ())
+    await postgres.close()
+
+
+async def test_a_statement_that_takes_too_long_is_given_up(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    postgres = Postgres(database_url)
+    await postgres.open()
+    await postgres.execute("SELECT 1", ())
+    monkeypatch.setattr(module, "_TRANSACTION_SECONDS", 0.3)
+    with pytest.raises(StoreUnavailable):
+        await postgres.execute("SELECT pg_sleep(5)", ())
+    await postgres.execute("SELECT 1", ())
+    await postgres.close()
+
+
+async def test_after_a_failover_it_is_another_connection_too(database_url: str) -> None:
+    postgres = Postgres(database_url)
+    await postgres.open()
+    await postgres.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", ())
+    with pytest.raises(StoreUnavailable):
+        await postgres.execute("UPDATE registry SET revision = revision + 1", ())
+    await postgres.execute("UPDATE registry SET revision = revision + 1", ())
+    await postgres.close()
