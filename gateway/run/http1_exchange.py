@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from hypercorn.config import Config
@@ -75,6 +76,11 @@ class Connection(Protocol):
     def done(self, exchange: Exchange) -> None:
         """The answer is whole."""
         ...
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d \r\n" % status  # no reason, as hypercorn's own
 
 
 class Exchange:
@@ -254,7 +260,7 @@ class Exchange:
             closes = named.get(b"connection", b"").lower() == b"close"
             self.keeps = self.keeps and not closes
             pairs = [pair for pair in pairs if pair[0] not in _FRAMING or (pair[0] == b"connection" and not closes)]
-        lines = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+        lines = b"\r\n".join([*map(b": ".join, pairs), b""])
         if lines.count(b"\n") != len(pairs) or lines.count(b"\r") != len(pairs) or b"\0" in lines:
             raise RuntimeError("a header of the answer holds a line break")
         left = named.get(b"content-length")
@@ -271,7 +277,7 @@ class Exchange:
         if not self.keeps or shared.is_ending:
             self.keeps, close = False, b"connection: close\r\n"
         fixed = shared.fixed_lines(connection.config)
-        self._head = b"HTTP/1.1 %d \r\n%b%b%b\r\n" % (status, lines, fixed, close)  # no reason, as hypercorn's own
+        self._head = b"".join((_status_line(status), lines, fixed, close, b"\r\n"))
         self._status = status
         self.is_started = True
         shared.flush_later(self)
