@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -24,9 +24,22 @@ from gateway.model.keyring import Keyring
 from gateway.model.masking import masked
 from gateway.model.principals import Principal
 from gateway.stores.postgres import Connection, Postgres
+from gateway.tasks import end
 
-Log = Callable[[Connection, Mapping[str, Any] | None, Mapping[str, Any] | None], Awaitable[None]]
-"""Writes the row of a change, with what was before and after, in the transaction of the change."""
+
+class Log(Protocol):
+    """Writes the row of a change, with what was before and after, in the transaction of the change."""
+
+    def __call__(
+        self,
+        connection: Connection,
+        before: Mapping[str, Any] | None,
+        after: Mapping[str, Any] | None,
+        of: str | None = None,
+    ) -> Awaitable[None]:
+        """`of` is the target of what changed along with what was asked for."""
+        ...
+
 
 _MAX_WAITING = 50_000
 _MAX_BYTES = 32 << 20  # of arguments
@@ -99,6 +112,7 @@ class Audit:
         """Of arguments that wait."""
         self._reading = asyncio.Semaphore(1)
         self._flushing = asyncio.Lock()
+        self._writing: asyncio.Task[bool] | None = None
         self._is_full = asyncio.Event()
         """Set when a whole batch waits, which is written at once: a busy worker keeps few rows."""
         self._dropped = 0
@@ -171,12 +185,16 @@ class Audit:
         """What writes the row of a change; `target` is `server:NAME` or `key:ID`, the latter may be yet to be made."""
 
         async def write(
-            connection: Connection, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+            connection: Connection,
+            before: Mapping[str, Any] | None,
+            after: Mapping[str, Any] | None,
+            of: str | None = None,
         ) -> None:
             if not self._has_changes:
                 return
             shown = [None if each is None else orjson.dumps(each).decode() for each in (before, after)]
-            named = target if not target.endswith(":") else f"{target}{(after or before or {}).get('id')}"
+            named = of or target
+            named = named if not named.endswith(":") else f"{named}{(after or before or {}).get('id')}"
             await self._make_partitions(connection)
             await connection.execute(
                 "INSERT INTO audit (at, kind, principal, key_id, method, request_id, replica, target, before, after) "
@@ -226,8 +244,10 @@ class Audit:
                     await (self._is_full if is_taken else asyncio.Event()).wait()
             except TimeoutError:
                 pass
-            self._is_full.clear()
-            is_taken = await self.flush()
+            self._writing = asyncio.create_task(self.flush())  # goes on when we are cancelled, or rows come twice
+            is_taken = await asyncio.shield(self._writing)
+            if len(self._waiting) < _AT_ONCE:
+                self._is_full.clear()
 
     async def flush(self) -> bool:
         """Write what waits now, and tell whether the database took it; what else there is waits for the next time."""
@@ -276,7 +296,8 @@ class Audit:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.flush()
         except TimeoutError:
-            pass
+            if self._writing is not None:
+                await end([self._writing])
         if self._waiting:
             self._drop(len(self._waiting))
 

@@ -217,11 +217,21 @@ def _carry_out(
         for step in steps:
             if step["kind"] == "server" and (problem := done.get(step["name"], {}).get("problem")):
                 step |= {"action": "problem", "said": problem}
-    for step in steps:
-        try:
-            _take(remote, step, wanted.get(f"{step['kind']}s", {}).get(step["name"], {}), keys_out)
-        except Refused as error:  # the other steps are still taken: all are asked for, none needs another
-            step |= {"action": "problem", "said": str(error)}
+    for step in [each for each in steps if each["kind"] == "server"]:
+        _tried(remote, wanted, step, keys_out)
+    now = {step["name"]: step for step in _toolsets(remote, wanted, prune=False)}  # servers may have taken trust away
+    for step in [each for each in steps if each["kind"] != "server"]:
+        if step["kind"] == "toolset" and step["action"] == "same":
+            step |= now.get(step["name"], {})
+        _tried(remote, wanted, step, keys_out)
+
+
+def _tried(remote: Remote, wanted: Mapping[str, Any], step: dict[str, Any], keys_out: Path | None) -> None:
+    """Take a step, or note why it can't be: the others are still taken, since all are asked for."""
+    try:
+        _take(remote, step, wanted.get(f"{step['kind']}s", {}).get(step["name"], {}), keys_out)
+    except Refused as error:
+        step |= {"action": "problem", "said": str(error)}
 
 
 def _take(remote: Remote, step: Mapping[str, Any], fields: Mapping[str, Any], keys_out: Path | None) -> None:

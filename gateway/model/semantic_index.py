@@ -57,10 +57,7 @@ class SemanticIndex(ToolIndex):
 
     def _near(self, query: str, server: str | None) -> list[int]:
         wanted = self._vectors.of(query)
-        if server is None:
-            return self._vectors.nearest(self._meanings, wanted, _RANKED)
-        own = self._of[server]
-        return [own[number] for number in self._vectors.nearest(self._meanings[own], wanted, _RANKED)]
+        return self._vectors.nearest(self._meanings, wanted, _RANKED, None if server is None else self._of[server])
 
 
 def _text(document: Document) -> str:

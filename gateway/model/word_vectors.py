@@ -8,6 +8,7 @@ where they are not, and then on the network.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ _PACKAGE = "wordllama"
 _PIECES = "tokenizers/l2_supercat_tokenizer_config.json"
 _TABLE = "weights/l2_supercat_256.safetensors"
 _MAX_TEXT = 1_000  # characters
+_LEAST_LIKENESS = 0.1  # what is less like has nothing to do with it
 
 
 class WordVectors:
@@ -42,7 +44,7 @@ class WordVectors:
         try:
             self._pieces = Tokenizer.from_buffer((folder / _PIECES).read_bytes())
             self._table = load((folder / _TABLE).read_bytes())["embedding.weight"]
-        except (OSError, KeyError) as error:
+        except Exception as error:  # the libraries have errors of their own
             raise SettingsError(f"GATEWAY_TOOL_RANKING: semantic can't read {_PACKAGE}'s table: {error}.") from None
         self._pieces.no_padding()
         self._pieces.no_truncation()
@@ -62,10 +64,13 @@ class WordVectors:
         found = self._table[numbers].mean(axis=0, dtype=self._numpy.float32)
         return found / max(math.sqrt(found @ found), 1e-9)
 
-    def nearest(self, vectors: Any, wanted: Any, limit: int) -> list[int]:
-        """The numbers of the vectors that are nearest to one, the nearest first."""
+    def nearest(self, vectors: Any, wanted: Any, limit: int, among: Sequence[int] | None = None) -> list[int]:
+        """The numbers of the vectors that are nearest to one, the nearest first; of what is not far from it."""
         likeness = vectors @ wanted
+        if among is not None:
+            likeness = likeness[among]
         limit = min(limit, len(likeness))
         best = likeness.argpartition(-limit)[-limit:] if limit else likeness.argsort()
+        best = best[likeness[best] > _LEAST_LIKENESS]
         found: list[int] = best[likeness[best].argsort()[::-1]].tolist()
-        return found
+        return found if among is None else [among[number] for number in found]

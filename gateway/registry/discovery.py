@@ -210,7 +210,7 @@ class Discovery:
         if leads_back:
             pause = max(_LEADS_BACK_SECONDS, self._every_seconds)
         reason = reason.replace("\0", "").strip()[:1000]
-        if await self._servers.record_failure(claim, reason, pause):
+        if await self._servers.record_failure(claim, reason, self._rules, pause):
             log.warning("server %s is unreachable: %s", claim.spec.name, reason)
             await self._sync.announce()
 

@@ -172,8 +172,8 @@ class ServerTable:
                     await connection.execute(
                         "UPDATE servers SET approved = %s, hints = %s WHERE name = %s", (*approved, name)
                     )
-            if stored is None or stored.fingerprint != spec.fingerprint:
-                await distrust(connection, name, revision)
+            if stored is not None and stored.fingerprint != spec.fingerprint:
+                await distrust(connection, name, revision, log)
             await _keep_document(connection, spec)
             cursor = await connection.execute("SELECT claim, failures FROM servers WHERE name = %s", (name,))
             claimed = await cursor.fetchone()
@@ -185,11 +185,12 @@ class ServerTable:
     async def remove(self, name: str, log: Log | None = None) -> None:
         """Forget a server and its names; `log` writes the audit's row. Raises UnknownServer."""
         async with self._postgres.transaction() as connection:
-            await bump(connection)
+            revision = await bump(connection)
             cursor = await connection.execute("DELETE FROM servers WHERE name = %s RETURNING *", (name,))
             row = await cursor.fetchone()
             if row is None:
                 raise UnknownServer(name)
+            await distrust(connection, name, revision, log)
             if log is not None:
                 await log(connection, self._spec(row).public(), None)
 
@@ -351,9 +352,13 @@ class ServerTable:
             )
         return False
 
-    async def record_failure(self, claim: Claim, reason: str, next_seconds: float) -> bool:
-        """Store why a server could not be asked; True if that is news."""
-        if claim.failures:  # it is no news if it was not well either, for the same reason
+    async def record_failure(self, claim: Claim, reason: str, rules: NameRules, next_seconds: float) -> bool:
+        """Store why a server could not be asked; True if that is news.
+
+        What it offered last is named anew where a caller asked for it: an override may have let go of names.
+        """
+        is_named = claim.is_asked_for and await self._name_last_known(claim, rules)
+        if claim.failures and not is_named:  # it is no news if it was not well either, for the same reason
             async with self._postgres.transaction() as connection:
                 cursor = await connection.execute(
                     f"UPDATE servers SET failures = failures + 1, {_NEXT} "
@@ -372,6 +377,31 @@ class ServerTable:
             claim,
             next_seconds,
         )
+
+    async def _name_last_known(self, claim: Claim, rules: NameRules) -> bool:
+        """Name what a server offered last, of which something has no name; True if names were given."""
+        name, number = claim.spec.name, claim.number
+        async with self._postgres.transaction() as connection:
+            cursor = await connection.execute(
+                "SELECT offers, names FROM servers WHERE name = %s AND claim = %s AND digest = '' "
+                "AND offers IS NOT NULL",
+                (name, number),
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            return False
+        try:
+            offers = Offers.from_bytes(row["offers"])
+            given = await assign_names(self._postgres, rules.of(claim.spec), offers, lambda found: _holds(found, claim))
+        except (ValueError, KeyError, TypeError, NotAllowed):  # a newer version's, or somebody else's by now
+            return False
+        if given == orjson.loads(row["names"]):
+            return False
+        async with self._postgres.transaction() as connection:
+            await connection.execute(
+                "UPDATE servers SET names = %s WHERE name = %s AND claim = %s", (orjson.dumps(given), name, number)
+            )
+        return True
 
     async def _record_news(self, change: str, values: tuple[object, ...], claim: Claim, next_seconds: float) -> bool:
         """Count a revision for a change of a server; False if the claim holds no more."""

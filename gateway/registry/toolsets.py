@@ -171,9 +171,11 @@ async def changed_toolsets(connection: Connection, revision: int) -> tuple[tuple
     return toolsets, frozenset(row["slug"] for row in rows)
 
 
-async def distrust(connection: Connection, server: str, revision: int) -> None:
-    """A server's name leads to another upstream now: what toolsets trusted of the one before they trust no more."""
-    cursor = await connection.execute("SELECT slug, spec FROM toolsets ORDER BY slug FOR UPDATE")
+async def distrust(connection: Connection, server: str, revision: int, log: Log | None = None) -> None:
+    """A server's name may lead to another upstream now: toolsets trust no more what they trusted of this one."""
+    cursor = await connection.execute(
+        "SELECT slug, spec FROM toolsets WHERE position('\"trust\":true'::bytea IN spec) > 0 ORDER BY slug FOR UPDATE"
+    )
     for row in await cursor.fetchall():
         try:
             spec = from_stored(orjson.loads(row["spec"]))
@@ -181,11 +183,14 @@ async def distrust(connection: Connection, server: str, revision: int) -> None:
             continue  # it is not served here, either
         overrides = spec.overrides.get(server, {})
         if any(each.get("trust") for each in overrides.values()):
+            before = spec.public()
             spec = replace(spec, overrides={**spec.overrides, server: for_another_upstream(overrides)})
             await connection.execute(
                 "UPDATE toolsets SET spec = %s, revision = %s, updated_at = now() WHERE slug = %s",
                 (orjson.dumps(spec.public()), revision, row["slug"]),
             )
+            if log is not None:
+                await log(connection, before, spec.public(), f"toolset:{row['slug']}")
 
 
 def _check_names(view: View, spec: ToolsetSpec) -> None:

@@ -44,6 +44,9 @@ class Connection(psycopg.AsyncConnection[dict[str, Any]]):
     psycopg would ask the server to stop the query and wait for that, five seconds each: a frozen server never answers.
     """
 
+    is_left = False
+    """Whether another one is to be made in its place."""
+
     async def _try_cancel(self, *, timeout: float = 5.0) -> None:
         self.pgconn.finish()
 
@@ -58,6 +61,10 @@ _HOW: dict[str, Any] = {
     "keepalives_count": 2,
     "tcp_user_timeout": 8000,
 }
+
+
+_SHORT = "-c statement_timeout=4000 -c lock_timeout=3000"
+"""What is given up after _TRANSACTION_SECONDS has been given up by the database before, so that it is not written."""
 
 
 class Postgres:
@@ -146,29 +153,33 @@ class Postgres:
         try:
             async with asyncio.timeout(_TRANSACTION_SECONDS), self._executing:
                 own = await self._connection()
-                await own.execute(query, values)
+                try:
+                    await own.execute(query, values)
+                except (asyncio.CancelledError, psycopg.errors.ReadOnlySqlTransaction, *_DISCONNECTED):
+                    own.is_left = True
+                    raise
                 self._used = time.monotonic()
         except psycopg.errors.ReadOnlySqlTransaction as error:
             await self._leave("it takes no writes")
             raise StoreUnavailable from error
         except (TimeoutError, *_DISCONNECTED) as error:
-            await self._drop()
             raise StoreUnavailable from error
 
     async def _connection(self) -> Connection:
         """The connection for `execute`, made anew if it is lost: one that rested may have been, and is asked first."""
         own = self._own
-        if own is not None and not own.closed:
+        if own is not None and not (own.is_left or own.closed):
             if time.monotonic() - self._used < _REST_SECONDS:
                 return own
             try:
                 await AsyncConnectionPool.check_connection(own)
             except _DISCONNECTED:
-                await self._drop()
+                pass
             else:
                 return own
-        own = self._own = await Connection.connect(self._url, autocommit=True, **_HOW)
-        return own
+        await self._drop()
+        self._own = await Connection.connect(self._url, autocommit=True, **_HOW | {"options": _SHORT})
+        return self._own
 
     async def _drop(self) -> None:
         own, self._own = self._own, None
@@ -186,7 +197,8 @@ class Postgres:
         if time.monotonic() - self._left >= _LEAVE_SECONDS:
             self._left = time.monotonic()
             log.warning("the database is connected to anew: %s", why)
-            await self._drop()
+            if self._own is not None:
+                self._own.is_left = True  # whoever uses it now goes on
             await self._pool.drain()
 
     async def stored_secrets(self) -> list[bytes]:

@@ -25,7 +25,7 @@ _LOOKS = 32  # of the oldest results, for one of somebody who keeps that much
 _KEEP = """
 local index, sums, own = KEYS[1], KEYS[3], KEYS[4]
 local now, size, most, owner = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[8]
-local share = most / tonumber(ARGV[10])
+local share, looks = most / tonumber(ARGV[10]), tonumber(ARGV[11])
 local function of(whose) return tonumber(redis.call('HGET', sums, whose) or '0') end
 local function add(whose, more)
   redis.call('HINCRBY', sums, '', more)
@@ -49,13 +49,14 @@ while of('') + size > most do
   local first
   if of(owner) + size > share then
     first = redis.call('ZRANGE', own, 0, 0)[1]
-  else
-    for _, member in ipairs(redis.call('ZRANGE', index, 0, tonumber(ARGV[11]))) do
+  elseif looks > 0 then
+    for _, member in ipairs(redis.call('ZRANGE', index, 0, looks - 1)) do
       if of(string.match(member, '^%d+:(.*):[^:]*$')) > share then first = member break end
     end
+    if not first then looks = 0 end
   end
   first = first or redis.call('ZRANGE', index, 0, 0)[1]
-  if not first then break end
+  if not first then redis.call('DEL', sums) break end
   forget(first)
 end
 local member = size .. ':' .. owner .. ':' .. ARGV[7]

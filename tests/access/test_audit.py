@@ -290,6 +290,30 @@ async def test_a_busy_worker_keeps_few_rows(open_app: Open, servers: Servers, mo
         await until(lambda: not waiting)
 
 
+async def test_a_flush_that_its_loop_does_not_see_the_end_of_writes_rows_once(
+    client: Client, registered: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the end of a worker: the database writes on, and the rest is written after it."""
+    audit = inside(client).audit
+    execute, under_way = audit._postgres.execute, asyncio.Event()
+
+    async def slow(query: Any, values: Any) -> None:
+        under_way.set()
+        await execute(query.replace("INSERT", "WITH late AS (SELECT pg_sleep(0.5)) INSERT", 1), values)
+
+    await audit.flush()
+    monkeypatch.setattr(audit._postgres, "execute", slow)
+    monkeypatch.setattr(audit_module, "_FLUSH_SECONDS", 0.05)
+    running = asyncio.create_task(audit.run())
+    await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})
+    await under_way.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await audit.close()
+    monkeypatch.setattr(audit._postgres, "execute", execute)
+    assert len(await rows(client, "?kind=call")) == 1
+
+
 async def test_a_row_that_is_refused_takes_no_other_with_it(client: Client, registered: MemoryServer) -> None:
     for _ in range(5):
         await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})

@@ -218,6 +218,20 @@ async def test_a_toolsets_trust_ends_with_the_address_it_was_given_for(client: C
     assert (await shown())["overrides"] == without
 
 
+async def test_what_is_renamed_while_its_server_is_down_is_listed(client: Client, docs: MemoryServer) -> None:
+    docs.down = "down"
+    stored = await patch(client, overrides={"search": {"name": "find"}})
+    assert stored["state"] == "unreachable"
+    assert (await tools(client)).keys() == {"docs__find", "docs__delete", "docs__read"}
+    await patch(client, overrides={"search": {"name": "look"}})
+    assert (await tools(client)).keys() == {"docs__look", "docs__delete", "docs__read"}
+    await patch(client, prefix="d")
+    assert (await tools(client)).keys() == {"d__look", "d__delete", "d__read"}
+    docs.down = None
+    assert (await patch(client, overrides={}))["state"] == "ready"
+    assert (await tools(client)).keys() == {"d__search", "d__delete", "d__read"}
+
+
 async def test_a_secret_is_sent_and_never_shown(
     open_app: Open, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

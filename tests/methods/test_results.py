@@ -296,6 +296,13 @@ async def test_many_small_results_are_bounded_too(open_app: Open) -> None:
         await redis.do(lambda store: store.delete(sums))  # it is counted anew
         await spills.keep("master", b"x")
         assert await counted() == full
+        await redis.do(lambda store: store.delete(index, redis.key("spill-index", "master")))  # but not of the sums
+        for _ in range(2):
+            await spills.keep("master", b"x")
+        assert await counted() == {b"": b"%d" % (2 * 4096), b"master": b"%d" % (2 * 4096)}
+        for _ in range(260):
+            await spills.keep("master", b"x")
+        assert await counted() == full
         await redis.do(lambda store: store.zadd(index, {"4096:k:1:gone": 1.0}))
         for whose in ("", "k:1"):
             await redis.do(partial(_count, sums, whose))

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -44,13 +45,15 @@ async def docs(client: Client, servers: Servers) -> MemoryServer:
 
 
 async def test_ranking_by_meaning_also(open_app: Open, servers: Servers) -> None:
-    pytest.importorskip("wordllama", reason="there is no wheel of it for this machine")
+    if find_spec("wordllama") is None:
+        pytest.skip("there is no wheel of wordllama for this machine")
     servers["home"] = MemoryServer(tools=dict.fromkeys(["play_song", "create_invoice"], _said))
-    for ranking, first in (("words", []), ("semantic", ["home__play_song", "home__create_invoice"])):
+    servers["home"].told["play_song"] = {"description": "Plays a song on the loudspeakers."}
+    for ranking, names in (("words", []), ("semantic", ["home__play_song"])):
         async with open_app(tool_ranking=ranking) as (_, client):
             await client.ask("PUT", "/mcp/servers/home", value={"url": "http://home.test/mcp"})
             answer = found(await use(client, "search_tools", query="melody"))
-            assert [each["name"] for each in answer["tools"]] == first
+            assert [each["name"] for each in answer["tools"]] == names
 
 
 async def use(client: Client, tool: str, address: str = AT_MCP, session: Any = None, **arguments: Any) -> Any:

@@ -184,7 +184,7 @@ async def test_offers_of_another_specification_are_thrown_away(store: Store) -> 
     claim = await store.claim("a", 30)
     await store.put("a", always(spec("a", url="http://other.test/mcp")), 30)
     assert not await store.record_offers(claim, offers("stale"), RULES, 60)
-    assert not await store.record_failure(claim, "stale", 60)
+    assert not await store.record_failure(claim, "stale", RULES, 60)
     [server] = (await read(store)).servers
     assert server.offers.tools == ()
     assert (server.state, server.reason) == ("starting", None)
@@ -193,8 +193,8 @@ async def test_offers_of_another_specification_are_thrown_away(store: Store) -> 
 async def test_a_failure_keeps_the_last_known_lists(store: Store) -> None:
     await store.put("a", always(spec("a")), 30)
     await record(store, "a", offers("x"))
-    assert await store.record_failure(await store.claim("a", 30), "down", 60)
-    assert not await store.record_failure(await store.claim("a", 30), "down", 60)
+    assert await store.record_failure(await store.claim("a", 30), "down", RULES, 60)
+    assert not await store.record_failure(await store.claim("a", 30), "down", RULES, 60)
     [server] = (await read(store)).servers
     assert (server.state, server.reason, len(server.offers.tools)) == ("unreachable", "down", 1)
     assert server.discovered_at is not None
@@ -238,7 +238,7 @@ async def test_an_older_look_does_not_overwrite_a_newer_one(store: Store) -> Non
     newer = await store.claim("a", 30)
     assert await store.record_offers(newer, offers("new"), RULES, 60)
     assert not await store.record_offers(older, offers("old"), RULES, 60)
-    assert not await store.record_failure(older, "gone", 60)
+    assert not await store.record_failure(older, "gone", RULES, 60)
     [server] = (await read(store)).servers
     assert [tool["name"] for tool in server.offers.tools] == ["new"]
 
@@ -308,12 +308,12 @@ async def test_a_reason_that_differs_in_times_and_process_ids_only_is_no_news(st
     reasons = [
         f"pid {pid} ended at 12:0{pid % 10}:01; log 2026-11-24T12_0{pid}Z, again in {pid % 7} s" for pid in (4711, 4712)
     ]
-    assert await store.record_failure(await store.claim("a", 30), reasons[0], 60)
+    assert await store.record_failure(await store.claim("a", 30), reasons[0], RULES, 60)
     revision = await store.revision()
-    assert not await store.record_failure(await store.claim("a", 30), reasons[1], 60)
+    assert not await store.record_failure(await store.claim("a", 30), reasons[1], RULES, 60)
     assert await store.revision() == revision
-    assert await store.record_failure(await store.claim("a", 30), "HTTP 404", 60)
-    assert await store.record_failure(await store.claim("a", 30), "HTTP 500", 60)
+    assert await store.record_failure(await store.claim("a", 30), "HTTP 404", RULES, 60)
+    assert await store.record_failure(await store.claim("a", 30), "HTTP 500", RULES, 60)
 
 
 async def test_where_programs_may_not_run_they_are_shown_so(store: Store, database_url: str) -> None:
@@ -330,7 +330,7 @@ async def test_where_programs_may_not_run_they_are_shown_so(store: Store, databa
 async def test_a_program_that_was_not_run_is_starting_where_programs_are(store: Store, database_url: str) -> None:
     await store.put("p", always(ServerSpec("p", transport_type="stdio", command="x")), 30)
     why = "Server 'p' is a program, and programs are run by `mcp-gateway serve` only, with GATEWAY_ALLOW_STDIO=true."
-    await store.record_failure(await store.claim("p", 30), why, 60)
+    await store.record_failure(await store.claim("p", 30), why, RULES, 60)
     [here] = (await read(store)).servers
     assert (here.state, here.reason) == ("starting", None)
 
@@ -399,7 +399,7 @@ async def test_a_server_that_is_back_is_ready_though_its_lists_wait(
     monkeypatch.setattr(servers_module, "_CHANGE_SECONDS", 200.0)
     await store.put("a", always(spec("a")), 30)
     await record(store, "a", offers("t"))
-    await store.record_failure(await store.claim("a", 30), "down", 60)
+    await store.record_failure(await store.claim("a", 30), "down", RULES, 60)
     claim = replace(await store.claim("a", 30), is_asked_for=False)
     assert await store.record_offers(claim, offers("changed"), RULES, 60)
     [server] = (await read(store)).servers

@@ -120,14 +120,24 @@ async def test_a_connection_that_was_lost_is_made_anew(database_url: str, monkey
     await postgres.close()
 
 
-async def test_a_statement_that_takes_too_long_is_given_up(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_statement_that_is_given_up_is_not_carried_out_later(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SHORT", "-c statement_timeout=300")
     postgres = Postgres(database_url)
     await postgres.open()
-    await postgres.execute("SELECT 1", ())
-    monkeypatch.setattr(module, "_TRANSACTION_SECONDS", 0.3)
+    late = "WITH late AS MATERIALIZED (SELECT pg_sleep(1)) UPDATE registry SET revision = 77 FROM late"
     with pytest.raises(StoreUnavailable):
-        await postgres.execute("SELECT pg_sleep(5)", ())
-    await postgres.execute("SELECT 1", ())
+        await postgres.execute(late, ())
+    monkeypatch.setattr(module, "_TRANSACTION_SECONDS", 0.1)
+    with pytest.raises(StoreUnavailable):
+        await postgres.execute(late, ())
+    monkeypatch.setattr(module, "_TRANSACTION_SECONDS", 5.0)
+    await asyncio.sleep(1.5)
+    async with postgres.transaction() as connection:
+        row = await (await connection.execute("SELECT revision FROM registry")).fetchone()
+    assert row is not None
+    assert row["revision"] != 77
     await postgres.close()
 
 
