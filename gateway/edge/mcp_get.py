@@ -31,6 +31,7 @@ async def serve(gateway: Gateway, http: Http, principal: Principal, session: Ses
     """Open the client's own stream, or resume the one that Last-Event-ID is of."""
     last = http.headers.get(b"last-event-id")
     found = await _find(gateway, session, last) if last else None
+    http.forget_headers()
 
     def frames() -> AsyncGenerator[bytes, None]:
         if found is not None and not found.own:

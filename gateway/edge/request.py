@@ -130,6 +130,16 @@ class Http:
         self._around = around
         self._complete = False
 
+    def forget_headers(self) -> None:
+        """Let go of the request's headers, which have been read, where the answer is a stream that stays open.
+
+        They are in the hands of many (a server's scope, the frames of our coroutines), so that they are emptied in
+        place: under our own server, unless it logs them at the end.
+        """
+        if self._server is not None and not self._server.logs:
+            self.headers.raw.clear()
+            self.headers.values.clear()
+
     async def receive(self) -> AsgiMessage:
         """The next part of the body, or that the client left."""
         message = await self._receive()

@@ -184,6 +184,11 @@ class Exchange:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     @property
+    def logs(self) -> bool:
+        """Whether the request is logged when it is over."""
+        return self._connection.logs
+
+    @property
     def is_unsent(self) -> bool:
         """Whether nothing of the answer has been written."""
         return not self.is_started or bool(self._head)

@@ -443,6 +443,25 @@ async def test_who_wraps_one_way_is_not_passed_by() -> None:
             assert (body, headers.get("x-mark")) == (b"hello", mark)
 
 
+@pytest.mark.parametrize("logs", [False, True])
+async def test_headers_of_a_stream_are_let_go_of_unless_they_are_logged(logs: bool) -> None:
+    around: list[Surroundings] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not around:
+            around.append(Surroundings(asyncio.Event()))
+        http = Http(scope, receive, send, around[0])
+        seen = http.headers.get(b"x-one")
+        http.forget_headers()
+        await send_bytes(http, 200, f"{seen} {len(scope['headers'])} {http.headers.get(b'x-one')}".encode())
+
+    async with serving(app, accesslog="-" if logs else None) as connect:
+        peer = await connect()
+        for said in (b"1 2 1", b"2 2 2") if logs else (b"1 0 ", b"2 0 "):
+            peer.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-One: %b\r\n\r\n" % said[:1])
+            assert (await peer.answer())[2] == said
+
+
 async def test_a_stream_is_seen_part_by_part_and_its_head_at_once() -> None:
     going_on = asyncio.Event()
 
