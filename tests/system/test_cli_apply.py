@@ -101,3 +101,20 @@ def test_nothing_is_done_of_files_that_are_wrong(run: Run, own: Running, tmp_pat
     assert "stands in another file" in run("apply", str(tmp_path), code=2).stderr
     (tmp_path / "empty").mkdir()
     assert "has no file" in run("apply", str(tmp_path / "empty"), code=2).stderr
+
+
+def test_trust_that_a_new_address_takes_away_is_given_again(run: Run, own: Running, tmp_path: Path) -> None:
+    """One run is enough: the toolset, which was as it should be, is not any more once its server is another."""
+    trusted = {"echo": {"annotations": {"readOnlyHint": True}, "trust": True}}
+    wanted: dict[str, Any] = {
+        "servers": {"docs": {"url": own.stub}},
+        "toolsets": {"t": {"include": [{"servers": ["docs"]}], "overrides": {"docs": trusted}}},
+    }
+    file = tmp_path / "all.json"
+    for url in (own.stub, f"{own.stub}?v=2"):
+        wanted["servers"]["docs"]["url"] = url
+        file.write_text(json.dumps(wanted))
+        run("apply", str(file))
+        assert "2 the same" in run("apply", str(file), "--check").stdout
+    shown = json.loads(run("toolsets", "show", "t", "--json").stdout)
+    assert shown["overrides"]["docs"] == trusted
