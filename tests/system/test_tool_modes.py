@@ -91,3 +91,27 @@ async def test_both_replicas_serve_one_session(modes: Running) -> None:
             arguments = {"name": "test_simple_text"}
             called = await send(replica, "tools/call", name="call_tool", arguments=arguments)
             assert SIMPLE in called.text
+
+
+async def test_a_large_result_is_kept_at_one_replica_and_read_on_at_the_other(stack: Running) -> None:
+    spill = {"stub.large": {"results": {"max_bytes": 4_096, "overflow": "spill"}}}
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    headers = {"authorization": f"Bearer {KEY}", "accept": "application/json, text/event-stream"}
+    with registered(stack, "bulky", overrides=spill):
+        async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=60) as client:
+            first, second = (f"{replica}/mcp" for replica in stack.replicas)
+            opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}
+            session = (await client.post(first, json=opening)).headers["mcp-session-id"]
+
+            async def call(at: str, name: str, **arguments: Any) -> tuple[Any, int]:
+                body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}}
+                body["params"] |= {"arguments": arguments}  # type: ignore[operator]  # an object
+                answer = await client.post(at, json=body, headers={"mcp-session-id": session})
+                return answer.json()["result"], len(answer.content)
+
+            result, size = await call(first, "bulky__stub.large", bytes=10_000_000)
+            assert size < 4_000  # less than a thousand tokens
+            [kept] = [each for each in result["_meta"].values() if "ref" in each]
+            assert kept["bytes"] > 10_000_000
+            page, _ = await call(second, "read_result", ref=kept["ref"], offset=9_000_000, limit=50)
+            assert page["content"][0]["text"].startswith("x" * 40)
