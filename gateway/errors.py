@@ -203,15 +203,6 @@ class UnknownResource(UnknownName):
         self.facts = {"uri": self.facts[self.kind]}
 
 
-class NotReadOnly(InvalidParams):
-    """A tool that may do more than read was called as one that only reads."""
-
-    title = "Not read-only"
-
-    def __init__(self, name: str, instead: str) -> None:
-        super().__init__(f"The tool {name[:_SHOWN]!r} may do more than read; call it with {instead}.", "name")
-
-
 class AmbiguousName(GatewayError):
     """A bare name that several servers offer."""
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -555,6 +556,8 @@ class Settings:
                 f"GATEWAY_MASTER_KEY: the demo key is public, so GATEWAY_HOST={self.host} is refused with it; "
                 "set a key of your own."
             )
+        if self.tool_ranking == "semantic" and any(find_spec(name) is None for name in _SEMANTIC):
+            raise SettingsError(NO_SEMANTIC)
 
     @property
     def master_keys(self) -> tuple[str, ...]:
@@ -569,6 +572,12 @@ class Settings:
     @property
     def replica_name(self) -> str:
         return self.replica or f"{platform.node()}:{self.port}"
+
+
+_SEMANTIC = ("numpy", "safetensors", "tokenizers", "wordllama")
+NO_SEMANTIC = (
+    "GATEWAY_TOOL_RANKING: semantic needs packages that are not installed: pip install 'mcp-micro-gateway[semantic]'."
+)
 
 
 def with_secrets(environment: Mapping[str, str]) -> dict[str, str]:

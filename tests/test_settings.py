@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import settings as settings_module
 from gateway.errors import SettingsError
 from gateway.settings import DEMO_KEY, Settings
 
@@ -55,6 +56,14 @@ def test_a_wrong_value_is_one_line_that_names_the_setting(name: str, value: str)
 def test_the_public_demo_key_never_leaves_loopback() -> None:
     with pytest.raises(SettingsError):
         Settings.from_environment({"GATEWAY_MASTER_KEY": DEMO_KEY, "GATEWAY_HOST": "0.0.0.0"})
+
+
+def test_a_ranking_that_needs_what_is_not_installed_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_module, "find_spec", lambda name: None if name == "wordllama" else object())
+    with pytest.raises(SettingsError, match=r"pip install 'mcp-micro-gateway\[semantic\]'"):
+        Settings.from_environment({"GATEWAY_TOOL_RANKING": "semantic"})
+    monkeypatch.setattr(settings_module, "find_spec", lambda name: object())
+    assert Settings.from_environment({"GATEWAY_TOOL_RANKING": "semantic"}).tool_ranking == "semantic"
 
 
 @pytest.mark.parametrize(

@@ -213,8 +213,8 @@ class Audit:
         where, values = ["true"], list[Any]()
         for name in ("kind", "principal", "key_id", "server", "tool", "outcome", "request_id"):
             if (value := getattr(wanted, name)) is not None:
-                where.append(f"{name} = %s")
-                values.append(value)
+                where.append("(server = %s OR target = %s)" if name == "server" else f"{name} = %s")
+                values += [value, f"server:{value}"] if name == "server" else [value]
         for name, sign in (("since", ">="), ("until", "<")):
             if (value := getattr(wanted, name)) is not None:
                 where.append(f"at {sign} %s")

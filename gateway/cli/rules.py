@@ -12,6 +12,8 @@ import typer
 
 def rule_of(text: str) -> dict[str, Any]:
     """`docs` and `docs:search*` as a rule; a server's name has no colon."""
+    if not text.strip(": "):
+        raise typer.BadParameter(f"{text!r} names nothing; '*' is everything")
     server, colon, tool = text.partition(":")
     if colon and not tool:
         raise typer.BadParameter(f"{text!r} names no tool after the colon; {server!r} alone is all of the server")

@@ -20,16 +20,18 @@ def check_overrides(
 ) -> None:
     """Let overrides pass that fit; those of tools that are not there (`server` None: not known) are for later.
 
-    `before` is what stands there now, `below` what they come on top of. Raises InvalidParams or RoleNeeded.
+    `before` is what stands there now, and is shown as a problem where it does not fit any more, so that it is in
+    nobody's way; `below` is what they come on top of. Raises InvalidParams or RoleNeeded.
     """
     if any(override.get("trust") and override != before.get(tool) for tool, override in overrides.items()):
         require_role(call.principal, "admin", "trust hints of an override")
     if server is None:
         return
+    changed = {tool: override for tool, override in overrides.items() if override != before.get(tool)}
     for problem in problems(server, overrides, below):
-        if not problem.is_absent:
+        if not problem.is_absent and (problem.tool in changed or problem.at.endswith(".name")):
             raise InvalidParams(problem.text, f"{at}.{problem.at}")
-    for place, why in _values_that_misfit(server, overrides):
+    for place, why in _values_that_misfit(server, changed):
         raise InvalidParams(f"The server would not take this value: {why}.", f"{at}.{place}")
 
 

@@ -73,7 +73,12 @@ def definition(name: str) -> dict[str, Any]:
                     "default": 0,
                     "description": "items of a list, else characters",
                 },
-                "limit": {"type": "integer", "minimum": 1, "maximum": _MAX_LIMIT, "default": _LIMIT},
+                "limit": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": _MAX_LIMIT,
+                    "description": "items or characters; without it what fits into 4 KB",
+                },
             },
             "required": ["ref"],
         },
@@ -159,7 +164,9 @@ async def _read(call: Call, given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in ("ref", "select", "offset", "limit"):
             raise InvalidParams(f"There is no argument {name[:64]!r}; {READ_RESULT} takes ref, select, offset, limit.")
     ref, select = given.get("ref"), given.get("select")
-    offset, limit = given.get("offset", 0), given.get("limit", _LIMIT)
+    offset, limit, room = given.get("offset", 0), given.get("limit", _LIMIT), _ANSWER_BYTES
+    if "limit" not in given:
+        room = _LIMIT  # also of a list: what nobody asked for must not fill a model's context
     if not isinstance(ref, str):
         raise InvalidParams("'ref' must be the text that the result says.")
     if not isinstance(select, str | None):
@@ -174,17 +181,17 @@ async def _read(call: Call, given: Mapping[str, Any]) -> dict[str, Any]:
     if data is None:
         raise InvalidParams(_GONE)
     try:
-        return await asyncio.to_thread(_part, data, select, offset, limit)
+        return await asyncio.to_thread(_part, data, select, offset, limit, room)
     except orjson.JSONEncodeError as error:
         raise InvalidParams(f"What the expression selects is no JSON: {error}.") from None
 
 
-def _part(data: bytes, select: str | None, offset: int, limit: int) -> dict[str, Any]:
+def _part(data: bytes, select: str | None, offset: int, limit: int, room: int) -> dict[str, Any]:
     value = orjson.loads(data)
     if select is not None:
         value = selected(select, value)
     if isinstance(value, list):
-        return _items(value, offset, limit)
+        return _items(value, offset, limit, room)
     if isinstance(value, dict) and len(orjson.dumps(value)) <= min(limit, _ANSWER_BYTES) and offset == 0:
         return with_data(value)
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
@@ -192,10 +199,9 @@ def _part(data: bytes, select: str | None, offset: int, limit: int) -> dict[str,
     return _page(part, offset + len(part), len(text), "characters")
 
 
-def _items(items: list[Any], offset: int, limit: int) -> dict[str, Any]:
-    """A page of a list, of as many items as fit."""
+def _items(items: list[Any], offset: int, limit: int, room: int) -> dict[str, Any]:
+    """A page of a list, of as many items as fit into so many bytes, and one at least."""
     found: list[bytes] = []
-    room = _ANSWER_BYTES
     for item in items[offset : offset + limit]:
         text = orjson.dumps(item)
         room -= len(text) + 1

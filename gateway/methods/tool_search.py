@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.errors import InvalidParams, NotReadOnly, UnknownTool
+from gateway.errors import InvalidParams, UnknownTool
 from gateway.methods.call import Call
 from gateway.methods.results import definition as read_result_definition
 from gateway.methods.tool_indexes import Tools
@@ -85,10 +85,15 @@ async def call_meta_tool(call: Call, tools: Tools, name: str, arguments: Any, ca
     try:
         found = _search(tools, given) if own == SEARCH_TOOLS else _describe(tools, given)
     except InvalidParams as error:
-        return Reply(call.request.id, {"content": [{"type": "text", "text": error.detail}], "isError": True})
+        return _wrong(call, error.detail)
     text = dump(found)
     result = {"content": [{"type": "text", "text": text.decode()}], "structuredContent": parse(text)}
     return Reply(call.request.id, result)
+
+
+def _wrong(call: Call, text: str) -> Reply:
+    """A tool error, which a model sees and can mend."""
+    return Reply(call.request.id, {"content": [{"type": "text", "text": text}], "isError": True})
 
 
 async def _call(call: Call, tools: Tools, own: str, given: Mapping[str, Any], call_tool: CallTool) -> Reply:
@@ -104,7 +109,7 @@ async def _call(call: Call, tools: Tools, own: str, given: Mapping[str, Any], ca
     if own == CALL_READ_TOOL:
         document = tools.find(name)
         if document is not None and not document.target.is_believed("readOnlyHint"):
-            raise NotReadOnly(name, shown[CALL_TOOL])
+            return _wrong(call, f"The tool {name[:128]!r} may do more than read; call it with {shown[CALL_TOOL]}.")
         if document is None:
             raise _unknown(tools, name)
     params = {key: value for key, value in call.request.params.items() if key not in ("name", "arguments")}
@@ -156,7 +161,9 @@ def _found(document: Document, detail: str) -> dict[str, Any]:
     item = document.item
     said = item.get("description") or item.get("title") or ""
     shown: dict[str, Any] = {"name": document.name, "description": _line(said if isinstance(said, str) else "")}
-    return shown | {"inputSchema": item.get("inputSchema")} if detail == "schema" else shown
+    if detail == "schema":
+        shown |= {part: item[part] for part in ("inputSchema", "annotations") if part in item}
+    return shown
 
 
 def _server(name: str, server: Any, count: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gateway.model.server import Server
 class Problem:
     """`at` is the field below the overrides, `is_absent` says that there is no such tool (yet, or any more)."""
 
+    tool: str
     at: str
     text: str
     is_absent: bool = False
@@ -28,27 +29,33 @@ def problems(server: Server, overrides: Overrides, below: Overrides | None = Non
     for tool, override in overrides.items():
         item = offered.get(tool)
         if item is None:
-            yield Problem(tool, f"Server {server.name!r} has no tool {tool!r}, which has an override.", is_absent=True)
+            yield Problem(
+                tool, tool, f"Server {server.name!r} has no tool {tool!r}, which has an override.", is_absent=True
+            )
             continue
         whole = merged(None if below is None else below.get(tool), override)
         doubted = server.judged.doubted.get(tool)
         try:
             apply(item, whole, doubted)
         except Misfit as error:
-            yield Problem(f"{tool}.{error.at}", f"The override of {tool!r} does not fit: {error.why}.")
+            yield Problem(tool, f"{tool}.{error.at}", f"The override of {tool!r} does not fit: {error.why}.")
         if not whole.get("trust") and (hints := claims_more(item, override, doubted)):
             yield Problem(
+                tool,
                 f"{tool}.annotations.{hints[0]}",
                 f"The override of {tool!r} claims more safety than its server does ({', '.join(hints)}): "
-                'that needs "trust": true, which an administrator sets.',
+                'that needs "trust": true, which an administrator sets, again when the server\'s name leads elsewhere.',
             )
         if "cache" in override and not _may_repeat(item, whole, doubted):
             yield Problem(
+                tool,
                 f"{tool}.cache",
                 f"Results of {tool!r} are not kept: it is neither read-only nor idempotent, as is believed.",
             )
         if (name := override.get("name")) in taken and taken[name] != tool:
-            yield Problem(f"{tool}.name", f"{tool!r} would be named {name!r}, as another tool of {server.name!r} is.")
+            yield Problem(
+                tool, f"{tool}.name", f"{tool!r} would be named {name!r}, as another tool of {server.name!r} is."
+            )
 
 
 def _may_repeat(item: Mapping[str, Any], override: Mapping[str, Any], doubted: Mapping[str, bool] | None) -> bool:

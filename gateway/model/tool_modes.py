@@ -16,5 +16,5 @@ def asked_mode(query: bytes) -> str | None:
     if not found:
         return None
     if len(found) > 1 or found[0] not in MODES:
-        raise BadQuery(f"'tools' must be one of {', '.join(MODES)}, once.", "tools")
+        raise BadQuery("'tools' must be full, search or auto, and must stand there once.", "tools")
     return found[0]

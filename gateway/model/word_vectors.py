@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import SettingsError
+from gateway.settings import NO_SEMANTIC
 
 _PACKAGE = "wordllama"
 _PIECES = "tokenizers/l2_supercat_tokenizer_config.json"
@@ -35,11 +36,8 @@ class WordVectors:
             spec = find_spec(_PACKAGE)
             if spec is None or spec.origin is None:
                 raise ImportError(_PACKAGE)
-        except ImportError as error:
-            raise SettingsError(
-                f"GATEWAY_TOOL_RANKING: semantic needs {error.name or error}, which is not installed: "
-                "pip install 'mcp-micro-gateway[semantic]'."
-            ) from None
+        except ImportError:
+            raise SettingsError(NO_SEMANTIC) from None
         folder = Path(spec.origin).parent
         try:
             self._pieces = Tokenizer.from_buffer((folder / _PIECES).read_bytes())

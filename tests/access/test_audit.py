@@ -268,6 +268,13 @@ async def test_arguments_that_are_hard_to_write_fail_no_call(open_app: Open, ser
         assert [each["outcome"] for each in await rows(client, "?kind=call")] == ["ok"] * taken
 
 
+async def test_a_servers_rows_are_its_calls_and_its_changes(client: Client, registered: MemoryServer) -> None:
+    await client.ask("POST", "/mcp/tools/call", value={"name": "demo__echo"})
+    await client.ask("POST", "/mcp/tools/call", value={"name": "other"})
+    assert [row["kind"] for row in await rows(client, "?server=demo")] == ["call", "change"]
+    assert await rows(client, "?server=nobody") == []
+
+
 async def test_rows_are_written_once_however_many_write(client: Client, registered: MemoryServer) -> None:
     for _ in range(20):
         await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})

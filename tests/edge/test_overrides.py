@@ -203,7 +203,7 @@ async def test_a_toolsets_trust_ends_with_the_address_it_was_given_for(client: C
     async def shown() -> Any:
         return (await client.ask("GET", "/mcp/toolsets/t"))[2]
 
-    without = {"docs": {"delete": {"annotations": {"readOnlyHint": True}}}, "other": trusted}
+    without: Any = {"docs": {"delete": {"annotations": {"readOnlyHint": True}}}, "other": trusted}
     await trust_given()
     await patch(client, title="other")
     assert (await shown())["overrides"] == spec["overrides"]
@@ -211,6 +211,19 @@ async def test_a_toolsets_trust_ends_with_the_address_it_was_given_for(client: C
     toolset = await shown()
     assert toolset["overrides"] == without
     assert "claims more safety" in str(toolset["problems"])
+    _, _, changes = await client.ask("GET", "/audit?kind=change&limit=2", headers=JSON)
+    [server, changed] = sorted(changes["rows"], key=lambda row: str(row["target"]))
+    assert (server["target"], changed["target"]) == ("server:docs", "toolset:t")
+    assert (changed["before"]["overrides"], changed["after"]["overrides"]) == (spec["overrides"], without)
+    beside: Any = {
+        **without["docs"],
+        "search": {"description": "Searches much."},
+    }  # what stands there is in nobody's way
+    status, _, _ = await client.ask("PATCH", "/mcp/toolsets/t", value={"overrides": {"docs": beside}})
+    assert status == 200
+    changed = {"docs": {"delete": {"annotations": {"readOnlyHint": True}, "title": "x"}}}
+    status, _, problem = await client.ask("PATCH", "/mcp/toolsets/t", value={"overrides": changed})
+    assert (status, problem["field"]) == (422, "overrides.docs.delete.annotations.readOnlyHint")
     assert (await tools(client, "/mcp/toolsets/t/tools"))["docs__delete"].get("annotations") != {"readOnlyHint": True}
     await trust_given()
     await client.ask("DELETE", "/mcp/servers/docs")

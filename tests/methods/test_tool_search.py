@@ -124,7 +124,7 @@ async def test_which_mode_wins(open_app: Open, servers: Servers) -> None:
 async def test_a_mode_that_is_none(client: Client, query: str) -> None:
     session = await handshake(client)
     _, _, answer = await client.ask("POST", f"/mcp?{query}", value=request("tools/list"), headers=session)
-    assert "'tools' must be one of full, search, auto" in answer["error"]["message"]
+    assert "'tools' must be full, search or auto" in answer["error"]["message"]
     assert (await client.ask("GET", f"/sse?{query}", headers=STREAM))[0] == 400
 
 
@@ -154,6 +154,7 @@ async def test_tools_are_found_by_what_they_do(client: Client, docs: MemoryServe
         "name": "docs__find_documents",
         "description": "Searches the library.",
         "inputSchema": {"type": "object", "properties": {"words": {"type": "string"}}},
+        "annotations": {"readOnlyHint": True},
     }
     [first, *_] = found(await use(client, "search_tools", query="tell the team", detail="brief", limit=1))["tools"]
     assert first == {"name": "chat__send_message", "description": "Posts to a channel."}
@@ -255,25 +256,28 @@ async def test_call_read_tool_calls_what_is_believed_to_read(client: Client, doc
     async def read(name: str = "docs__find_documents") -> Any:
         return await use(client, "call_read_tool", session=session, name=name)
 
-    refused = await read("docs__remove_document")
-    assert refused["error"]["message"] == (
-        "The tool 'docs__remove_document' may do more than read; call it with call_tool."
-    )
+    async def is_refused(name: str = "docs__find_documents") -> bool:
+        result = (await read(name))["result"]  # a tool error: the model takes the other one
+        said = f"The tool {name!r} may do more than read; call it with call_tool."
+        return bool(result.get("isError")) and result["content"][0]["text"] == said
+
+    assert await is_refused("docs__remove_document")
+    assert not any(each.method == "tools/call" for each in docs.requests)
     assert "Did you mean 'docs__find_documents'?" in (await read("docs__find_document"))["error"]["message"]
-    assert "result" in await read()
+    assert not await is_refused()
     await client.ask("PATCH", "/mcp/servers/docs", value={"trust_annotations": False})
-    assert "error" in await read()
+    assert await is_refused()
     await client.ask("PATCH", "/mcp/servers/docs", value={"trust_annotations": True})
     lowered = {"find_documents": {"annotations": {"readOnlyHint": False}}}
     await client.ask("PATCH", "/mcp/servers/docs", value={"overrides": lowered})
-    assert "error" in await read()
+    assert await is_refused()
     trusted = {"remove_document": {"annotations": {"readOnlyHint": True}, "trust": True}}
     await client.ask("PATCH", "/mcp/servers/docs", value={"overrides": trusted})
-    assert "result" in await read("docs__remove_document")
+    assert not await is_refused("docs__remove_document")
     docs.told["remove_document"]["annotations"] = {"readOnlyHint": True}  # it became safer: not believed by itself
     await client.ask("PATCH", "/mcp/servers/docs", value={"overrides": {}})
     await client.ask("POST", "/mcp/servers/docs/refresh")
-    assert "error" in await read("docs__remove_document")
+    assert await is_refused("docs__remove_document")
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ async def test_call_read_tool_judges_the_tool_that_it_calls(client: Client, serv
     session = await handshake(client, address)
     body = request("tools/call", name="call_read_tool", arguments={"name": "a__delete_all"})
     _, _, answer = await client.ask("POST", address, value=body, headers=session)
-    assert "may do more than read" in answer["error"]["message"]
+    assert answer["result"]["isError"] is True
+    assert "may do more than read" in answer["result"]["content"][0]["text"]
     assert not any(each.method == "tools/call" for each in servers["a"].requests)
     body = request("tools/call", name="describe_tools", arguments={"names": ["a__delete_all"]})
     _, _, answer = await client.ask("POST", address, value=body, headers=session)

@@ -34,6 +34,8 @@ def test_a_toolset_is_made_listed_shown_changed_and_removed(run: Run, stack: Run
     shown = json.loads(run("toolsets", "show", "research", "--json").stdout)
     assert (shown["instructions"], shown["names"], shown["servers"]) == ("Echo!", "bare", ["cli"])
     assert "cli__stub.echo" not in run("toolsets", "show", "research").stdout
+    for nothing in ("", ":::"):
+        assert "names nothing" in run("toolsets", "add", "other", "--include", nothing, code=2).stderr
     refused = run("toolsets", "add", "research", "--include", "cli", code=1)
     assert "`toolsets update …` changes single fields" in refused.stderr
     changed = run("toolsets", "update", "research", "--include-tag", "mine", "--exclude", "cli:stub.echo")
