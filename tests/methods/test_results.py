@@ -75,6 +75,16 @@ async def read_on(client: Client, ref: str, **arguments: Any) -> Any:
     return found
 
 
+async def spilled(client: Client, tool: str) -> Any:
+    """A result that was kept, called for again while it was cut since Redis did not answer, as above."""
+    for _ in range(20):
+        found = await use(client, tool)
+        if "io.mcp-gateway/result" in found.get("_meta", {}):
+            break
+        await asyncio.sleep(0.5)
+    return found
+
+
 def text_of(result: Any) -> str:
     [block] = result["content"]
     return str(block["text"])
@@ -186,7 +196,7 @@ async def test_what_is_too_large_is_kept_and_read_on_at_another_worker(open_app:
         await docs_at(one, servers)
         await policy(one, max_bytes=4_096, overflow="spill")
         await until(lambda: bool(inside(other).sync.catalogue.servers["docs"].spec.overrides))
-        result = await use(one, "many")
+        result = await spilled(one, "many")
         size = len(json.dumps(result))
         assert size < 4_000  # of some ten million bytes, that is less than a thousand tokens
         assert kept(result)["bytes"] > 10_000_000

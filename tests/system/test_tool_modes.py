@@ -109,7 +109,10 @@ async def test_a_large_result_is_kept_at_one_replica_and_read_on_at_the_other(st
                 answer = await client.post(at, json=body, headers={"mcp-session-id": session})
                 return answer.json()["result"], len(answer.content)
 
-            result, size = await call(first, "bulky__stub.large", bytes=10_000_000)
+            for _ in range(5):  # on a busy machine Redis may be late: then the result is cut
+                result, size = await call(first, "bulky__stub.large", bytes=10_000_000)
+                if "_meta" in result:
+                    break
             assert size < 4_000  # less than a thousand tokens
             [kept] = [each for each in result["_meta"].values() if "ref" in each]
             assert kept["bytes"] > 10_000_000
