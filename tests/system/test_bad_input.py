@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -97,6 +98,7 @@ def intact(stack: Running) -> Iterator[Callable[[], None]]:
         client.post("/mcp/servers", json={"name": "intact", "url": stack.stub})
     workers = set(stack.workers(stack.replicas[0]))
     pids = _pids(stack)
+    assert len(pids) > 4  # the workers of two replicas, and who started them
     revision = _settled(stack)
 
     def check() -> None:
@@ -113,7 +115,15 @@ def intact(stack: Running) -> Iterator[Callable[[], None]]:
 
 
 def _pids(stack: Running) -> list[int]:
-    return sorted(stack.tree())
+    """The processes that are ours: Postgres has one more for each connection, and some that come and go."""
+    return sorted(pid for pid in stack.tree() if b"-m\0gateway" in _command(pid))
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it is gone by now
+        return b""
 
 
 def _settled(stack: Running) -> int:
