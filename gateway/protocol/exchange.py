@@ -110,7 +110,7 @@ class SendBack:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The talk is over; the id is the caller's again."""
+    """The talk is over; the answer has the id that the request had upstream."""
 
     answer: Reply | Failure
 
@@ -126,27 +126,20 @@ Event = Emit | Changed | Ask | SendBack | Done | Ignored
 
 
 class Talk(Protocol):
-    """One request on its way through an upstream session."""
-
-    def outgoing(self) -> Request:
-        """What to send upstream."""
-        ...
-
-    def cancelled(self, reason: str) -> Notification:
-        """What to send upstream when the answer is wanted no more."""
-        ...
-
-    def answer_of(self, message: Message) -> Reply | Failure | None:
-        """The answer to the request, under its own id, if this message is that."""
-        ...
+    """One request whose answer is a stream: what its messages mean."""
 
     def receive(self, message: Message) -> Event:
         """Say what one message of the upstream means."""
         ...
 
 
+def cancelled(id: Id, reason: str) -> Notification:
+    """What to send upstream when the answer to a request is wanted no more."""
+    return Notification("notifications/cancelled", {"requestId": id, "reason": reason})
+
+
 class Exchange:
-    """One request on a shared upstream session: our id and progress token out, the caller's back."""
+    """One request on a shared upstream session: our id and progress token out, the caller's token back."""
 
     def __init__(self, request: Request, upstream_id: int, *, wants_progress: bool = False) -> None:
         self._request = request
@@ -162,21 +155,11 @@ class Exchange:
             params = {**params, "_meta": {**self._meta, "progressToken": self._id}}
         return Request(self._id, self._request.method, params)
 
-    def cancelled(self, reason: str) -> Notification:
-        """What to send upstream when the answer is wanted no more."""
-        return Notification("notifications/cancelled", {"requestId": self._id, "reason": reason})
-
-    def answer_of(self, message: Message) -> Reply | Failure | None:
-        """The answer to the request, under its own id, if this message is that."""
-        return _answer_of(message, self._id, self._request.id)
-
     def receive(self, message: Message) -> Event:
         """Say what one message of the upstream means."""
-        if (answer := self.answer_of(message)) is not None:
-            return Done(answer)
         match message:
             case Reply() | Failure():
-                return Ignored(f"an answer to id {message.id!r}, which is not ours")
+                return _answered(message, self._id)
             case Request():
                 return SendBack(answer_for_nobody(message))
             case Notification():
@@ -195,50 +178,32 @@ class Exchange:
         return Ignored(f"{message.method} has no place on a call")
 
 
+def upstream_id(id: Id) -> Id:
+    """The id of a client's request on its own session with a server: a function of the client's, so that any replica
+    can cancel the request."""
+    return id if type(id) is int else f"c:{id}"
+
+
 class OwnExchange:
-    """One request on the upstream session of one client: what it holds is the client's, but for the id.
+    """One request on the upstream session of one client: what its stream holds is the client's."""
 
-    The id upstream is a function of the client's own, so that any replica can cancel the request.
-    """
-
-    def __init__(self, request: Request, upstream_id: Id | None = None) -> None:
-        self._request = request
-        own = request.id if isinstance(request.id, int) else f"c:{request.id}"
-        self._id: Id = own if upstream_id is None else upstream_id
-
-    def outgoing(self) -> Request:
-        """What to send upstream."""
-        if self._id == self._request.id:
-            return self._request
-        return Request(self._id, self._request.method, self._request.params)
-
-    def answer_of(self, message: Message) -> Reply | Failure | None:
-        """The answer to the request, under its own id, if this message is that."""
-        return _answer_of(message, self._id, self._request.id)
-
-    def cancelled(self, reason: str) -> Notification:
-        """What to send upstream when the answer is wanted no more."""
-        return Notification("notifications/cancelled", {"requestId": self._id, "reason": reason})
+    def __init__(self, id: Id) -> None:
+        self._id = id
 
     def receive(self, message: Message) -> Event:
         """Say what one message of the upstream means."""
-        if (answer := self.answer_of(message)) is not None:
-            return Done(answer)
         match message:
             case Reply() | Failure():
-                return Ignored(f"an answer to id {message.id!r}, which is not ours")
+                return _answered(message, self._id)
             case Request():
                 return read_request(message)
             case Notification():
                 return read_notification(message)
 
 
-def _answer_of(message: Message, id: Id, own: Id) -> Reply | Failure | None:
-    """A message that answers `id`, under the id that the caller knows."""
-    kind = type(message)
-    if (kind is Reply or kind is Failure) and message.id == id:  # type: ignore[union-attr]  # both have one
-        return message if id == own else message.under(own)  # type: ignore[union-attr, return-value]
-    return None
+def _answered(answer: Reply | Failure, id: Id) -> Done | Ignored:
+    """What an answer means to the request with this id."""
+    return Done(answer) if answer.id == id else Ignored(f"an answer to id {answer.id!r}, which is not ours")
 
 
 def read_request(request: Request) -> Ask | SendBack:

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -34,7 +35,7 @@ from gateway.model.principals import MASTER
 from gateway.model.question_ids import Question, QuestionIds, UnknownQuestion
 from gateway.model.server import Server
 from gateway.model.session_ids import SessionId
-from gateway.protocol.exchange import OwnExchange
+from gateway.protocol.exchange import OwnExchange, upstream_id
 from gateway.protocol.messages import Failure, Id, Notification, Reply, Request
 from gateway.sessions.get_stream import GetStream
 from gateway.sessions.links import Links
@@ -134,37 +135,36 @@ class Session:
         server: Server,
         request: Request,
         events: Events = NO_EVENTS,
+        guard: Guard | None = None,
         *,
         can_ask: bool = True,
-        guard: Guard | None = None,
     ) -> Reply | Failure:
         """Carry a client's request over its own session with a server.
 
         `can_ask` tells whether the client can be asked something meanwhile. Raises RequestCancelled, SessionNotFound
         or UpstreamError.
         """
-        pool = self._around.pool
+        pool, id, name = self._around.pool, request.id, server.name
         if guard is None:
             guard = Guard(pool.alarms)
-        self._under_way[guard] = request.id
+        self._under_way[guard] = id
         try:
-            exchange, link = OwnExchange(request), pool.links.get(server.name)
+            link, upstream = pool.links.get(name), self.upstream.known.get(name)
             if link is None or link.spec is not server.spec:
                 link = pool[server]
-            upstream = self.upstream.known.get(server.name)
             if upstream is None or upstream.fingerprint != server.spec.fingerprint:
                 upstream = await self.upstream.get(server, link)
+            if type(id) is not int:
+                request = Request(upstream_id(id), request.method, request.params)
             for attempt in (1, 2):
-                outward = _Outward(self, server.name, upstream, events, can_ask)
+                follow = partial(_Outward, self, name, upstream, request.id, events, can_ask)
                 try:
-                    return await link.call(upstream.session, exchange, outward, outward.ask, guard, key=self._key)
+                    answer = await link.call(upstream.session, request, follow, guard, key=self._key)
+                    return answer if answer.id == id else answer.under(id)
                 except SessionExpired as error:
-                    log.debug("session with %s expired: %s", server.name, error)
+                    log.debug("session with %s expired: %s", name, error)
                     if attempt == 1:
                         upstream = await self.upstream.get(server, link, upstream)
-                finally:
-                    for id in outward.question_ids:
-                        self._waiting.pop(id, None)
         except asyncio.CancelledError:
             if guard.took(_CANCELLED):
                 raise SessionNotFound if self.ended else RequestCancelled from None
@@ -181,8 +181,9 @@ class Session:
         link = self._around.pool[server]
         upstream = await self.upstream.get(server, link)
         for _ in range(2):
+            sent = Request(self._around.next_id(), request.method, request.params)
             try:
-                return await link.call(upstream.session, OwnExchange(request, self._around.next_id()))
+                return await link.call(upstream.session, sent)
             except SessionExpired:
                 upstream = await self.upstream.get(server, link, upstream)
         raise _unknown_session(server)
@@ -239,8 +240,7 @@ class Session:
             return
         if not self.cancel_here(id):
             await self._around.hints.broadcast(CancelRequest(self.key, id))
-            upstream_id = OwnExchange(Request(id, "")).outgoing().id
-            cancelled = Notification("notifications/cancelled", {**params, "requestId": upstream_id})
+            cancelled = Notification("notifications/cancelled", {**params, "requestId": upstream_id(id)})
             await self.upstream.post_everywhere(cancelled)
 
     def cancel_here(self, id: Id) -> bool:
@@ -318,15 +318,21 @@ def _unknown_session(server: Server) -> UpstreamProtocolError:
 class _Outward:
     """What comes from a server during one call, on its way to the client."""
 
-    __slots__ = ("_can_ask", "_events", "_server", "_session", "_upstream", "question_ids")
-
-    def __init__(self, session: Session, server: str, upstream: UpstreamRecord, events: Events, can_ask: bool) -> None:
+    def __init__(
+        self, session: Session, server: str, upstream: UpstreamRecord, id: Id, events: Events, can_ask: bool
+    ) -> None:
+        """`id` is the request's upstream."""
+        self.talk = OwnExchange(id)
         self._session = session
         self._server = server
         self._upstream = upstream
         self._events = events
         self._can_ask = can_ask
-        self.question_ids: Sequence[str] = ()
+        self._question_ids: list[str] = []
+
+    @property
+    def events(self) -> Events:
+        return self
 
     async def on_stream(self) -> None:
         await self._events.on_stream()
@@ -349,6 +355,10 @@ class _Outward:
             return question
         id = str(question.id)
         self._session._waiting[id] = answered
-        self.question_ids = (*self.question_ids, id)
+        self._question_ids.append(id)
         await self._events.on_message(question)
         return None
+
+    def close(self) -> None:
+        for id in self._question_ids:
+            self._session._waiting.pop(id, None)

@@ -24,7 +24,7 @@ from typing import Any
 from gateway.errors import GatewayError, SessionNotFound
 from gateway.model.server import Server
 from gateway.protocol import versions
-from gateway.protocol.exchange import Hello, OwnExchange
+from gateway.protocol.exchange import Hello
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.sessions.links import Links
 from gateway.sessions.record import LocalRecord, Record, UpstreamRecord
@@ -191,6 +191,6 @@ class UpstreamSessions:
         if link is None:
             return
         try:
-            await link.call(upstream.session, OwnExchange(Request(0, method, params), self._next_id()))
+            await link.call(upstream.session, Request(self._next_id(), method, params))
         except (GatewayError, SessionExpired) as error:
             log.warning("server %s did not take %s: %s", server, method, error)

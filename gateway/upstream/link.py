@@ -22,9 +22,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -51,9 +52,11 @@ from gateway.protocol.exchange import (
     Exchange,
     Handshake,
     Hello,
+    OwnExchange,
     SendBack,
     Talk,
     answer_for_nobody,
+    cancelled,
 )
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.tasks import end
@@ -70,11 +73,44 @@ from gateway.upstream.contract import (
 )
 from gateway.upstream.deadline import CallDeadline
 
-AskClient = Callable[[Request, Callable[[], None]], Awaitable[Failure | None]]
-"""Passes on what a server asks; None if the answer comes later, by itself, else why it can't be asked.
 
-The second argument is called when the client has answered, if this worker hears of it.
-"""
+class Follower(Protocol):
+    """Takes what a server says before its answer, where the answer is a stream."""
+
+    @property
+    def talk(self) -> Talk:
+        """What the messages mean."""
+        ...
+
+    @property
+    def events(self) -> Events:
+        """Where they go."""
+        ...
+
+    async def ask(self, request: Request, answered: Callable[[], None]) -> Reply | Failure | None:
+        """Pass on what a server asks; None if the answer comes later, by itself, else what to tell it at once.
+
+        `answered` is called when the client has answered, if this worker hears of it.
+        """
+        ...
+
+    def close(self) -> None:
+        """The stream is over: nothing is waited for any more."""
+        ...
+
+
+class Unasked:
+    """A follower for a request behind which there is no single client that could be asked."""
+
+    def __init__(self, talk: Talk, events: Events = NO_EVENTS) -> None:
+        self.talk = talk
+        self.events = events
+
+    async def ask(self, request: Request, answered: Callable[[], None]) -> Reply | Failure | None:
+        return answer_for_nobody(request)
+
+    def close(self) -> None:
+        pass
 
 
 class ShowBreaker(Protocol):
@@ -152,19 +188,18 @@ class ServerLink:
     async def call(
         self,
         session: UpstreamSession,
-        exchange: Talk,
-        events: Events = NO_EVENTS,
-        ask: AskClient | None = None,
+        request: Request,
+        follow: Callable[[], Follower] | None = None,
         guard: Guard | None = None,
         *,
         key: str | None = None,
         is_probe: bool = False,
     ) -> Reply | Failure:
-        """Carry one request over a session; what comes before its answer goes to `events`.
+        """Carry one request over a session; the answer has its id. Raises SessionExpired or UpstreamError.
 
-        Raises SessionExpired or UpstreamError. Without `ask` a server that asks is refused: no client can be asked.
-        `guard` is the task's own, if it has one. `key` is the id of the key that asks, None for the master key. A probe
-        passes beside the server's share and its breaker.
+        `follow` says who hears what comes before the answer, which only a stream has: nobody without it, so that a
+        server that asks is refused. `guard` is the task's own, if it has one. `key` is the id of the key that asks,
+        None for the master key. A probe passes beside the server's share and its breaker.
         """
         if not is_probe:
             if self._calls >= self._half or self._breaker.failures:
@@ -180,20 +215,19 @@ class ServerLink:
         seconds = self._seconds
         guard.limit(seconds, _LATE)
         try:
-            answer: Reply | Failure | MessageStream | None
-            answer = await self._upstream.call(session, exchange.outgoing())
-            if isinstance(answer, _ANSWERS):
-                answer = exchange.answer_of(answer)
-                if answer is None:
-                    raise self._no_result()
-            else:
+            answer = await self._upstream.call(session, request)
+            if not isinstance(answer, _ANSWERS):
+                follower = Unasked(OwnExchange(request.id)) if follow is None else follow()
                 deadline = CallDeadline(guard, seconds, self._limits.cap_seconds)
                 try:
-                    answer = await self._follow(answer, session, exchange, events, ask, deadline)
+                    answer = await self._follow(answer, session, request, follower, deadline)
                 finally:
                     deadline.end()
+                    follower.close()
+            elif answer.id != request.id:
+                raise self._no_result()
         except BaseException as error:
-            ended = self._ended(error, session, exchange, guard, seconds)
+            ended = self._ended(error, session, request, guard, seconds)
             if not is_probe:
                 self._judge(ended, others_succeeded=self._answered != answered)
             if ended is error:
@@ -214,14 +248,14 @@ class ServerLink:
         return answer
 
     def _ended(
-        self, error: BaseException, session: UpstreamSession, exchange: Talk, guard: Guard, seconds: float
+        self, error: BaseException, session: UpstreamSession, request: Request, guard: Guard, seconds: float
     ) -> BaseException:
         """What ended a call: the error itself, or that its time was up. The server is told if it may still work."""
         if not isinstance(error, asyncio.CancelledError | ClientLeft):
             return error
         is_late = guard.took(_LATE)
         reason = "deadline exceeded" if is_late else "the caller left"
-        self._spawn(self._upstream.post(session, exchange.cancelled(reason)))
+        self._spawn(self._upstream.post(session, cancelled(request.id, reason)))
         if not is_late:
             return error
         return UpstreamTimeout(self.spec.name, f"Server {self.spec.name!r} did not answer within {seconds:g} s.")
@@ -239,12 +273,15 @@ class ServerLink:
         reason = ""
         for _ in range(2):
             session, exchange = self._session, Exchange(request, next(self._ids), wants_progress=wants_progress)
+            sent, follow = exchange.outgoing(), partial(Unasked, exchange, events)
             try:
                 if session is not None:
-                    return await self.call(session, exchange, events, None, guard, key=key)
-                with _Held(self):  # what is retired meanwhile closes after the call
-                    session = await self._opened()
-                    return await self.call(session, exchange, events, None, guard, key=key)
+                    answer = await self.call(session, sent, follow, guard, key=key)
+                else:
+                    with _Held(self):  # what is retired meanwhile closes after the call
+                        session = await self._opened()
+                        answer = await self.call(session, sent, follow, guard, key=key)
+                return answer if answer.id == request.id else answer.under(request.id)
             except SessionExpired as error:
                 reason = str(error)
                 if session is not None and self._session is session:
@@ -258,13 +295,12 @@ class ServerLink:
         self,
         stream: MessageStream,
         session: UpstreamSession,
-        exchange: Talk,
-        events: Events,
-        ask: AskClient | None,
+        request: Request,
+        follower: Follower,
         deadline: CallDeadline,
     ) -> Reply | Failure:
         """Pass on what comes on a stream, until the answer does."""
-        asked = 0
+        asked, events, talk = 0, follower.events, follower.talk
         async with aclosing(stream):
             async for message in stream:
                 if isinstance(message, StreamOpened):
@@ -273,14 +309,14 @@ class ServerLink:
                 if isinstance(message, Interrupted):
                     await events.on_interruption()
                     continue
-                match exchange.receive(message):
+                match talk.receive(message):
                     case Done(answer):
                         return answer
                     case Emit(notification):
                         await events.on_message(notification)
                         deadline.extend()
                     case Changed(notification, passes):
-                        if not exchange.outgoing().method.endswith("/list"):
+                        if not request.method.endswith("/list"):
                             self._changed(self.spec.name, notification.method)
                         if passes:
                             await events.on_message(notification)
@@ -289,13 +325,10 @@ class ServerLink:
                         await self._upstream.post(session, answer)
                     case Ask(question):
                         asked = self._counted(asked)
-                        if ask is None:
-                            await self._upstream.post(session, answer_for_nobody(question))
-                            continue
                         deadline.wait_for_client()
-                        if (refused := await ask(question, deadline.client_answered)) is not None:
+                        if (told := await follower.ask(question, deadline.client_answered)) is not None:
                             deadline.client_answered()
-                            await self._upstream.post(session, refused)
+                            await self._upstream.post(session, told)
         raise self._no_result()
 
     def _no_result(self) -> UpstreamProtocolError:
@@ -546,8 +579,9 @@ class Probe:
 
     async def request(self, request: Request) -> Reply | Failure:
         """Carry one request upstream on this session. Raises UpstreamError."""
+        sent = Request(next(self._ids), request.method, request.params)
         try:
-            return await self._link.call(self._session, Exchange(request, next(self._ids)), is_probe=True)
+            return await self._link.call(self._session, sent, is_probe=True)
         except SessionExpired:
             name = self._link.spec.name
             raise UpstreamProtocolError(name, f"Server {name!r} forgot its session at once.") from None

@@ -1,7 +1,18 @@
 import pytest
 
 from gateway.protocol import exchange
-from gateway.protocol.exchange import Changed, Done, Emit, Exchange, HandshakeRefused, Ignored, SendBack
+from gateway.protocol.exchange import (
+    Changed,
+    Done,
+    Emit,
+    Exchange,
+    HandshakeRefused,
+    Ignored,
+    OwnExchange,
+    SendBack,
+    cancelled,
+    upstream_id,
+)
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 
 CALL = Request("mine", "tools/call", {"name": "t", "_meta": {"progressToken": "token", "other": 1}})
@@ -16,14 +27,14 @@ def test_the_upstream_sees_our_id_and_token() -> None:
     assert out == Request(42, "tools/call", {"name": "t", "_meta": {"progressToken": 42, "other": 1}})
 
 
-def test_the_caller_gets_its_own_id_and_token_back() -> None:
+def test_the_caller_gets_its_own_token_back() -> None:
     talk = Exchange(CALL, 42)
     assert talk.receive(progress(42)) == Emit(progress("token"))
-    assert talk.receive(Reply(42, {"ok": 1})) == Done(Reply("mine", {"ok": 1}))
+    assert talk.receive(Reply(42, {"ok": 1})) == Done(Reply(42, {"ok": 1}))
 
 
-def test_an_error_is_the_callers_too() -> None:
-    assert Exchange(CALL, 42).receive(Failure(42, -1, "no", {"x": 1})) == Done(Failure("mine", -1, "no", {"x": 1}))
+def test_an_error_ends_the_talk_too() -> None:
+    assert Exchange(CALL, 42).receive(Failure(42, -1, "no", {"x": 1})) == Done(Failure(42, -1, "no", {"x": 1}))
 
 
 def test_params_without_token_go_out_as_they_are() -> None:
@@ -57,7 +68,13 @@ def test_list_changes_ping_and_foreign_requests_have_their_place() -> None:
 
 
 def test_a_cancellation_names_the_upstreams_id() -> None:
-    assert Exchange(CALL, 42).cancelled("why").params == {"requestId": 42, "reason": "why"}
+    assert cancelled(42, "why").params == {"requestId": 42, "reason": "why"}
+
+
+def test_on_its_own_session_a_clients_text_has_an_id_that_no_number_has() -> None:
+    assert [upstream_id(1), upstream_id("1"), upstream_id("c:1")] == [1, "c:1", "c:c:1"]
+    assert OwnExchange("c:1").receive(Reply("c:1", {})) == Done(Reply("c:1", {}))
+    assert isinstance(OwnExchange("c:1").receive(Reply(1, {})), Ignored)
 
 
 def test_a_handshake_is_read() -> None:
