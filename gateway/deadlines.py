@@ -94,9 +94,6 @@ class Guard:
         self._task = task
         self._cancelling = task.cancelling()
         self._reason: object = None
-        self._late: object = None
-        self.at = _NEVER
-        """When the time is up."""
 
     def now(self) -> float:
         """The loop's clock, without asking which loop that is."""

@@ -32,38 +32,45 @@ def key_ended(guard: Guard | None) -> Unauthorized | None:
     return None
 
 
+class UnderWay:
+    """The requests of one kind that each principal has under way."""
+
+    def __init__(self, most: int) -> None:
+        """`most` of one principal."""
+        self._most = most
+        self._of: dict[str, set[Guard]] = {}
+
+    def enter(self, who: str, guard: Guard) -> None:
+        """Count one more request of a principal, by its id; `leave` ends it. Raises TooManyRequests."""
+        requests = self._of.get(who)
+        if requests is None:
+            requests = self._of[who] = set()
+        elif len(requests) >= self._most:
+            raise _too_many(self._most, "requests in flight")
+        requests.add(guard)
+
+    def leave(self, who: str, guard: Guard) -> None:
+        """One request of a principal is over."""
+        requests = self._of[who]
+        requests.discard(guard)
+        if not requests:
+            del self._of[who]
+
+    def cut(self, who: str, reason: KeyEnd) -> None:
+        """End all requests of a principal."""
+        for guard in list(self._of.get(who, ())):
+            guard.cut(reason)
+
+
 class Admission:
     """Knows what each principal has under way, and refuses what is too much."""
 
     def __init__(self, max_in_flight: int, max_streams: int) -> None:
-        self._max_in_flight = max_in_flight
+        self.calls = UnderWay(max_in_flight)
+        self.reads = UnderWay(max_in_flight + max_streams)
+        """What only reads may be a stream, which is bound by itself, and stay open."""
         self._max_streams = max_streams
-        self._requests: dict[str, set[Guard]] = {}
-        self._reads: dict[str, set[Guard]] = {}
         self._streams: Counter[str] = Counter()
-
-    def enter(self, who: str, guard: Guard, *, reads: bool = False) -> None:
-        """Count one more request of a principal, by its id; `leave` ends it. Raises TooManyRequests.
-
-        What only `reads` may be a stream, which is bound by itself, and stay open.
-        """
-        held, most = self._requests, self._max_in_flight
-        if reads:
-            held, most = self._reads, most + self._max_streams
-        requests = held.get(who)
-        if requests is None:
-            requests = held[who] = set()
-        elif len(requests) >= most:
-            raise _too_many(most, "requests in flight")
-        requests.add(guard)
-
-    def leave(self, who: str, guard: Guard, *, reads: bool = False) -> None:
-        """One request of a principal is over."""
-        held = self._reads if reads else self._requests
-        requests = held[who]
-        requests.discard(guard)
-        if not requests:
-            del held[who]
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:
@@ -86,8 +93,8 @@ class Admission:
 
     def end(self, who: str, reason: KeyEnd) -> None:
         """Cut all that a principal has under way."""
-        for guard in [*self._requests.get(who, ()), *self._reads.get(who, ())]:
-            guard.cut(reason)
+        self.calls.cut(who, reason)
+        self.reads.cut(who, reason)
 
 
 def _too_many(limit: int, what: str) -> TooManyRequests:

@@ -38,6 +38,7 @@ NOBODY = Request(0, "")
 
 
 _AGGREGATE = Endpoint("/mcp")
+_JSON = Accepts.JSON
 _MAX_KEPT = 128  # characters of a name whose address is kept
 
 
@@ -62,38 +63,42 @@ async def serve(
         if server is not None or toolset is not None:
             address = _address(server, toolset)
             view = _view_at_once(gateway, principal, address) or await _view(gateway, principal, address)
-        placed = place(http.headers, (message,) if not isinstance(message, Batch) else _messages(message))
-        request = message if isinstance(message, Request) else None
-        if placed.opens and request is not None:
-            await _initialize(gateway, http, principal, address, view, how, request)
+        version, session_id, opens = place(
+            http.headers, _messages(message) if isinstance(message, Batch) else (message,)
+        )
+        if opens and isinstance(message, Request):
+            await _initialize(gateway, http, principal, address, view, how, message)
             return
-        session = gateway.sessions.known(placed.session_id, principal, address.name)
+        session = gateway.sessions.known(session_id, principal, address.name)
         if session is None:
-            session = await gateway.sessions.find(placed.session_id, principal, address)
-        if placed.version is not None and placed.version != session.version:
-            raise _other_version(placed.version, session)
+            session = await gateway.sessions.find(session_id, principal, address)
+        spoken = session.local.record.version
+        if version is not None and version != spoken:
+            raise _other_version(version, session)
         if isinstance(message, Batch):
-            check_batches_exist(session.version)
+            check_batches_exist(spoken)
         elif not isinstance(message, Request):
             await take_note(session, message)
             await send_empty(http, 202)
             return
-        response = respond(gateway, http, how, message, session)
+        response = _InSession(gateway, http, how, message, session)
         call = Call(
             gateway,
             principal,
             view,
-            request or NOBODY,
-            session.local.record.version,
+            NOBODY if isinstance(message, Batch) else message,
+            spoken,
             server,
             session,
             response,
-            how is not Accepts.JSON,
-            request_id=http.request_id,
-            address=http.path,
-            guard=http.guard,
-            mode=asked_mode(http.query) if http.query else None,
+            how is not _JSON,
+            False,
+            http.request_id,
+            http.guard,
+            http.path,
         )
+        if http.query:
+            call.mode = asked_mode(http.query)
         table = "aggregate" if server is None else "server"
         if isinstance(message, Batch):
             await answer_batch(http, response, table, call, message)
@@ -151,8 +156,7 @@ async def _view(gateway: Gateway, principal: Principal, address: Endpoint) -> Vi
 
 async def _other(gateway: Gateway, http: Http, principal: Principal, address: Endpoint) -> None:
     """GET: the client's own stream. DELETE: the end of its session."""
-    placed = place(http.headers, ())
-    id = placed.session_id
+    version, id, _ = place(http.headers, ())
     if http.method == "DELETE":
         await gateway.sessions.end(gateway.sessions.read_id(id, principal, address.name))
         await send_empty(http, 204)
@@ -161,8 +165,8 @@ async def _other(gateway: Gateway, http: Http, principal: Principal, address: En
     if types and not types & {"text/event-stream", "text/*", "*/*"}:
         raise MethodNotAllowed("GET without 'Accept: text/event-stream'", ("POST", "DELETE"))
     session = await gateway.sessions.find(id, principal, address)
-    if placed.version is not None and placed.version != session.version:
-        raise _other_version(placed.version, session)
+    if version is not None and version != session.version:
+        raise _other_version(version, session)
     await mcp_get.serve(gateway, http, principal, session)
 
 
@@ -203,33 +207,28 @@ async def _initialize(
         await send_bytes(http, 200, payload, headers=headers)
 
 
-def respond(
-    gateway: Gateway,
-    http: Http,
-    how: Accepts,
-    message: Request | Batch,
-    session: Session | None = None,
-) -> Response:
-    """The answer to a message, to come: within a session it is on record if it is a stream, and a hang-up does not
-    cancel (MCP); outside it does. At a server's own address, and a toolset's, the framing is the server's."""
-    seconds = gateway.settings.keepalive_seconds
-    if session is None:
-        return Response(http, how, seconds, cancels=True)
+class _InSession(Response):
+    """The answer to a message within a session: on record if it is a stream, and a hang-up does not cancel (MCP)."""
 
-    def record() -> Recording:
+    _cancels = False
+
+    def __init__(self, gateway: Gateway, http: Http, how: Accepts, message: Request | Batch, session: Session) -> None:
+        Response.__init__(self, http, how, gateway.settings.keepalive_seconds)
+        self._event_log = gateway.event_log
+        self._message = message
+        self._session = session
+
+    def _record(self) -> Recording:
+        message, session = self._message, self._session
+        self._primes = session.version in versions.HAS_PRIMING
         entries = message.entries if isinstance(message, Batch) else (message,)
         ids = [each.id for each in entries if isinstance(each, Request)]
-        return gateway.event_log.begin(session.key, ids, principal=session.owner[0])
+        return self._event_log.begin(session.key, ids, principal=session.owner[0])
 
-    return Response(
-        http,
-        how,
-        seconds,
-        cancels=False,
-        record=record,
-        primes=session.local.record.version in versions.HAS_PRIMING,
-        mirrors=session.address.server is not None or session.address.toolset is not None,
-    )
+    def _mirrors(self) -> bool:
+        """So it is at a server's own address, and at a toolset's."""
+        address = self._session.address
+        return address.server is not None or address.toolset is not None
 
 
 async def answer(response: Response, table: str, call: Call) -> None:

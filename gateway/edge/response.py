@@ -28,6 +28,7 @@ from gateway.tasks import end
 _PIECE = 256 << 10
 _WATCH_AFTER_SECONDS = 0.02
 _HUNG_UP = object()  # a reason to cut a request's work
+_JSON, _STREAM = Accepts.JSON, Accepts.STREAM  # by a name of their own: a member's takes four times as long
 RETRY_MS = 500
 """How long a client should wait before it takes up a stream that was cut."""
 
@@ -129,6 +130,10 @@ class Response:
     takes one. It takes what comes before the answer to a JSON-RPC call (`upstream/contract.Events`).
     """
 
+    _cancels = True
+    """Whether a hang-up ends the work."""
+    _primes = False
+    """Whether a stream begins with an event of no data, to be taken up from."""
     _recording: Recording | None = None
     _left = False
     _sending: asyncio.Lock | None = None
@@ -140,33 +145,23 @@ class Response:
     _is_over = False
     streaming = False
 
-    def __init__(
-        self,
-        http: Http,
-        accepts: Accepts,
-        keepalive_seconds: float,
-        *,
-        cancels: bool,
-        record: Callable[[], Recording] | None = None,
-        primes: bool = False,
-        mirrors: bool = False,
-    ) -> None:
-        """`record` begins the record of the stream, if it becomes one; `primes` begins it with an event of no data.
-
-        `mirrors`: the framing is the server's, whose own address this is, or a toolset's.
-        """
+    def __init__(self, http: Http, accepts: Accepts, keepalive_seconds: float) -> None:
         self._http = http
         self._accepts = accepts
-        self.is_stream = accepts is Accepts.STREAM
+        self.is_stream = accepts is _STREAM
         """Whether the client takes nothing but an event stream: who answers commits to it at once."""
         self._keepalive_seconds = keepalive_seconds
-        self._cancels = cancels
-        self._record = record
-        self._primes = primes
-        self._mirrors = mirrors
+
+    def _record(self) -> Recording | None:
+        """Begin the record of the stream, if there is one."""
+        return None
+
+    def _mirrors(self) -> bool:
+        """Whether the framing is the server's."""
+        return False
 
     def __enter__(self) -> Response:
-        if self._cancels or self._accepts is not Accepts.JSON:
+        if self._cancels or self._accepts is not _JSON:
             alarms = self._http.alarms
             now = alarms.loop.time()
             self._keep_alive_at = now + self._keepalive_seconds
@@ -191,7 +186,7 @@ class Response:
         if self._cancels and not self._watches:
             self._tasks = self._http.call_when_left(self._leave)
             self._watches = True
-            if self._accepts is not Accepts.JSON:
+            if self._accepts is not _JSON:
                 self.at = self._keep_alive_at
                 self._http.alarms.add(self)
         else:
@@ -200,12 +195,12 @@ class Response:
     # --- what comes before the answer -----------------------------------------------------------------------------
 
     async def on_stream(self) -> None:
-        if self._mirrors:
+        if self._mirrors():
             await self.commit()
 
     async def on_interruption(self) -> None:
         """End the client's stream as the server did its own; the rest goes on record, from where it is taken up."""
-        if self._mirrors and self._primes and self.streaming and self._recording is not None and not self._left:
+        if self._primes and self.streaming and self._recording is not None and not self._left and self._mirrors():
             async with self._lock():
                 self._left = True
                 await self._http.send({"type": "http.response.body", "body": b""})
@@ -215,9 +210,9 @@ class Response:
 
     async def commit(self) -> None:
         """Decide for the event stream, now."""
-        if not self.streaming and self._accepts is not Accepts.JSON:
+        if not self.streaming and self._accepts is not _JSON:
             self.streaming = True
-            self._recording = self._record() if self._record is not None else None
+            self._recording = self._record()
             await self._pass({"type": "http.response.start", "status": 200, "headers": list(_STREAM_HEADERS)})
             if self._recording is not None and self._primes:
                 await self._write(encode_event(b"", id=self._recording.first, retry=RETRY_MS))

@@ -160,7 +160,7 @@ async def _plain(
 async def _answer(gateway: Gateway, http: Http, call: Call, present: Present) -> None:
     """Answer a call as one document, or as events: `progress` and `log`, then `result` or `error`."""
     how = http.accepts()
-    with Response(http, how, gateway.settings.keepalive_seconds, cancels=True) as response:
+    with Response(http, how, gateway.settings.keepalive_seconds) as response:
         if response.is_stream:
             await response.commit()
         call.wants_progress, call.events = how is not Accepts.JSON, _Events(response)

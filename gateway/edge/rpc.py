@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.edge.mcp import NOBODY, answer, answer_batch, respond
+from gateway.edge.mcp import NOBODY, answer, answer_batch
 from gateway.edge.request import Http, Protocol
-from gateway.edge.response import send_empty
+from gateway.edge.response import Response, send_empty
 from gateway.methods.call import Call
 from gateway.methods.services import Gateway
 from gateway.methods.views import view_of
@@ -37,7 +37,10 @@ async def take(
     if not isinstance(message, Request | Batch):
         await send_empty(http, 202)
         return
-    request, response = message if isinstance(message, Request) else NOBODY, respond(gateway, http, how, message)
+    request, response = (
+        message if isinstance(message, Request) else NOBODY,
+        Response(http, how, gateway.settings.keepalive_seconds),
+    )
     call = Call(
         gateway,
         principal,

@@ -147,18 +147,19 @@ async def tools_call(call: Call, /, name: Any, arguments: Any = None, **_: Any) 
         if name == reader_name(call):
             return await read_result(call, arguments)
         target = await call.find(lambda view: view.tool(name))
-    call.reached.named, call.reached.tool = target.server.name, target.local
+    server, local, overridden, reached = target.server, target.local, target.overridden, call.reached
+    reached.named, reached.tool = server.name, local
     if target.is_held:
-        raise ToolChanged(name, target.server.name)
-    if target.server.spec.validate_arguments and (refused := check_arguments(call, target)) is not None:
+        raise ToolChanged(name, server.name)
+    if server.spec.validate_arguments and (refused := check_arguments(call, target)) is not None:
         return refused
-    params = {**call.request.params, "name": target.local}
-    if target.overridden is not None and target.overridden.rewrite is not None:
-        params["arguments"] = outward_arguments(call, target, target.overridden.rewrite)
+    params = {**call.request.params, "name": local}
+    if overridden is not None and overridden.rewrite is not None:
+        params["arguments"] = outward_arguments(call, target, overridden.rewrite)
     elif arguments is None:  # null is as good as none
         params.pop("arguments", None)
-    if target.overridden is None:
-        return _linked(call, target, await call.forward(target.server, params), "content")
+    if overridden is None:
+        return _linked(call, target, await call.forward(server, params), "content")
     return await fitted(call, target, _linked(call, target, await forward_or_recall(call, target, params), "content"))
 
 

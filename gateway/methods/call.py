@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from jsonrpcserver import Result, Success
+from jsonrpcserver import Result
 from jsonrpcserver.async_dispatcher import call as carry_out
 from jsonrpcserver.exceptions import JsonRpcError
 from jsonrpcserver.request import Request as LibraryRequest
-from oslash.either import Left
+from jsonrpcserver.result import SuccessResult
+from oslash.either import Left, Right
 
 from gateway.access.limits import key_ended
 from gateway.deadlines import Guard
@@ -45,7 +46,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.methods.services import Gateway
-from gateway.model.limits import COUNTED, Limits
+from gateway.model.limits import COUNTED
 from gateway.model.principals import Principal, has_role
 from gateway.model.server import Server
 from gateway.model.view import View
@@ -54,6 +55,9 @@ from gateway.protocol.messages import Failure, Id, Reply, Request, encode
 from gateway.protocol.versions import METHODS_OF
 from gateway.sessions.session import Session
 from gateway.upstream.contract import NO_EVENTS, Events
+
+_new: Any = tuple.__new__
+"""Makes the library's named tuples: by their names it takes twice as long."""
 
 MASKED = "Internal error; the gateway's log has the cause."
 _CODES = frozenset({-32700, -32600, -32601, -32602, -32603, *range(-32099, -32000)})
@@ -119,31 +123,22 @@ class Call:
             error.suggest(newest.near(error.kind, error.name), "/mcp" if toolset is None else toolset.path)
             raise
 
-    def forward(self, server: Server, params: Mapping[str, Any]) -> Awaitable[Reply]:
+    async def forward(self, server: Server, params: Mapping[str, Any]) -> Reply:
         """Ask the upstream. Raises UpstreamError, or UpstreamFailure with its own error."""
-        meta = params.get("_meta")
-        if not (meta is None or isinstance(meta, dict)):
+        if "_meta" in params and not isinstance(params["_meta"], dict | None):
             raise InvalidParams("'_meta' must be an object.", "_meta")
-        request = Request(self.request.id, self.request.method, params)
-        self.reached.server = server.name
-        if (limits := server.spec.limits) is not None and self.request.method in COUNTED:
-            return self._forward_within(limits, server, request)
-        return self._forward(server, request)
-
-    async def _forward_within(self, limits: Limits, server: Server, request: Request) -> Reply:
-        rates, subject = self.gateway.rates, f"server:{server.name}"
-        if not rates.enter_at_once(subject, limits):
-            await rates.enter(subject, limits)
-        try:
-            return await self._forward(server, request)
-        finally:
-            rates.leave(subject)
-
-    async def _forward(self, server: Server, request: Request) -> Reply:
+        asked, session, reached = self.request, self.session, self.reached
+        request = Request(asked.id, asked.method, params)
+        reached.server = server.name
+        limited: str | None = None
+        if (limits := server.spec.limits) is not None and asked.method in COUNTED:
+            limited = f"server:{server.name}"
+            if not self.gateway.rates.enter_at_once(limited, limits):
+                await self.gateway.rates.enter(limited, limits)
         began = time.perf_counter()
         try:
-            if self.session is not None:
-                answer = await self.session.call(server, request, self.events, can_ask=self.can_ask, guard=self.guard)
+            if session is not None:
+                answer = await session.call(server, request, self.events, self.guard, can_ask=self.can_ask)
             else:
                 answer = await self.gateway.pool[server].call_shared(
                     request,
@@ -153,7 +148,9 @@ class Call:
                     key=self.principal.key,
                 )
         finally:
-            self.reached.seconds = time.perf_counter() - began
+            reached.seconds = time.perf_counter() - began
+            if limited is not None:
+                self.gateway.rates.leave(limited)
         if isinstance(answer, Failure):
             raise UpstreamFailure(server.name, answer.code, answer.message, answer.data)
         return answer
@@ -207,7 +204,7 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
         elif (wrong := method.misfit(params)) is not None:
             error, label = InvalidParams(f"Invalid params: {wrong}."), str(InvalidParams.code)
         else:
-            asked = LibraryRequest(name, [params], request.id)
+            asked = _new(LibraryRequest, (name, [params], request.id))
             limits = call.principal.limits
             if limits is None or name not in COUNTED:
                 result = await carry_out(asked, call, method.function)
@@ -219,7 +216,7 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
                     result = await carry_out(asked, call, method.function)
                 finally:
                     rates.leave(subject)
-            if isinstance(result, Left):
+            if type(result) is Left:
                 error, label = _failed(result)
             else:
                 value = result._value.result
@@ -323,7 +320,7 @@ class Method:
     def misfit(self, params: Mapping[str, Any]) -> str | None:
         """Say what is wrong with the names of params; None if they fit."""
         names = params.keys()
-        if self._required <= names and (self._is_open or names <= self._known):
+        if names >= self._required and (self._is_open or names <= self._known):
             return None
         try:
             self._signature.bind(None, **params)
@@ -345,7 +342,7 @@ def _function(handler: Handler) -> Handler:
 
     async def function(call: Call, params: Mapping[str, Any]) -> Result:
         try:
-            return Success(await handler(call, **params))
+            return Right(_new(SuccessResult, (await handler(call, **params),)))
         except (GatewayError, ClientLeft) as error:
             raise JsonRpcError(0, "", error) from None
         except Exception:

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.observability.logs import FIELDS, LineHandler, only_handler
@@ -30,9 +29,11 @@ calls = logging.getLogger("gateway.calls")
 log = logging.getLogger("gateway.call_log")
 
 
-@dataclass(slots=True)
 class Reached:
-    """What one call has come to so far; written where it is forwarded, read when it is logged."""
+    """What one call has come to so far; written where it is forwarded, read when it is logged.
+
+    Without a constructor: one is made for each call, of which few write more than four of these.
+    """
 
     named: str | None = None
     """The server that the tool's name leads to; None until it is found."""

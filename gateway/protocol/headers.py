@@ -16,13 +16,17 @@ class Headers:
     __slots__ = ("is_repeated", "raw", "values")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        self.raw = raw if type(raw) is list else list(raw)
-        self.values = values = dict(self.raw)
+        if type(raw) is not list:
+            raw = list(raw)
+        values = dict(raw)
+        is_repeated = len(values) != len(raw)
+        if is_repeated:
+            values = dict(reversed(raw))
+        self.raw = raw
+        self.values = values
         """Values as they came, by name; the first one where a header was repeated."""
-        self.is_repeated = len(values) != len(self.raw)
+        self.is_repeated = is_repeated
         """Whether any header came more than once."""
-        if self.is_repeated:
-            self.values = dict(reversed(self.raw))
 
     def get(self, name: bytes, default: str = "") -> str:
         """The value of a header."""

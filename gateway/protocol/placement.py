@@ -7,7 +7,6 @@ Source: MCP 2025-11-25, basic, transports; 2026-07-28, versioning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.errors import HeaderMismatch, InvalidRequest, UnsupportedVersion
 from gateway.protocol import versions
@@ -17,43 +16,40 @@ from gateway.protocol.messages import Message, Notification, Request
 _VERSION_META = "io.modelcontextprotocol/protocolVersion"
 _ASKING = (Request, Notification)
 _VERSION, _SESSION = b"mcp-protocol-version", b"mcp-session-id"
+_HANDSHAKE = {version.encode(): version for version in versions.HANDSHAKE}
 _ROUTING = frozenset({_VERSION, _SESSION, b"mcp-method", b"mcp-name"})
 
 
-@dataclass(slots=True)
-class Placed:
-    """A message that may come in. `version` is None where the session's own holds."""
-
-    version: str | None
-    session_id: str | None
-    opens: bool = False
+Placed = tuple[str | None, str | None, bool]
+"""Of a message that may come in: its revision, None where the session's own holds; its session's id; whether it opens
+one. A plain tuple, which is made for each call at a fifth of what an object takes."""
 
 
 def place(headers: Headers, messages: Sequence[Message]) -> Placed:
     """Place a body (one message, or those of a batch). Raises HeaderMismatch, UnsupportedVersion or InvalidRequest."""
     if headers.is_repeated:
         headers.check_once(_ROUTING)
-    given, id = headers.values.get(_VERSION), headers.values.get(_SESSION)
-    version = None if given is None else given.decode("latin-1")
-    if version is not None and version not in versions.HANDSHAKE:
-        raise UnsupportedVersion(version, versions.SUPPORTED)
+    values = headers.values
+    given, id = values.get(_VERSION), values.get(_SESSION)
+    version = None
+    if given is not None and (version := _HANDSHAKE.get(given)) is None:
+        raise UnsupportedVersion(given.decode("latin-1"), versions.SUPPORTED)
     modern, opens = None, False
     for message in messages:
         if isinstance(message, _ASKING):
-            meta = message.params.get("_meta")
-            if meta is not None and modern is None:
-                modern = _modern(meta)
+            if modern is None and "_meta" in message.params:
+                modern = _modern(message.params["_meta"])
             if message.method == "initialize" and isinstance(message, Request):
                 opens = True
-    if modern is not None and version is None:
-        raise HeaderMismatch(
-            "A request with a protocolVersion in _meta needs the header MCP-Protocol-Version with the same value."
-        )
     if modern is not None:
+        if version is None:
+            raise HeaderMismatch(
+                "A request with a protocolVersion in _meta needs the header MCP-Protocol-Version with the same value."
+            )
         raise UnsupportedVersion(modern, versions.SUPPORTED)
     if opens and len(messages) > 1:
         raise InvalidRequest("initialize must not be part of a batch.")
-    return Placed(version, None if opens or id is None else id.decode("latin-1"), opens)
+    return version, None if opens or id is None else id.decode("latin-1"), opens
 
 
 def _modern(meta: object) -> str | None:

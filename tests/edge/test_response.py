@@ -49,9 +49,19 @@ def http_over(send: Any) -> Http:
     return Http(scope, never, send, Surroundings(asyncio.Event()))
 
 
+class Recorded(Response):
+    """An answer that is on record, if there is one to be on."""
+
+    record: Any = None
+
+    def _record(self) -> Any:
+        return self.record
+
+
 def answer_over(send: Any, record: Record | None) -> Response:
-    made: Any = None if record is None else lambda: record
-    return Response(http_over(send), Accepts.STREAM, 0.05, cancels=True, record=made)
+    answer = Recorded(http_over(send), Accepts.STREAM, 0.05)
+    answer.record = record
+    return answer
 
 
 async def test_an_answer_that_can_not_begin_leaves_no_timer_and_no_open_record() -> None:

@@ -31,13 +31,19 @@ class _Request:
     params: dict[str, Any] = field(default_factory=lambda: {"name": "a__b c"})
 
 
+def reached() -> Reached:
+    found = Reached()
+    found.named, found.tool, found.server, found.seconds = "a", "b c", "a", 0.25
+    return found
+
+
 @dataclass
 class _Call:
     principal: _Named = field(default_factory=_Named)
     request: _Request = field(default_factory=_Request)
     server: str | None = None
     request_id: str = "r1"
-    reached: Reached = field(default_factory=lambda: Reached("a", "b c", "a", 0.25))
+    reached: Reached = field(default_factory=reached)
 
 
 @contextmanager
