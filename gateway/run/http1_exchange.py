@@ -18,6 +18,7 @@ _AT_ONCE = 64 << 10  # bytes of an answer that is written without waiting for th
 HIGH_WATER = 256 << 10
 """Bytes of a body that the application has not asked for yet; with more the connection reads nothing."""
 
+_BREAKS = b"\r\n\0"
 _CONTINUE = b"HTTP/1.1 100 \r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
 _FRAMING = frozenset({b"transfer-encoding", b"connection"})
@@ -254,7 +255,7 @@ class Exchange:
         if status < 200:
             raise RuntimeError("an answer has a status of 200 or more")
         connection = self._connection
-        pairs = list(headers)
+        pairs = headers if type(headers) is list else list(headers)
         named = dict(pairs)
         is_usual = named.keys() <= _USUAL
         if not is_usual and not b"".join(named).islower():
@@ -266,14 +267,15 @@ class Exchange:
             self.keeps = self.keeps and not closes
             pairs = [pair for pair in pairs if pair[0] not in _FRAMING or (pair[0] == b"connection" and not closes)]
         lines = b"\r\n".join([*map(b": ".join, pairs), b""])
-        if lines.count(b"\n") != len(pairs) or lines.count(b"\r") != len(pairs) or b"\0" in lines:
+        if len(lines) - len(lines.translate(None, _BREAKS)) != 2 * len(pairs):
             raise RuntimeError("a header of the answer holds a line break")
         left = named.get(b"content-length")
-        self._bodiless = status in _WITHOUT_BODY or self.scope["method"] == "HEAD"
+        scope = self.scope
+        self._bodiless = status in _WITHOUT_BODY or scope["method"] == "HEAD"
         if left is not None:
             self._left = int(left)
         elif status not in _WITHOUT_BODY:
-            if self.scope["http_version"] == "1.1":
+            if scope["http_version"] == "1.1":
                 self._is_chunked = not self._bodiless
                 lines += b"transfer-encoding: chunked\r\n"
             else:
