@@ -61,8 +61,8 @@ _OF_CHANGES = frozenset({"target", "before", "after"})
 _INSERT = (
     "INSERT INTO audit (at, kind, principal, key_id, method, request_id, replica, address, server, tool, outcome, ms, "
     "upstream_ms, bytes, arguments_digest, arguments) SELECT to_timestamp((r->>0)::float8), 'call', r->>1, r->>2, "
-    "r->>3, r->>4, r->>5, r->>6, r->>7, r->>8, r->>9, round((r->>10)::numeric * 1000, 2), "
-    "round((r->>11)::numeric * 1000, 2), (r->>12)::bigint, r->>13, r->>14 "
+    "r->>3, r->>4, %s, r->>5, r->>6, r->>7, r->>8, round((r->>9)::numeric * 1000, 2), "
+    "round((r->>10)::numeric * 1000, 2), (r->>11)::bigint, r->>12, r->>13 "
     "FROM jsonb_array_elements(convert_from(%b, 'UTF8')::jsonb) AS r"
 )
 
@@ -123,6 +123,7 @@ class Audit:
 
     def call(
         self,
+        at: float,
         principal: Principal,
         method: str,
         request_id: str,
@@ -135,7 +136,7 @@ class Audit:
         size: int,
         arguments: Any,
     ) -> None:
-        """Take one call; of its arguments a digest is kept, and themselves only where they are asked for."""
+        """Take one call that ended `at` a time; of its arguments a digest is kept, themselves only if asked for."""
         waiting = self._waiting
         if len(waiting) >= _MAX_WAITING or self._bytes > _MAX_BYTES:
             self._drop(1)
@@ -152,8 +153,8 @@ class Audit:
                 self._bytes += len(kept)
         waiting.append(
             (
-                time.time(), principal.name, principal.id, method, request_id, self._replica, _storable(address),
-                server, _storable(tool), outcome, seconds - (upstream or 0), upstream, size, digest, kept,
+                at, principal.name, principal.id, method, request_id, address, server, tool, outcome,
+                seconds if upstream is None else seconds - upstream, upstream, size, digest, kept,
             )
         )  # fmt: skip
         if len(waiting) >= _AT_ONCE:
@@ -262,7 +263,7 @@ class Audit:
                 if not self._days_of(rows) <= self._made:
                     async with self._postgres.transaction() as connection:
                         await self._make_partitions(connection, rows)
-                await self._postgres.execute(_INSERT, (orjson.dumps(rows),))
+                await self._postgres.execute(_INSERT, (self._replica, _written(rows)))
             except StoreUnavailable:
                 self._made.clear()
                 return False
@@ -344,9 +345,16 @@ class Audit:
             self._made.clear()
 
 
-def _storable(text: str | None) -> str | None:
-    """A text of a caller's without what Postgres takes no text with."""
-    return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
+def _written(rows: Sequence[tuple[Any, ...]]) -> bytes:
+    """Rows as JSON, without the character with which Postgres takes no text: a caller's may hold it."""
+    written = orjson.dumps(rows)
+    if b"\\u0000" in written:
+        written = orjson.dumps([[_storable(value) for value in row] for row in rows])
+    return written
+
+
+def _storable(value: object) -> object:
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -247,17 +247,21 @@ async def invoke(table: Table, call: Call, present: Present = as_json_rpc) -> tu
 
 def _record(call: Call, label: str, error: GatewayError | None, began: float, size: int) -> None:
     """Count and log a call that is over, and have the audit take it."""
-    seconds = time.perf_counter() - began
+    seconds, at = time.perf_counter() - began, time.time()
     gateway, request, reached = call.gateway, call.request, call.reached
-    gateway.call_log.write(call, label, seconds, size)
-    if gateway.audit.has_calls and request.method in COUNTED:
-        params, name = request.params, reached.tool
-        if name is None:
-            named = reached.asked or params.get("name", params.get("uri"))
-            name = named[:_MAX_NAMED] if isinstance(named, str) else None
+    params, method = request.params, request.method
+    named = reached.asked or params.get("name", params.get("uri"))
+    if type(named) is not str:
+        named = None
+    gateway.call_log.write(call, at, named, label, seconds, size)
+    if gateway.audit.has_calls and method in COUNTED:
+        name = reached.tool
+        if name is None and named is not None:
+            name = named[:_MAX_NAMED]
         gateway.audit.call(
+            at,
             call.principal,
-            request.method,
+            method,
             call.request_id,
             call.address,
             reached.server or reached.named or call.server,

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from gateway.observability.logs import FIELDS, LineHandler, only_handler
@@ -57,8 +56,6 @@ class _Named(Protocol):
 class _Asked(Protocol):
     @property
     def method(self) -> str: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
 
 
 class Logged(Protocol):
@@ -91,21 +88,23 @@ class CallLog:
         """What is the same in many lines: who called what, and how it went."""
         self._dropped = 0
 
-    def write(self, call: Logged, outcome: str, seconds: float, size: int) -> None:
-        """Count one call and log its line; `size` is the answer's in bytes."""
-        request, reached = call.request, call.reached
-        method = self._names.get(request.method, "unknown")  # a caller can send anything
-        upstream = reached.seconds
-        self._metrics.called(method, outcome, seconds, reached.server, reached.tool, upstream)
+    def write(self, call: Logged, at: float, named: str | None, outcome: str, seconds: float, size: int) -> None:
+        """Count one call that ended `at` a time and log its line.
+
+        `named` is the tool, prompt or resource that it names, `size` the answer's in bytes.
+        """
+        reached = call.reached
+        method = self._names.get(call.request.method, "unknown")  # a caller can send anything
+        upstream, server = reached.seconds, reached.server
+        self._metrics.called(method, outcome, seconds, server, reached.tool, upstream)
         if not self._is_on or (self._only_errors and outcome == "ok") or not calls.isEnabledFor(logging.INFO):
             return
-        named = reached.asked or request.params.get("name", request.params.get("uri"))
         entry = (
-            time.time(),
+            at,
             call.principal.name,
             method,
-            reached.server or call.server,
-            named[:_NAME] if isinstance(named, str) else None,  # cut now: an entry may wait, and a name may be large
+            server or call.server,
+            None if named is None else named[:_NAME],  # cut now: an entry may wait, and a name may be large
             outcome,
             seconds,
             upstream,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -175,7 +176,9 @@ async def test_arguments_that_can_not_be_digested_fail_no_call(client: Client, r
     for _ in range(300):
         deep = [deep]
     who = Principal("id", "name")
-    inside(client).audit.call(who, "tools/call", "r", "/mcp", "demo", "echo", "ok", 0.1, 0.1, 1, {"a": deep})
+    inside(client).audit.call(
+        time.time(), who, "tools/call", "r", "/mcp", "demo", "echo", "ok", 0.1, 0.1, 1, {"a": deep}
+    )
     [row] = await rows(client, "?kind=call")
     assert (row["tool"], row["outcome"]) == ("echo", "ok")
 
@@ -325,7 +328,7 @@ async def test_a_row_that_is_refused_takes_no_other_with_it(client: Client, regi
     for _ in range(5):
         await client.ask("POST", "/mcp/tools/call", value={"name": "echo"})
     audit = inside(client).audit
-    audit._waiting[2] = (*audit._waiting[2][:8], "no\0text", *audit._waiting[2][9:])
+    audit._waiting[2] = (*audit._waiting[2][:11], 1 << 63, *audit._waiting[2][12:])  # bytes, more than can be
     assert len(await rows(client, "?kind=call")) == 4
 
 

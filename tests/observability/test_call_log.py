@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
@@ -28,7 +27,6 @@ class _Named:
 @dataclass
 class _Request:
     method: str = "tools/call"
-    params: dict[str, Any] = field(default_factory=lambda: {"name": "a__b c"})
 
 
 def reached() -> Reached:
@@ -67,11 +65,11 @@ async def test_lines_are_formatted_faster_than_a_busy_loop_brings_them() -> None
         log = CallLog(Metrics("r"), ["tools/call"])
         running = asyncio.create_task(log.run())
         for _ in range(2000):
-            log.write(_Call(), "ok", 0.5, 10)
+            log.write(_Call(), 1.0, "a__b c", "ok", 0.5, 10)
         await until(lambda: len(log._waiting) < 2000)
         for _ in range(100):
             for _ in range(16):
-                log.write(_Call(), "ok", 0.5, 10)
+                log.write(_Call(), 1.0, "a__b c", "ok", 0.5, 10)
             await asyncio.sleep(0)
         assert len(log._waiting) < 2000
         await until(lambda: written.getvalue().count("\n") >= 2000)
@@ -84,7 +82,7 @@ async def test_lines_come_together_a_little_later_and_say_what_a_record_would(fo
         log = CallLog(Metrics("r"), ["tools/call"])
         running = asyncio.create_task(log.run())
         for _ in range(50):
-            log.write(_Call(), "ok", 0.5, 10)
+            log.write(_Call(), 1.0, "a__b c", "ok", 0.5, 10)
         assert written.getvalue() == ""
         await until(lambda: written.getvalue().count("\n") == 50)
         await end([running])
@@ -107,7 +105,7 @@ async def test_what_waits_is_written_at_the_end() -> None:
         log = CallLog(Metrics("r"), ["tools/call"])
         running = asyncio.create_task(log.run())
         await asyncio.sleep(0)
-        log.write(_Call(), "ok", 0.5, 10)
+        log.write(_Call(), 1.0, "a__b c", "ok", 0.5, 10)
         await end([running])
     assert written.getvalue().count("\n") == 1
 
@@ -117,7 +115,7 @@ async def test_lines_that_nobody_reads_are_dropped_and_counted(monkeypatch: pyte
     with configured("text") as written:
         log = CallLog(Metrics("r"), ["tools/call"])
         for _ in range(5):
-            log.write(_Call(), "ok", 0.5, 10)
+            log.write(_Call(), 1.0, "a__b c", "ok", 0.5, 10)
         running = asyncio.create_task(log.run())
         await until(lambda: "2 lines of calls were dropped" in written.getvalue())
         await end([running])
@@ -131,8 +129,8 @@ async def test_which_calls_have_a_line_is_chosen_and_figures_count_all(
     caplog.set_level("INFO", "gateway.calls")
     metrics = Metrics("r")
     log = CallLog(metrics, ["tools/call"], which)
-    log.write(_Call(), "ok", 0.5, 10)
-    log.write(_Call(), "-32602", 0.5, 10)
+    log.write(_Call(), 1.0, "a__b c", "ok", 0.5, 10)
+    log.write(_Call(), 1.0, "a__b c", "-32602", 0.5, 10)
     assert len([record for record in caplog.records if record.name == "gateway.calls"]) == lines
     shown = metrics.exposition().decode()
     assert 'gateway_calls_total{method="tools/call",outcome="ok",replica="r"} 1.0' in shown
@@ -144,8 +142,8 @@ async def test_which_calls_have_a_line_is_chosen_and_figures_count_all(
 async def test_a_large_name_is_cut_before_it_waits() -> None:
     with configured("text"):
         log = CallLog(Metrics("r"), ["tools/call"])
-        log.write(_Call(request=_Request(params={"name": "x" * 1_000_000})), "ok", 0.5, 10)
-        log.write(_Call(request=_Request(params={"name": {"a": "b"}})), "ok", 0.5, 10)
+        log.write(_Call(), 1.0, "x" * 1_000_000, "ok", 0.5, 10)
+        log.write(_Call(), 1.0, None, "ok", 0.5, 10)
     assert [entry[4] for entry in log._waiting] == ["x" * 128, None]
 
 
@@ -153,7 +151,7 @@ async def test_lines_that_are_half_formatted_at_the_end_are_not_lost() -> None:
     with configured("text") as written:
         log = CallLog(Metrics("r"), ["tools/call"])
         for _ in range(100):
-            log.write(_Call(), "ok", 0.5, 10)
+            log.write(_Call(), 1.0, "a__b c", "ok", 0.5, 10)
         flushing = asyncio.create_task(log.run())
         async with asyncio.timeout(5):
             while not 0 < len(log._waiting) < 100:  # noqa: ASYNC110  # the very turn of the loop matters
