@@ -109,7 +109,7 @@ class Guard:
             alarms.arm(at)
 
     def move(self, at: float) -> None:
-        """Let the limit that holds be up at another time of the loop's clock."""
+        """Let the limit that holds be up at another time of the loop's clock; one was set before."""
         self.at = at
         self._alarms.add(self)
 

@@ -220,10 +220,12 @@ class _InSession(Response):
 
     def _record(self) -> Recording:
         message, session = self._message, self._session
-        self._primes = session.version in versions.HAS_PRIMING
         entries = message.entries if isinstance(message, Batch) else (message,)
         ids = [each.id for each in entries if isinstance(each, Request)]
         return self._event_log.begin(session.key, ids, principal=session.owner[0])
+
+    def _primes(self) -> bool:
+        return self._session.version in versions.HAS_PRIMING
 
     def _mirrors(self) -> bool:
         """So it is at a server's own address, and at a toolset's."""

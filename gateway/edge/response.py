@@ -132,8 +132,6 @@ class Response:
 
     _cancels = True
     """Whether a hang-up ends the work."""
-    _primes = False
-    """Whether a stream begins with an event of no data, to be taken up from."""
     _recording: Recording | None = None
     _left = False
     _sending: asyncio.Lock | None = None
@@ -155,6 +153,10 @@ class Response:
     def _record(self) -> Recording | None:
         """Begin the record of the stream, if there is one."""
         return None
+
+    def _primes(self) -> bool:
+        """Whether the stream begins with an event of no data, to be taken up from."""
+        return False
 
     def _mirrors(self) -> bool:
         """Whether the framing is the server's."""
@@ -200,7 +202,8 @@ class Response:
 
     async def on_interruption(self) -> None:
         """End the client's stream as the server did its own; the rest goes on record, from where it is taken up."""
-        if self._primes and self.streaming and self._recording is not None and not self._left and self._mirrors():
+        can_end = self.streaming and self._recording is not None and not self._left
+        if can_end and self._primes() and self._mirrors():
             async with self._lock():
                 self._left = True
                 await self._http.send({"type": "http.response.body", "body": b""})
@@ -214,7 +217,7 @@ class Response:
             self.streaming = True
             self._recording = self._record()
             await self._pass({"type": "http.response.start", "status": 200, "headers": list(_STREAM_HEADERS)})
-            if self._recording is not None and self._primes:
+            if self._recording is not None and self._primes():
                 await self._write(encode_event(b"", id=self._recording.first, retry=RETRY_MS))
 
     async def event(self, frame: bytes) -> None:

@@ -37,10 +37,8 @@ async def take(
     if not isinstance(message, Request | Batch):
         await send_empty(http, 202)
         return
-    request, response = (
-        message if isinstance(message, Request) else NOBODY,
-        Response(http, how, gateway.settings.keepalive_seconds),
-    )
+    request = message if isinstance(message, Request) else NOBODY
+    response = Response(http, how, gateway.settings.keepalive_seconds)
     call = Call(
         gateway,
         principal,

@@ -1,6 +1,6 @@
-"""One talk with an upstream as a state machine: the handshake, ids, progress.
+"""One talk with an upstream: the handshake, ids, progress, and what a message means that comes before the answer.
 
-Values in, values out. The link sends what `outgoing` says and feeds what arrives.
+Values in, values out: who talks sends what `outgoing` says, and asks what arrives means.
 Source: MCP 2025-11-25, basic, lifecycle and utilities.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.errors import GatewayError
 from gateway.protocol import versions
-from gateway.protocol.messages import Failure, Id, Message, Notification, Reply, Request, dump
+from gateway.protocol.messages import Failure, Id, Notification, Reply, Request, dump
 
 _MAX_SAID = 64 << 10  # what a server says of itself goes into each session's record
 
@@ -109,28 +109,13 @@ class SendBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The talk is over; the answer has the id that the request had upstream."""
-
-    answer: Reply | Failure
-
-
-@dataclass(frozen=True, slots=True)
 class Ignored:
     """Nothing that concerns this talk."""
 
     reason: str
 
 
-Event = Emit | Changed | Ask | SendBack | Done | Ignored
-
-
-class Talk(Protocol):
-    """One request whose answer is a stream: what its messages mean."""
-
-    def receive(self, message: Message) -> Event:
-        """Say what one message of the upstream means."""
-        ...
+Event = Emit | Changed | Ask | SendBack | Ignored
 
 
 def cancelled(id: Id, reason: str) -> Notification:
@@ -138,44 +123,43 @@ def cancelled(id: Id, reason: str) -> Notification:
     return Notification("notifications/cancelled", {"requestId": id, "reason": reason})
 
 
-class Exchange:
-    """One request on a shared upstream session: our id and progress token out, the caller's token back."""
+# On a session that several callers share a request has our id, and our progress token where its caller has one.
 
-    def __init__(self, request: Request, upstream_id: int, *, wants_progress: bool = False) -> None:
-        self._request = request
-        self._id = upstream_id
-        meta = request.params.get("_meta")
-        self._meta: Mapping[str, Any] = meta if isinstance(meta, Mapping) else {}
-        self._token = self._meta.get("progressToken", request.id if wants_progress else None)
 
-    def outgoing(self) -> Request:
-        """What to send upstream."""
-        params = self._request.params
-        if self._token is not None:
-            params = {**params, "_meta": {**self._meta, "progressToken": self._id}}
-        return Request(self._id, self._request.method, params)
+def outgoing(request: Request, id: Id, *, wants_progress: bool = False) -> Request:
+    """What to send upstream for a caller's request; `wants_progress` also where the caller has no token."""
+    params = request.params
+    if (wants_progress or "_meta" in params) and _token(request, wants_progress=wants_progress) is not None:
+        params = {**params, "_meta": {**_meta(params), "progressToken": id}}
+    return Request(id, request.method, params)
 
-    def receive(self, message: Message) -> Event:
-        """Say what one message of the upstream means."""
-        match message:
-            case Reply() | Failure():
-                return _answered(message, self._id)
-            case Request():
-                return SendBack(answer_for_nobody(message))
-            case Notification():
-                return self._notified(message)
 
-    def _notified(self, message: Notification) -> Event:
-        match message.method:
-            case "notifications/progress":
-                if self._token is None or message.params.get("progressToken") != self._id:
-                    return Ignored("progress that was not asked for")
-                return Emit(Notification(message.method, {**message.params, "progressToken": self._token}))
-            case "notifications/message":
-                return Emit(message)
-            case method if method.endswith("/list_changed"):
-                return Changed(message)
-        return Ignored(f"{message.method} has no place on a call")
+def read_shared(
+    message: Notification | Request, request: Request, id: Id, *, wants_progress: bool = False
+) -> Emit | Changed | SendBack | Ignored:
+    """What a message means that came before the answer to a caller's request, which has this id upstream."""
+    if isinstance(message, Request):
+        return SendBack(answer_for_nobody(message))
+    match message.method:
+        case "notifications/progress":
+            token = _token(request, wants_progress=wants_progress)
+            if token is None or message.params.get("progressToken") != id:
+                return Ignored("progress that was not asked for")
+            return Emit(Notification(message.method, {**message.params, "progressToken": token}))
+        case "notifications/message":
+            return Emit(message)
+        case method if method.endswith("/list_changed"):
+            return Changed(message)
+    return Ignored(f"{message.method} has no place on a call")
+
+
+def _meta(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = params.get("_meta")
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _token(request: Request, *, wants_progress: bool) -> Any:
+    return _meta(request.params).get("progressToken", request.id if wants_progress else None)
 
 
 def upstream_id(id: Id) -> Id:
@@ -184,40 +168,15 @@ def upstream_id(id: Id) -> Id:
     return id if type(id) is int else f"c:{id}"
 
 
-class OwnExchange:
-    """One request on the upstream session of one client: what its stream holds is the client's."""
-
-    def __init__(self, id: Id) -> None:
-        self._id = id
-
-    def receive(self, message: Message) -> Event:
-        """Say what one message of the upstream means."""
-        match message:
-            case Reply() | Failure():
-                return _answered(message, self._id)
-            case Request():
-                return read_request(message)
-            case Notification():
-                return read_notification(message)
-
-
-def _answered(answer: Reply | Failure, id: Id) -> Done | Ignored:
-    """What an answer means to the request with this id."""
-    return Done(answer) if answer.id == id else Ignored(f"an answer to id {answer.id!r}, which is not ours")
-
-
-def read_request(request: Request) -> Ask | SendBack:
-    """What a request of an upstream on a client's own session means; a ping is answered here."""
-    return SendBack(Reply(request.id, {})) if request.method == "ping" else Ask(request)
-
-
-def read_notification(notification: Notification) -> Emit | Changed | Ignored:
-    """What a notification of an upstream on a client's own session means."""
-    if notification.method in versions.LIST_CHANGES:
-        return Changed(notification, passes=True)
-    if notification.method in versions.SERVER_NOTIFICATIONS:
-        return Emit(notification)
-    return Ignored(f"{notification.method} is in no revision")
+def read_own(message: Notification | Request) -> Event:
+    """What a message of an upstream on a client's own session means; a ping is answered here."""
+    if isinstance(message, Request):
+        return SendBack(Reply(message.id, {})) if message.method == "ping" else Ask(message)
+    if message.method in versions.LIST_CHANGES:
+        return Changed(message, passes=True)
+    if message.method in versions.SERVER_NOTIFICATIONS:
+        return Emit(message)
+    return Ignored(f"{message.method} is in no revision")
 
 
 def gateway_id(worker: str, number: int) -> str:

@@ -19,7 +19,7 @@ from gateway.model.endpoints import Endpoint
 from gateway.model.grants import Grants
 from gateway.model.view import View
 from gateway.protocol import versions
-from gateway.protocol.exchange import Ask, Changed, Emit, SendBack, read_notification, read_request
+from gateway.protocol.exchange import Ask, Changed, Emit, SendBack, read_own
 from gateway.protocol.messages import Failure, Message, Notification, Request, encode
 from gateway.sessions.links import Links
 from gateway.sessions.record import UpstreamRecord
@@ -305,7 +305,7 @@ class GetStream:
         link = self._links.of(server, upstream)
         if link is None or not isinstance(message, Request | Notification):
             return
-        match read_request(message) if isinstance(message, Request) else read_notification(message):
+        match read_own(message):
             case SendBack(answer):
                 await link.post(upstream.session, answer)
             case Ask(request):

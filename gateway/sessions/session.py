@@ -35,7 +35,7 @@ from gateway.model.principals import MASTER
 from gateway.model.question_ids import Question, QuestionIds, UnknownQuestion
 from gateway.model.server import Server
 from gateway.model.session_ids import SessionId
-from gateway.protocol.exchange import OwnExchange, upstream_id
+from gateway.protocol.exchange import read_own, upstream_id
 from gateway.protocol.messages import Failure, Id, Notification, Reply, Request
 from gateway.sessions.get_stream import GetStream
 from gateway.sessions.links import Links
@@ -139,7 +139,7 @@ class Session:
         *,
         can_ask: bool = True,
     ) -> Reply | Failure:
-        """Carry a client's request over its own session with a server.
+        """Carry a client's request over its own session with a server; the answer has the id that it has there.
 
         `can_ask` tells whether the client can be asked something meanwhile. Raises RequestCancelled, SessionNotFound
         or UpstreamError.
@@ -157,10 +157,9 @@ class Session:
             if type(id) is not int:
                 request = Request(upstream_id(id), request.method, request.params)
             for attempt in (1, 2):
-                follow = partial(_Outward, self, name, upstream, request.id, events, can_ask)
+                follow = partial(_Outward, self, name, upstream, events, can_ask)
                 try:
-                    answer = await link.call(upstream.session, request, follow, guard, key=self._key)
-                    return answer if answer.id == id else answer.under(id)
+                    return await link.call(upstream.session, request, follow, guard, key=self._key)
                 except SessionExpired as error:
                     log.debug("session with %s expired: %s", name, error)
                     if attempt == 1:
@@ -318,11 +317,9 @@ def _unknown_session(server: Server) -> UpstreamProtocolError:
 class _Outward:
     """What comes from a server during one call, on its way to the client."""
 
-    def __init__(
-        self, session: Session, server: str, upstream: UpstreamRecord, id: Id, events: Events, can_ask: bool
-    ) -> None:
-        """`id` is the request's upstream."""
-        self.talk = OwnExchange(id)
+    read = staticmethod(read_own)
+
+    def __init__(self, session: Session, server: str, upstream: UpstreamRecord, events: Events, can_ask: bool) -> None:
         self._session = session
         self._server = server
         self._upstream = upstream

@@ -45,18 +45,10 @@ from gateway.model.breaker import Breaker
 from gateway.model.server import ServerSpec
 from gateway.protocol import versions
 from gateway.protocol.exchange import (
-    Ask,
-    Changed,
-    Done,
-    Emit,
-    Exchange,
     Handshake,
     Hello,
-    OwnExchange,
-    SendBack,
-    Talk,
-    answer_for_nobody,
     cancelled,
+    outgoing,
 )
 from gateway.protocol.messages import Failure, Notification, Reply, Request
 from gateway.tasks import end
@@ -64,53 +56,12 @@ from gateway.upstream.contract import (
     NO_EVENTS,
     Events,
     Heard,
-    Interrupted,
-    MessageStream,
     SessionExpired,
-    StreamOpened,
     Upstream,
     UpstreamSession,
 )
 from gateway.upstream.deadline import CallDeadline
-
-
-class Follower(Protocol):
-    """Takes what a server says before its answer, where the answer is a stream."""
-
-    @property
-    def talk(self) -> Talk:
-        """What the messages mean."""
-        ...
-
-    @property
-    def events(self) -> Events:
-        """Where they go."""
-        ...
-
-    async def ask(self, request: Request, answered: Callable[[], None]) -> Reply | Failure | None:
-        """Pass on what a server asks; None if the answer comes later, by itself, else what to tell it at once.
-
-        `answered` is called when the client has answered, if this worker hears of it.
-        """
-        ...
-
-    def close(self) -> None:
-        """The stream is over: nothing is waited for any more."""
-        ...
-
-
-class Unasked:
-    """A follower for a request behind which there is no single client that could be asked."""
-
-    def __init__(self, talk: Talk, events: Events = NO_EVENTS) -> None:
-        self.talk = talk
-        self.events = events
-
-    async def ask(self, request: Request, answered: Callable[[], None]) -> Reply | Failure | None:
-        return answer_for_nobody(request)
-
-    def close(self) -> None:
-        pass
+from gateway.upstream.following import Follower, Following, Unasked, no_result
 
 
 class ShowBreaker(Protocol):
@@ -124,7 +75,6 @@ _POST_SECONDS = 10.0
 _END_SECONDS = 8.0  # a program is given time to end
 _ANSWERS = (Reply, Failure)
 _LATE = object()  # a reason to cut a call
-_MAX_ASKED = 100  # requests of a server during one call
 
 log = logging.getLogger("gateway.link")
 
@@ -165,6 +115,7 @@ class ServerLink:
         self._seconds = spec.timeout_seconds or limits.call_seconds
         self._alarms = alarms or Alarms()
         self._changed = changed
+        self._follow = Following(spec.name, upstream, changed)
         self._ids = itertools.count(1)
         self._session: UpstreamSession | None = None
         self._opening: asyncio.Task[UpstreamSession] | None = None
@@ -217,7 +168,7 @@ class ServerLink:
         try:
             answer = await self._upstream.call(session, request)
             if not isinstance(answer, _ANSWERS):
-                follower = Unasked(OwnExchange(request.id)) if follow is None else follow()
+                follower = Unasked(request, request.id) if follow is None else follow()
                 deadline = CallDeadline(guard, seconds, self._limits.cap_seconds)
                 try:
                     answer = await self._follow(answer, session, request, follower, deadline)
@@ -225,7 +176,7 @@ class ServerLink:
                     deadline.end()
                     follower.close()
             elif answer.id != request.id:
-                raise self._no_result()
+                raise no_result(self.spec.name)
         except BaseException as error:
             ended = self._ended(error, session, request, guard, seconds)
             if not is_probe:
@@ -269,19 +220,21 @@ class ServerLink:
         guard: Guard | None = None,
         key: str | None = None,
     ) -> Reply | Failure:
-        """Carry one request over the session that all callers share. Raises UpstreamError."""
+        """Carry one request over the session that all callers share; the answer has an id of ours.
+
+        Raises UpstreamError.
+        """
         reason = ""
         for _ in range(2):
-            session, exchange = self._session, Exchange(request, next(self._ids), wants_progress=wants_progress)
-            sent, follow = exchange.outgoing(), partial(Unasked, exchange, events)
+            session, id = self._session, next(self._ids)
+            sent = outgoing(request, id, wants_progress=wants_progress)
+            follow = partial(Unasked, request, id, wants_progress=wants_progress, events=events)
             try:
                 if session is not None:
-                    answer = await self.call(session, sent, follow, guard, key=key)
-                else:
-                    with _Held(self):  # what is retired meanwhile closes after the call
-                        session = await self._opened()
-                        answer = await self.call(session, sent, follow, guard, key=key)
-                return answer if answer.id == request.id else answer.under(request.id)
+                    return await self.call(session, sent, follow, guard, key=key)
+                with _Held(self):  # what is retired meanwhile closes after the call
+                    session = await self._opened()
+                    return await self.call(session, sent, follow, guard, key=key)
             except SessionExpired as error:
                 reason = str(error)
                 if session is not None and self._session is session:
@@ -290,58 +243,6 @@ class ServerLink:
         raise UpstreamProtocolError(
             self.spec.name, f"Server {self.spec.name!r} does not know the session that it just made: {reason}."
         )
-
-    async def _follow(
-        self,
-        stream: MessageStream,
-        session: UpstreamSession,
-        request: Request,
-        follower: Follower,
-        deadline: CallDeadline,
-    ) -> Reply | Failure:
-        """Pass on what comes on a stream, until the answer does."""
-        asked, events, talk = 0, follower.events, follower.talk
-        async with aclosing(stream):
-            async for message in stream:
-                if isinstance(message, StreamOpened):
-                    await events.on_stream()
-                    continue
-                if isinstance(message, Interrupted):
-                    await events.on_interruption()
-                    continue
-                match talk.receive(message):
-                    case Done(answer):
-                        return answer
-                    case Emit(notification):
-                        await events.on_message(notification)
-                        deadline.extend()
-                    case Changed(notification, passes):
-                        if not request.method.endswith("/list"):
-                            self._changed(self.spec.name, notification.method)
-                        if passes:
-                            await events.on_message(notification)
-                    case SendBack(answer):
-                        asked = self._counted(asked)
-                        await self._upstream.post(session, answer)
-                    case Ask(question):
-                        asked = self._counted(asked)
-                        deadline.wait_for_client()
-                        if (told := await follower.ask(question, deadline.client_answered)) is not None:
-                            deadline.client_answered()
-                            await self._upstream.post(session, told)
-        raise self._no_result()
-
-    def _no_result(self) -> UpstreamProtocolError:
-        return UpstreamProtocolError(self.spec.name, f"Server {self.spec.name!r} ended its answer without a result.")
-
-    def _counted(self, asked: int) -> int:
-        """Count a server's requests during one call. Raises UpstreamProtocolError when they are too many."""
-        if asked >= _MAX_ASKED:
-            raise UpstreamProtocolError(
-                self.spec.name,
-                f"Server {self.spec.name!r} sent more than {_MAX_ASKED} requests during one call.",
-            )
-        return asked + 1
 
     # --- sessions -----------------------------------------------------------------------------------------------
 

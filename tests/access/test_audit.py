@@ -170,6 +170,23 @@ async def test_a_cursor_of_another_list_is_refused(client: Client) -> None:
     assert (await client.ask("GET", f"/audit?cursor={cursor}"))[0] == 422
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "tool"),
+    [
+        ("tools/call", {"name": {"a": "b"}}, None),
+        ("tools/call", {"name": "x" * 1000}, "x" * 256),
+        ("resources/read", {"uri": "demo://none"}, "demo://none"),
+    ],
+)
+async def test_a_call_of_what_is_not_there_has_its_row(
+    client: Client, registered: MemoryServer, method: str, params: Any, tool: str | None
+) -> None:
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    assert "error" in (await client.ask("POST", "/rpc", value=body))[2]
+    [row] = await rows(client, "?kind=call")
+    assert row["tool"] == tool
+
+
 async def test_arguments_that_can_not_be_digested_fail_no_call(client: Client, registered: MemoryServer) -> None:
     """orjson writes 254 levels, and a body may be deeper than that."""
     deep: Any = []

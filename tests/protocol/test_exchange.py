@@ -2,15 +2,16 @@ import pytest
 
 from gateway.protocol import exchange
 from gateway.protocol.exchange import (
+    Ask,
     Changed,
-    Done,
     Emit,
-    Exchange,
     HandshakeRefused,
     Ignored,
-    OwnExchange,
     SendBack,
     cancelled,
+    outgoing,
+    read_own,
+    read_shared,
     upstream_id,
 )
 from gateway.protocol.messages import Failure, Notification, Reply, Request
@@ -23,48 +24,48 @@ def progress(token: object) -> Notification:
 
 
 def test_the_upstream_sees_our_id_and_token() -> None:
-    out = Exchange(CALL, 42).outgoing()
+    out = outgoing(CALL, 42)
     assert out == Request(42, "tools/call", {"name": "t", "_meta": {"progressToken": 42, "other": 1}})
 
 
 def test_the_caller_gets_its_own_token_back() -> None:
-    talk = Exchange(CALL, 42)
-    assert talk.receive(progress(42)) == Emit(progress("token"))
-    assert talk.receive(Reply(42, {"ok": 1})) == Done(Reply(42, {"ok": 1}))
+    assert read_shared(progress(42), CALL, 42) == Emit(progress("token"))
 
 
-def test_an_error_ends_the_talk_too() -> None:
-    assert Exchange(CALL, 42).receive(Failure(42, -1, "no", {"x": 1})) == Done(Failure(42, -1, "no", {"x": 1}))
-
-
-def test_params_without_token_go_out_as_they_are() -> None:
-    request = Request(1, "tools/call", {"name": "t"})
-    assert Exchange(request, 5).outgoing().params is request.params
+@pytest.mark.parametrize("params", [{"name": "t"}, {"name": "t", "_meta": {"other": 1}}, {"_meta": {}}])
+def test_params_without_token_go_out_as_they_are(params: dict[str, object]) -> None:
+    assert outgoing(Request(1, "tools/call", params), 5).params is params
 
 
 def test_progress_can_be_asked_for_on_behalf_of_a_caller_without_token() -> None:
-    talk = Exchange(Request("rest", "tools/call", {"name": "t"}), 5, wants_progress=True)
-    assert talk.outgoing().params["_meta"] == {"progressToken": 5}
-    assert talk.receive(progress(5)) == Emit(progress("rest"))
+    request = Request("rest", "tools/call", {"name": "t"})
+    assert outgoing(request, 5, wants_progress=True).params["_meta"] == {"progressToken": 5}
+    assert read_shared(progress(5), request, 5, wants_progress=True) == Emit(progress("rest"))
+    assert isinstance(read_shared(progress(5), request, 5), Ignored)
 
 
-@pytest.mark.parametrize(
-    "message",
-    [Reply(41, {}), Reply("42", {}), Failure(None, -1, ""), progress(41), progress("token"), Notification("x")],
-)
-def test_what_belongs_to_nobody_is_ignored(message: Reply | Failure | Notification) -> None:
-    assert isinstance(Exchange(CALL, 42).receive(message), Ignored)
+@pytest.mark.parametrize("message", [progress(41), progress("token"), Notification("x")])
+def test_what_belongs_to_nobody_is_ignored(message: Notification) -> None:
+    assert isinstance(read_shared(message, CALL, 42), Ignored)
 
 
 def test_list_changes_ping_and_foreign_requests_have_their_place() -> None:
-    talk = Exchange(CALL, 42)
-    changed = "notifications/tools/list_changed"
-    assert talk.receive(Notification(changed)) == Changed(Notification(changed))
-    assert talk.receive(Request("p", "ping")) == SendBack(Reply("p", {}))
-    refused = talk.receive(Request(9, "sampling/createMessage"))
+    changed = Notification("notifications/tools/list_changed")
+    assert read_shared(changed, CALL, 42) == Changed(changed)
+    assert read_shared(Request("p", "ping"), CALL, 42) == SendBack(Reply("p", {}))
+    refused = read_shared(Request(9, "sampling/createMessage"), CALL, 42)
     assert isinstance(refused, SendBack)
     assert isinstance(refused.message, Failure)
     assert refused.message.code == -32601
+
+
+def test_on_a_clients_own_session_everything_is_the_clients() -> None:
+    asked, changed = Request(9, "sampling/createMessage"), Notification("notifications/tools/list_changed")
+    assert read_own(asked) == Ask(asked)
+    assert read_own(Request("p", "ping")) == SendBack(Reply("p", {}))
+    assert read_own(changed) == Changed(changed, passes=True)
+    assert read_own(progress("token")) == Emit(progress("token"))
+    assert isinstance(read_own(Notification("notifications/of_no_revision")), Ignored)
 
 
 def test_a_cancellation_names_the_upstreams_id() -> None:
@@ -73,8 +74,6 @@ def test_a_cancellation_names_the_upstreams_id() -> None:
 
 def test_on_its_own_session_a_clients_text_has_an_id_that_no_number_has() -> None:
     assert [upstream_id(1), upstream_id("1"), upstream_id("c:1")] == [1, "c:1", "c:c:1"]
-    assert OwnExchange("c:1").receive(Reply("c:1", {})) == Done(Reply("c:1", {}))
-    assert isinstance(OwnExchange("c:1").receive(Reply(1, {})), Ignored)
 
 
 def test_a_handshake_is_read() -> None:

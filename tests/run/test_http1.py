@@ -580,6 +580,21 @@ async def _splits(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b\r\nc: d")]})
 
 
+@_fails("half a line break in a header", b"HTTP/1.1 500 ")
+async def _splits_by_half(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b\nc: d")]})
+
+
+@_fails("the other half in its name", b"HTTP/1.1 500 ")
+async def _splits_its_name(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"a\r", b"b")]})
+
+
+@_fails("a NUL in a header", b"HTTP/1.1 500 ")
+async def _nul(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"\0")]})
+
+
 @_fails("less than it said", b"HTTP/1.1 200 ")
 async def _short(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})

@@ -183,10 +183,36 @@ async def test_a_late_answer_is_dropped(workers: tuple[Client, Client], demo: Me
     async with workers[0].open("POST", OWN, value=request("tools/call", name="hasty"), headers=session) as stream:
         question = await next_message(stream)
         await next_message(stream)
+    assert waited_for(workers[0]) == []
     demo.forget_sessions()
     await call(workers[0], session, "echo")
     assert await tell(workers[1], session, {"id": question["id"], "result": {"roots": []}}) == (202, b"")
     assert demo.posted == []
+
+
+def waited_for(client: Client) -> list[str]:
+    """The questions whose answer a call waits for at this worker."""
+    app: Any = client.app
+    return [id for session in inside(app).sessions.here() for id in session._waiting]
+
+
+@pytest.mark.parametrize("ends", ["answered", "cancelled"])
+async def test_a_question_is_waited_for_as_long_as_its_call(
+    workers: tuple[Client, Client], demo: MemoryServer, ends: str
+) -> None:
+    await offer(workers[0], demo, asks=asking(demo, "roots/list"))
+    session = await initialize(workers[0])
+    body = request("tools/call", name="asks")
+    async with workers[0].open("POST", OWN, value=body, headers=session) as stream:
+        question = await next_message(stream)
+        assert waited_for(workers[0]) == [question["id"]]
+        if ends == "answered":
+            await tell(workers[1], session, {"id": question["id"], "result": {"roots": []}})
+        else:
+            note = {"method": "notifications/cancelled", "params": {"requestId": body["id"]}}
+            await tell(workers[1], session, note)
+        await next_message(stream)
+    assert waited_for(workers[0]) == []
 
 
 async def test_progress_on_a_question_finds_its_way(workers: tuple[Client, Client], demo: MemoryServer) -> None:

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import OutcomeUnknown, RequestCancelled, UpstreamSuspended, UpstreamUnreachable
+from gateway.errors import (
+    OutcomeUnknown,
+    RequestCancelled,
+    UpstreamProtocolError,
+    UpstreamSuspended,
+    UpstreamUnreachable,
+)
 from gateway.model.endpoints import Endpoint
 from gateway.model.server import ServerSpec
 from gateway.protocol.exchange import Handshake, Hello
@@ -63,6 +69,19 @@ async def test_a_trial_that_meets_a_fault_of_ours_does_not_leave_the_breaker_shu
         await live.call_shared(CALL)
     assert isinstance(await live.call_shared(CALL), Reply)
     assert live.breaker() == "closed"
+
+
+async def test_an_answer_to_another_request_is_none() -> None:
+    class Confused(Scripted):
+        async def call(self, session: UpstreamSession, request: Request) -> Reply:
+            return Reply(99, {})
+
+    link = pool_of(Confused())[SPEC]
+    session = await link.open(OURSELVES)
+    with pytest.raises(UpstreamProtocolError, match="without a result"):
+        await link.call(session, CALL)
+    with pytest.raises(UpstreamProtocolError, match="without a result"):
+        await link.call_shared(CALL)
 
 
 async def test_a_server_that_resets_every_connection_is_left_alone() -> None:
