@@ -56,6 +56,9 @@ class UnderWay:
         if not requests:
             del self._of[who]
 
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
     def cut(self, who: str, reason: KeyEnd) -> None:
         """End all requests of a principal."""
         for guard in list(self._of.get(who, ())):
@@ -85,6 +88,11 @@ class Admission:
             self._streams[who] -= 1
             if not self._streams[who]:
                 del self._streams[who]
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return len(self.calls) + len(self.reads)
 
     @property
     def streams(self) -> int:

@@ -200,10 +200,9 @@ class Application:
             principal = await gateway.authenticator.identify(headers, http.query)
         if route.methods is not None and method not in route.methods:
             raise MethodNotAllowed(method, route.methods)
-        who, guard, metrics = principal.id, http.guard, gateway.metrics
+        who, guard = principal.id, http.guard
         under_way = gateway.admission.reads if method in _READS else gateway.admission.calls
         under_way.enter(who, guard)
-        metrics.in_flight += 1
         try:
             if params:
                 await route.handler(gateway, http, principal, *params)
@@ -214,7 +213,6 @@ class Application:
                 raise ended from None
             raise
         finally:
-            metrics.in_flight -= 1
             under_way.leave(who, guard)
 
     async def _serve_without_key(self, http: Http, route: Route | None) -> Gateway | None:

@@ -175,6 +175,7 @@ async def open_gateway(
             dropped=metrics.audit_dropped.inc,
         )
         admission = Admission(settings.max_in_flight, settings.max_streams)
+        metrics.count_in_flight = lambda: admission.in_flight
 
         def key_changed(id: str, principal: Principal | None, end: KeyEnd | None) -> None:
             if end is not None:
@@ -225,7 +226,7 @@ async def open_gateway(
                 "memory": memory_of_process(),
                 "sessions": len(sessions),
                 "streams": admission.streams,
-                "in_flight": metrics.in_flight,
+                "in_flight": admission.in_flight,
                 "degraded": sync.degraded,
                 "version": version.VERSION,
             },

@@ -174,8 +174,9 @@ class Response:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._is_over = True
-        self._http.alarms.all.discard(self)
+        if not self._is_over:
+            self._is_over = True
+            self._http.alarms.all.discard(self)
         for task in self._tasks:
             task.cancel()
         if self._recording is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter as Counts
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -64,8 +64,8 @@ class Metrics:
         self._unsettled: dict[_Kind, tuple[list[float], list[float]]] = {}
         """How long calls took since the figures were last settled, and their servers."""
         self._count = 0
-        self.in_flight = 0
-        """Requests being answered now; who adds one takes it away."""
+        self.count_in_flight: Callable[[], int] = lambda: 0
+        """Says how many requests are being answered now."""
         self.sessions = Counter(
             "gateway_sessions_opened", "MCP sessions opened.", ("replica",), registry=self._registry
         ).labels(replica)
@@ -146,7 +146,7 @@ class Metrics:
         for times, histogram in ((took, self._seconds), (waited, self._upstream_seconds)):
             for method, seen in times.items():
                 _add(histogram.labels(self._replica, method), seen)
-        self._in_flight.set(self.in_flight)
+        self._in_flight.set(self.count_in_flight())
 
     def _gauge(self, name: str, text: str, mode: str) -> Gauge:
         gauge = Gauge(name, text, ("replica",), registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]  # a literal there

@@ -95,11 +95,6 @@ class Session:
         return self.local.record.version
 
     @property
-    def is_local_only(self) -> bool:
-        """Whether something of it is known to this worker only, because Redis did not answer."""
-        return not self.local.is_shared or bool(self.upstream.unsettled)
-
-    @property
     def busy(self) -> bool:
         return bool(self._under_way) or self.get_stream is not None
 

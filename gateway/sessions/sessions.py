@@ -163,7 +163,9 @@ class Sessions:
     def known(self, text: str | None, principal: Principal, address: str) -> Session | None:
         """The session that an id names, if this worker knows it and has nothing to look up."""
         known = self._by_id.get(text or "")
-        if known is None or known.is_local_only or known.owner != (principal.id, address):
+        if known is None or not known.local.is_shared or known.upstream.unsettled:
+            return None  # or something of it is known to this worker only, because Redis did not answer
+        if known.owner != (principal.id, address):
             return None
         expires, key = known.id.expires, known.key
         if expires <= time.time():

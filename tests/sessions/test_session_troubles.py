@@ -24,7 +24,7 @@ async def test_a_burst_is_no_outage(open_app: Open, servers: Servers) -> None:
     async with open_app() as (app, one), open_app() as (_, two):
         await one.ask("POST", "/mcp/servers", value=DEMO)
         sessions = await asyncio.gather(*(initialize(one) for _ in range(100)))
-        assert not any(each.is_local_only for each in inside(app).sessions.here())
+        assert all(each.local.is_shared and not each.upstream.unsettled for each in inside(app).sessions.here())
         answers = await asyncio.gather(*(call(two, session, "echo") for session in sessions[:60]))
         assert all("result" in answer for answer in answers)
         assert all(hello.capabilities for hello in servers["demo"].hellos[-60:])
