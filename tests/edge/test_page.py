@@ -326,7 +326,7 @@ async def test_the_stream_tells_what_there_is_and_what_changes(open_app: Open, s
             async with asyncio.timeout(15):
                 while not (
                     {"servers", "changed", "calls", "workers", "figures"} <= seen.keys()
-                    and seen["figures"]["slots"]
+                    and any("demo" in slot["servers"] for slot in seen["figures"]["slots"])
                     and seen["workers"]["workers"]
                 ):
                     event = await stream.event()
@@ -335,7 +335,7 @@ async def test_the_stream_tells_what_there_is_and_what_changes(open_app: Open, s
             assert [each["name"] for each in seen["servers"]["servers"]] == ["demo"]
             assert "tools" in seen["changed"]["kinds"]
             assert [row["tool"] for row in seen["calls"]["rows"]] == ["echo"]
-            counts = seen["figures"]["slots"][-1]["servers"]["demo"]
+            [counts] = [slot["servers"]["demo"] for slot in seen["figures"]["slots"] if "demo" in slot["servers"]]
             assert counts[0] == 1
             assert sum(counts[2:]) == 1
             assert {each["replica"] for each in seen["workers"]["workers"]} == {"test"}
