@@ -92,10 +92,9 @@ async def serve(
             session,
             response,
             how is not _JSON,
-            False,
-            http.request_id,
-            http.guard,
-            http.path,
+            request_id=http.request_id,
+            guard=http.guard,
+            address=http.path,
         )
         if http.query:
             call.mode = asked_mode(http.query)
