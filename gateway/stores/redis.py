@@ -46,10 +46,11 @@ class Redis:
     """One worker's way to Redis; `prefix` begins every key, so that gateways can share one."""
 
     def __init__(self, url: str, prefix: str) -> None:
+        # No timeout of the socket: it would end what is bulk before its time; `do` bounds each operation as a whole.
         self._redis = redis.Redis.from_url(
             url,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=_WAIT_SECONDS,
+            socket_timeout=None,
             socket_connect_timeout=_WAIT_SECONDS,
             max_connections=_CONNECTIONS + 8,
             client_name="mcp-gateway",

@@ -210,14 +210,14 @@ async def test_what_is_too_large_is_kept_and_read_on_at_another_worker(open_app:
         whole = await read_on(two, ref, offset=10, limit=20)
         assert text_of(whole).startswith('"id":0,"name":"row 0')
         assert kept(whole)["next_offset"] == 30
-        one_row = await use(two, "read_result", ref=ref, select="rows[7]")
+        one_row = await read_on(two, ref, select="rows[7]")
         assert one_row["structuredContent"] == ROWS[7]
-        few = await use(two, "read_result", ref=ref, select="rows")  # what nobody asked for does not fill a context
+        few = await read_on(two, ref, select="rows")  # what nobody asked for does not fill a context
         assert 3_000 < len(text_of(few)) < 4_100
         assert kept(few)["next_offset"] < 200
-        long = await use(two, "read_result", ref=ref, select="rows", limit=50_000)
+        long = await read_on(two, ref, select="rows", limit=50_000)
         assert len(text_of(long)) < 70_000
-        end = await use(two, "read_result", ref=ref, select="rows[*].id", offset=199_999)
+        end = await read_on(two, ref, select="rows[*].id", offset=199_999)
         assert text_of(end) == "[199999]"
         assert "next_offset" not in kept(end)
 

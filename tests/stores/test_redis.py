@@ -31,6 +31,23 @@ async def test_its_absence_has_one_line_with_its_address_and_the_systems_words(
     await store.close()
 
 
+async def test_what_is_bulk_has_the_time_that_it_was_given(redis_url: str) -> None:
+    store = Redis(redis_url, "bulk")
+    assert await store.do(lambda redis: redis.blpop("nothing", 2.5), 10, bulk=True) is None
+    await store.close()
+
+
+async def test_what_comes_too_late_is_nobody_elses_answer(redis_url: str) -> None:
+    store = Redis(redis_url, "late")
+    await store.do(lambda redis: redis.set("late:mine", b"mine"))
+    for _ in range(3):
+        with pytest.raises(RedisUnavailable):
+            await store.do(lambda redis: redis.blpop("nothing", 0.3), 0.1, bulk=True)
+        await asyncio.sleep(0.4)
+        assert await store.do(lambda redis: redis.get("late:mine")) == b"mine"
+    await store.close()
+
+
 async def test_its_return_has_one_line(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "gateway")
     store = Redis(redis_url, "back")
