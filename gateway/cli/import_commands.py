@@ -54,7 +54,7 @@ def import_servers(
 
 
 def export_servers(url: Url = None, key: Key = None) -> None:
-    """Print all registrations as JSON, without secrets; `import` takes it."""
+    """Print all servers and toolsets as JSON, without secrets; `apply` takes it, and `import` takes the servers."""
     with asking(url, key, as_json=True) as to:
         print_json(to.remote.ask("GET", "/mcp/export"))
 

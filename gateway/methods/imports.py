@@ -112,12 +112,19 @@ def _differences(before: ServerSpec, after: ServerSpec) -> list[str]:
 
 @_MANAGES
 async def export_servers(call: Call, /, **params: Any) -> Mapping[str, Any]:
-    """All registrations, as `mcp.servers.import` takes them; what may be a secret is left out."""
+    """All servers, as `mcp.servers.import` takes them, without what may be a secret; and the toolsets, for `apply`."""
     for each in params:
         if each != "_meta":
             raise InvalidParams(f"There is no parameter {each[:64]!r}; the export takes none.", each[:64])
-    servers = {server.name: server.spec.public() for server in call.gateway.sync.catalogue.whole.known()}
-    return {"format": EXPORT, "version": 1, "servers": {name: _exported(each) for name, each in servers.items()}}
+    catalogue = call.gateway.sync.catalogue
+    servers = {server.name: server.spec.public() for server in catalogue.whole.known()}
+    document = {"format": EXPORT, "version": 1, "servers": {name: _exported(each) for name, each in servers.items()}}
+    if catalogue.toolsets:
+        toolsets = {slug: catalogue.toolsets[slug].spec.public() for slug in sorted(catalogue.toolsets)}
+        for fields in toolsets.values():
+            del fields["slug"]
+        document["toolsets"] = toolsets
+    return document
 
 
 def _exported(shown: Mapping[str, Any]) -> dict[str, Any]:

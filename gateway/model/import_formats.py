@@ -321,7 +321,8 @@ def _own(document: Mapping[str, Any]) -> Found | None:
     """What `mcp-gateway export` wrote: registrations as they are shown."""
     if document.get("format") != EXPORT or not isinstance(document.get("servers"), Mapping):
         return None
-    return list(document["servers"].items()), [], lambda value: (dict(value), [])
+    notes = ["Taken are servers; toolsets are taken by `mcp-gateway apply`."] if document.get("toolsets") else []
+    return list(document["servers"].items()), notes, lambda value: (dict(value), [])
 
 
 FORMATS: Mapping[str, Callable[[Mapping[str, Any]], Found | None]] = {

@@ -102,7 +102,11 @@ async def test_an_export_is_taken_by_another_gateway(open_app: Open, servers: Se
         value = {"name": "a", "url": "http://a.test/mcp", "tags": ["x"], "lock": "enforce", "limits": {"concurrent": 3}}
         await client.ask("POST", "/mcp/servers", value=value)
         _, _, export = await client.ask("GET", "/mcp/export")
-        assert export["format"] == "mcp-gateway export"
+        assert (export["format"], "toolsets" in export) == ("mcp-gateway export", False)
+        await client.ask("POST", "/mcp/toolsets", value={"slug": "t", "include": [{"servers": ["a"]}]})
+        _, _, export = await client.ask("GET", "/mcp/export")
+        assert export["toolsets"]["t"]["include"] == [{"servers": ["a"]}]
+        assert "slug" not in export["toolsets"]["t"]
         assert (await imported(client, json.dumps(export)))["a"]["action"] == "same"
         await client.ask("DELETE", "/mcp/servers/a")
         assert (await imported(client, json.dumps(export)))["a"]["action"] == "add"

@@ -49,6 +49,22 @@ def test_a_toolset_is_made_listed_shown_changed_and_removed(run: Run, stack: Run
     assert "`toolsets list` shows what there is" in run("toolsets", "show", "research", code=1).stderr
 
 
+def test_an_export_brings_a_toolset_back(run: Run, tmp_path: Path) -> None:
+    run("toolsets", "add", "research", "--include", "cli:stub.echo", "--names", "bare", "--instructions", "Echo!")
+    before = json.loads(run("toolsets", "show", "research", "--json").stdout)
+    exported = json.loads(run("export").stdout)
+    file = tmp_path / "all.json"
+    file.write_text(json.dumps(exported | {"servers": {"cli": exported["servers"]["cli"]}}))
+    assert "2 the same" in run("apply", str(file), "--check").stdout
+    run("toolsets", "remove", "research")
+    run("servers", "remove", "cli")
+    assert "2 added" in run("apply", str(file)).stdout
+    after = json.loads(run("toolsets", "show", "research", "--json").stdout)
+    same = ("include", "names", "instructions", "exclude", "overrides", "mode")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert "toolsets are taken by `mcp-gateway apply`" in run("import", str(file), "--dry-run").stderr
+
+
 def test_a_key_is_granted_a_toolset(run: Run) -> None:
     run("toolsets", "add", "research", "--include", "cli:stub.echo")
     made = run("keys", "add", "toolset-agent", "--allow-toolset", "research", "--json")
