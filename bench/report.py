@@ -26,7 +26,6 @@ _IN_README = frozenset(
         "gateway, /mcp",
         "gateway, a key, /mcp",
         "gateway, REST",
-        "gateway, a toolset",
         "gateway behind nginx, /mcp",
         "gateway, 50,000 tools, /mcp",
     }
