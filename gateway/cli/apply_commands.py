@@ -89,6 +89,8 @@ def apply(
         else:
             _show(steps, is_done=is_done)
     if any(step["action"] == "problem" for step in steps):
+        if not (check or is_done):
+            typer.echo("nothing was done: what is marked with ! stands in the way", err=True)
         raise typer.Exit(Exit.FAILED)
     if check and differs:
         raise typer.Exit(Exit.DRIFT)

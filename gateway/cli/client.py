@@ -141,7 +141,8 @@ def _checked(answer: httpx.Response) -> Any:
         value = None
     if answer.status_code == 401:
         said = str(value.get("detail", "")) if isinstance(value, dict) else ""
-        known = said if said.startswith("This key") else "The gateway does not know this key."
+        hint = said.partition("Check the Authorization header.")[2]  # what is wrong with its text, if that can be told
+        known = said if said.startswith("This key") else f"The gateway does not know this key.{hint}"
         raise Refused(f"{known} --key, GATEWAY_KEY or GATEWAY_MASTER_KEY is what it takes.", Exit.UNAUTHORIZED)
     if answer.status_code >= 400:
         detail = value.get("detail") if isinstance(value, dict) and "title" in value else None

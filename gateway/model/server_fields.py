@@ -258,7 +258,8 @@ def _read_headers(value: Any, field: str) -> dict[str, str]:
             raise InvalidParams(f"The header {name!r} stands twice.", f"{field}.{name}")
         if not isinstance(text, str) or len(text) > 8192 or not _HEADER_VALUE.fullmatch(text):
             raise InvalidParams(
-                f"The value of the header {name!r} must be a string without line breaks or control characters.",
+                f"The value of the header {name!r} must be text of at most 8,192 characters that a header can hold: "
+                "those of Latin-1, and no control characters.",
                 f"{field}.{name}",
             )
         seen.add(name.lower())

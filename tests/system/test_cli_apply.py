@@ -86,6 +86,7 @@ def test_nothing_is_done_of_files_that_are_wrong(run: Run, own: Running, tmp_pat
     assert "'tools' is none of" in said("tools: {}\n", 2)
     assert "It takes no secret" in said("keys:\n  a: {secret: x}\n", 1)
     assert "http://" in said(f"servers:\n  bad: {{url: 'ftp://x'}}\n  good: {{url: '{own.stub}'}}\n", 1)
+    assert "nothing was done" in said(f"servers:\n  bad: {{url: 'ftp://x'}}\n  good: {{url: '{own.stub}'}}\n", 1)
     assert "good" not in run("export").stdout
     keys_out = ("--keys-out", str(tmp_path / "out.ndjson"))
     bad_key = tmp_path / "key.yaml"

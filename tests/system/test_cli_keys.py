@@ -10,6 +10,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from gateway.cli.client import Exit
 from gateway.cli.main import cli
 from tests.fix_stack import Running
 
@@ -57,6 +58,8 @@ def test_a_key_is_made_used_changed_and_revoked(run: Run, stack: Running) -> Non
     key = made(run, "agent", "--allow", "keystub:stub.ech?", "--expires", "30d", "--tag", "ci")
     eventually(lambda: run("tools", "list", "--json", key=key).stdout.count("inputSchema") == 1)
     run("tools", "call", "stub.echo", "text=x", key=key)
+    mistyped = key[:-1] + ("b" if key.endswith("a") else "a")
+    assert "its checksum does not fit" in run("tools", "list", key=mistyped, code=Exit.UNAUTHORIZED).stderr
     assert "no tool 'stub.sum'" in run("tools", "call", "stub.sum", "values=[1]", key=key, code=1).stderr
     run("keys", "update", "agent", "--allow", "keystub", "--deny", "keystub:stub.echo", "--expires", "never")
     run("tools", "call", "stub.sum", "values=[1]", key=key)
